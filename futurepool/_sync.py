@@ -1,0 +1,60 @@
+"""The primitives that threads meet at, all of them, in one place.
+
+Every other module reaches them as `_sync.Lock()`, by attribute, at the moment of the call. So
+the tests can put a model in their place and decide every switch between two threads; nothing
+else in the package may take a lock, a thread or the time from anywhere else.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+__all__ = [
+    "TIMEOUT_MAX",
+    "Empty",
+    "Lock",
+    "RLock",
+    "SimpleQueue",
+    "clock",
+    "get_ident",
+    "here",
+    "join",
+    "start",
+]
+
+TIMEOUT_MAX: float = threading.TIMEOUT_MAX
+
+#: Not re-entrant; any thread may release it, so a held one also serves as a gate to sleep at.
+Lock: Callable[[], Any] = _thread.allocate_lock
+
+#: The C RLock: `_is_owned()` says whether this very thread is inside.
+RLock: Callable[[], Any] = _thread.RLock
+
+get_ident: Callable[[], int] = _thread.get_ident
+
+#: Seconds, monotonic, from an arbitrary start.
+clock: Callable[[], float] = time.perf_counter
+
+
+class Here(threading.local):
+    """What this thread is doing for a pool."""
+
+    record: Any = None  # the innermost Record whose task runs in this thread
+
+
+here: Any = Here()
+
+
+def start(thread: threading.Thread) -> None:
+    """Start `thread`; RuntimeError ("can't start new thread") or MemoryError when there is none."""
+    thread.start()
+
+
+def join(thread: threading.Thread, timeout: float | None = None) -> None:
+    """Wait for `thread` to end, or for `timeout` seconds."""
+    thread.join(timeout)

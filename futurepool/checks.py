@@ -1,0 +1,117 @@
+"""Checks of arguments, with errors that name the argument and show its value.
+
+Each check returns the value in the one type the rest of the package works with. A wrong type is a
+TypeError. A wrong value is a ValueError, and where `config` says that the argument configures
+something, an `InvalidConfigError`, which is one. Showing a value runs its `__repr__`, so that is
+shortened, and guarded: a bad argument must not hide the message about it.
+
+Called at the entrances of the public API, never per task on the fast path.
+"""
+
+from __future__ import annotations
+
+import numbers
+import operator
+import reprlib
+from typing import TYPE_CHECKING, Any
+
+from futurepool import _sync
+from futurepool.errors import InvalidConfigError, safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["check_callable", "check_int", "check_priority", "check_timeout"]
+
+_shortener = reprlib.Repr()
+_shortener.maxstring = _shortener.maxother = 60
+
+
+def _show(value: object) -> str:
+    return safe_text(_shortener.repr, value)
+
+
+def _kind(config: bool) -> Callable[[str], ValueError]:
+    return InvalidConfigError if config else ValueError
+
+
+def check_callable(name: str, value: object) -> None:
+    """TypeError unless `value` can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, not {_show(value)}")
+
+
+def check_timeout(name: str, value: object, *, config: bool = False) -> float | None:
+    """Check a number of seconds, or None for no limit.
+
+    Args:
+        name: What the argument is called.
+        value: Any real number; infinite and very long ones become `_sync.TIMEOUT_MAX`.
+        config: Whether a bad value is an `InvalidConfigError`.
+
+    Raises:
+        TypeError: Not a real number; bool counts as none.
+        ValueError: Negative or NaN.
+    """
+    if value is None:
+        return None
+    seconds = _seconds(name, value)
+    if not seconds >= 0:  # NaN too
+        raise _kind(config)(f"{name} must be zero or more seconds, or None, not {_show(value)}")
+    return min(seconds, _sync.TIMEOUT_MAX)
+
+
+def _seconds(name: str, value: object) -> float:
+    if not _is_real(type(value)):  # isinstance() would ask the value
+        raise _not_seconds(name, value)
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return float("-inf" if value < 0 else "inf")  # type: ignore[operator]
+    except ValueError:  # a signalling NaN
+        return float("nan")
+    except Exception as error:
+        raise _not_seconds(name, value) from error
+
+
+def _is_real(kind: type[Any]) -> bool:
+    if kind is float or kind is int:
+        return True  # nearly always, and an ABC is slow to ask
+    if kind is bool or (issubclass(kind, numbers.Complex) and not issubclass(kind, numbers.Real)):
+        return False
+    return hasattr(kind, "__float__") or hasattr(kind, "__index__")
+
+
+def _not_seconds(name: str, value: object) -> TypeError:
+    return TypeError(f"{name} must be a number of seconds or None, not {_show(value)}")
+
+
+def check_int(name: str, value: object, *, minimum: int | None = None, config: bool = True) -> int:
+    """Check a whole number, of any size, and return it as exactly an `int`.
+
+    Args:
+        name: What the argument is called.
+        value: An int or anything with `__index__`.
+        minimum: The smallest value allowed; None allows all.
+        config: Whether a bad value is an `InvalidConfigError`.
+
+    Raises:
+        TypeError: Not a whole number; bool counts as none.
+        ValueError: Below `minimum`.
+    """
+    if type(value) is bool:
+        raise TypeError(f"{name} must be an integer, not {_show(value)}")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except Exception as error:
+        raise TypeError(f"{name} must be an integer, not {_show(value)}") from error
+    if minimum is not None and number < minimum:
+        # The second wording is the standard library's for `max_workers`.
+        bound = f"at least {minimum}" if minimum != 1 else "greater than 0"
+        raise _kind(config)(f"{name} must be {bound}, not {_show(value)}")
+    return number
+
+
+def check_priority(value: object) -> int:
+    """Check a priority: any whole number. TypeError otherwise."""
+    return check_int("priority", value)

@@ -1,0 +1,134 @@
+"""The thread engine: one thread for each worker, started when there is work for it.
+
+Threads are daemons, so one that never ends cannot keep the process alive; at interpreter exit
+`futurepool.lifecycle` drains the pools in their place. A thread holds the core and its record,
+never the executor.
+
+A worker is in `core.workers` before its thread starts, so that a shutdown finds it. If the start
+is interrupted it is taken out again; a thread that started all the same sees that and leaves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from futurepool import _sync
+from futurepool.future import Future
+from futurepool.queue import Core, Record
+from futurepool.worker import run_one, work
+
+__all__ = ["ThreadEngine"]
+
+_log = logging.getLogger("concurrent.futures")
+
+
+class ThreadEngine:
+    """See `futurepool.queue.Engine`."""
+
+    __slots__ = ("_core", "_initargs", "_initializer", "_numbers", "_prefix", "threads")
+
+    def __init__(
+        self,
+        core: Core,
+        prefix: str,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+    ) -> None:
+        self._core = core
+        self._prefix = prefix
+        self._initializer = initializer
+        self._initargs = initargs
+        self._numbers = itertools.count()
+        self.threads: set[threading.Thread] = set()  # guarded by the core's mutex
+
+    def start_worker(self) -> None:
+        core = self._core
+        record = Record(core)
+        record.gate = _sync.Lock()
+        record.gate.acquire()
+        listed = False
+        thread: threading.Thread | None = None
+        try:
+            name = f"{self._prefix}_{next(self._numbers)}"
+            record.thread = thread = _thread(self._run, record, name)
+            with core.mutex:
+                if core.starting <= 0:
+                    return  # another thread has made it
+                listed = True
+                core.starting -= 1
+                if core.state and not core.unfinished:
+                    core.threads -= 1  # it would find nothing to do
+                    core._ended()
+                    return
+                core.records[record] = None
+                core.workers[record] = thread
+                self.threads.add(thread)
+            _sync.start(thread)
+        except BaseException as error:
+            with core.mutex:
+                core.records.pop(record, None)
+                core.workers.pop(record, None)
+                if thread is not None and thread.ident is None:
+                    self.threads.discard(thread)
+                if not listed:
+                    core.starting -= 1
+                core._recount()
+                core._ended()
+                others = bool(core.workers)
+            core.flush()
+            if others and isinstance(error, Exception):
+                return  # fewer workers, that is all
+            raise
+
+    def reset(self) -> None:
+        self.threads = set()
+
+    def _run(self, record: Record) -> None:
+        core = self._core
+        if self._initializer is not None:
+            _sync.here.record = None
+            try:
+                self._initializer(*self._initargs)
+            except BaseException:
+                _log.critical("Exception in initializer:", exc_info=True)
+                self._break(record)
+                return
+        work(core, record)
+
+    def _break(self, record: Record) -> None:
+        core = self._core
+        with core.mutex:
+            core.broken = (
+                "A thread initializer failed, the thread pool is not usable anymore"
+            )
+            core._leave(record)
+        core.close()
+        core.fail_queued(core.closed_error)
+
+    def run_here(self, future: Future[Any]) -> bool:
+        return run_one(self._core, future)
+
+    def run_aside(self, future: Future[Any]) -> bool:
+        answer: list[bool] = []
+        outer = _sync.here.record
+
+        def run() -> None:
+            _sync.here.record = Record(self._core, depth=0) if outer is not None else None
+            answer.append(run_one(self._core, future))
+
+        thread = _thread(run, None, f"{self._prefix}_aside")
+        _sync.start(thread)
+        _sync.join(thread)
+        return bool(answer and answer[0])
+
+
+def _thread(run: Callable[..., object], argument: Any, name: str) -> threading.Thread:
+    args = () if argument is None else (argument,)
+    try:
+        return threading.Thread(target=run, name=name, args=args, daemon=True)
+    except RuntimeError:  # no daemons in this subinterpreter
+        return threading.Thread(target=run, name=name, args=args, daemon=False)

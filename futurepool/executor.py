@@ -1,0 +1,423 @@
+"""`BoundedExecutor` and its views: the wiring. What happens is written elsewhere:
+
+    admission, cancelling, counting   futurepool.queue
+    which task comes next             futurepool.order
+    running a task                    futurepool.worker
+    threads                           futurepool.engines.threads
+    stop, interpreter exit, fork      futurepool.lifecycle
+    map                               futurepool.mapping
+
+An executor owns nothing but its core. Workers hold the core, so a dropped executor is collected,
+and its weak reference closes the core, which runs what it has accepted and ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures as cf
+from concurrent.futures.thread import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from typing_extensions import ParamSpec, Self
+
+from futurepool import lifecycle, mapping
+from futurepool.cancellation import CancelToken
+from futurepool.checks import check_callable, check_int, check_timeout
+from futurepool.engines.threads import ThreadEngine
+from futurepool.errors import InvalidConfigError, TaskError
+from futurepool.future import Future
+from futurepool.options import UNSET, Options, check_on_full
+from futurepool.priority import OnFull
+from futurepool.queue import Core, RunState
+from futurepool.stats import RunningTask, Stats
+
+__all__ = ["BoundedExecutor", "ExecutorView"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_numbers = itertools.count()
+
+
+class _Submitting(cf.Executor):
+    """The methods that take tasks in, for the executor and its views."""
+
+    _core: Core
+    _options: Options
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submit `fn(*args, **kwargs)`; it runs in a copy of the caller's context.
+
+        With no place in the queue, `on_full` says what happens: the default waits for one.
+
+        Returns:
+            The task's future.
+
+        Raises:
+            TypeError: `fn` is not callable.
+            PoolClosedError: The executor was shut down, also while waiting.
+            QueueFullError: No place, and `on_full` is `RAISE`.
+            SubmitTimeoutError: No place within the view's `timeout`.
+
+        Thread safety: any thread, finalizers and signal handlers included. A worker of this
+        executor and a thread with a running event loop never block here.
+        Cost: one lock acquisition, plus waiting.
+        """
+        return self._core.submit(self._options, fn, args, kwargs)
+
+    def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submit, or raise `QueueFullError` at once. Otherwise as `submit`."""
+        options = self._options.changed(on_full=OnFull.RAISE)
+        return self._core.submit(options, fn, args, kwargs)
+
+    def submit_with_timeout(
+        self, timeout: float | None, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Submit, waiting at most `timeout` seconds for a place in the queue.
+
+        Args:
+            timeout: Seconds; 0 does not wait, None waits for ever. Negative or NaN: ValueError.
+
+        Raises:
+            SubmitTimeoutError: No place came free in time; the task will not run.
+        """
+        options = self._options.changed(timeout=timeout, on_full=OnFull.BLOCK)
+        return self._core.submit(options, fn, args, kwargs)
+
+    def submit_with_priority(
+        self, priority: int, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Submit with a priority: a `Priority` or any int; higher runs sooner."""
+        options = self._options.changed(priority=priority)
+        return self._core.submit(options, fn, args, kwargs)
+
+    def submit_with_token(
+        self, token: CancelToken, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Submit under `token`: cancelling it cancels the task, or tells it if it runs.
+
+        Under a token that is cancelled already the future comes back cancelled.
+        """
+        options = self._options.changed(token=token)
+        return self._core.submit(options, fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Like `map(fn, *iterables)`, the calls made concurrently, results in input order.
+
+        Everything is submitted before this returns, so a result nobody reads is computed too.
+        With `buffersize` it is lazy instead: inputs are read as results are, which also works
+        on endless iterables. Leaving the iterator early cancels what has not started.
+
+        Args:
+            fn: Called with one item of each iterable.
+            iterables: Read until the shortest ends.
+            timeout: Seconds from now until the last result; None for no limit.
+            chunksize: So many calls travel as one task, for when they are short.
+            buffersize: At most so many results unread; None for no limit.
+
+        Raises:
+            concurrent.futures.TimeoutError: From the iterator; a result was not there in time.
+            TaskError: From the iterator; a call raised. The iterator ends.
+        """
+        return mapping.map_ordered(
+            self._core, self, self._options, fn, iterables, timeout, chunksize, buffersize
+        )
+
+    def map_unordered(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Like `map`, but results come as they finish, and inputs are always read lazily.
+
+        Args:
+            buffersize: At most so many results under way; the default is two for each worker.
+        """
+        return mapping.map_unordered(
+            self._core, self, self._options, fn, iterables, timeout, chunksize, buffersize
+        )
+
+    def options(
+        self,
+        *,
+        priority: int = UNSET,
+        timeout: float | None = UNSET,
+        token: CancelToken | None = UNSET,
+        on_full: OnFull = UNSET,
+        name: str | None = UNSET,
+    ) -> ExecutorView:
+        """A light, reusable view of this executor that submits with these options.
+
+        Args:
+            priority: A `Priority` or any int; higher runs sooner.
+            timeout: Seconds to wait for a place (and so `OnFull.BLOCK`); None waits for ever.
+            token: Cancelling it cancels the tasks.
+            on_full: What to do without a place in the queue.
+            name: What errors, `running()` and logs call the tasks.
+
+        Options not named are as in the executor or view this is called on.
+        Thread safety: any thread; views are immutable. Cost: about a microsecond.
+        """
+        options = self._options.changed(priority, timeout, token, on_full, name)
+        return ExecutorView(self._executor(), options)
+
+    def _executor(self) -> BoundedExecutor:
+        raise NotImplementedError
+
+
+class ExecutorView(_Submitting):
+    """An executor's `submit` and `map` with other options. Shutting it down does nothing."""
+
+    def __init__(self, executor: BoundedExecutor, options: Options) -> None:
+        self._pool = executor
+        self._core = executor._core
+        self._options = options
+
+    def __repr__(self) -> str:
+        options = self._options
+        shown = ", ".join(
+            f"{name}={getattr(options, name)!r}"
+            for name in ("priority", "timeout", "token", "on_full", "name")
+            if getattr(options, name) is not None
+        )
+        return f"<ExecutorView of {self._pool!r}: {shown}>"
+
+    def _executor(self) -> BoundedExecutor:
+        return self._pool
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: the executor is its owner's to shut down."""
+
+
+class BoundedExecutor(_Submitting, ThreadPoolExecutor):
+    """A `ThreadPoolExecutor` whose queue is bounded and ordered by priority.
+
+    Args:
+        max_workers: Tasks that run at a time; the default is ThreadPoolExecutor's.
+        thread_name_prefix: What worker threads are called.
+        initializer: Called in each worker thread before its first task. If it fails the pool is
+            broken: queued tasks fail, and `submit` raises, with `BrokenThreadPool`.
+        initargs: The initializer's arguments.
+        queue_size: Tasks that may wait. 0 accepts a task only if a worker is free for it; None is
+            unbounded. At most `max_workers + queue_size` tasks are unfinished at a time.
+        on_full: What a submission does that finds no place.
+        shutdown_timeout: Seconds `stop()` waits, and interpreter exit.
+        enable_metrics: Also keep histograms of run and waiting times.
+        error_handler: Called in the worker with the `TaskError` of each task that failed. Without
+            one, failures that nobody looks at are logged (logger `futurepool`).
+        aging: Seconds in which a waiting task gains one level of priority; None: never.
+        engine: Another executor to run the tasks.
+
+    Raises:
+        InvalidConfigError: An argument has an impossible value.
+        TypeError: An argument has the wrong type.
+
+    It is a ThreadPoolExecutor by name only, for code that asks for one (asyncio's
+    `set_default_executor` does); none of that class's code runs.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        queue_size: int | None = 1000,
+        on_full: OnFull = OnFull.BLOCK,
+        shutdown_timeout: float = 30.0,
+        enable_metrics: bool = False,
+        error_handler: Callable[[TaskError], object] | None = None,
+        aging: float | None = None,
+        engine: cf.Executor | None = None,
+    ) -> None:
+        if max_workers is None:
+            max_workers = min(32, (_cpu_count() or 1) + 4)
+        max_workers = check_int("max_workers", max_workers, minimum=1)
+        if not isinstance(cast(object, thread_name_prefix), str):
+            raise TypeError(f"thread_name_prefix must be a str, not {thread_name_prefix!r}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+        if not isinstance(cast(object, initargs), tuple):
+            raise TypeError(f"initargs must be a tuple, not {initargs!r}")
+        if queue_size is not None:
+            queue_size = check_int("queue_size", queue_size, minimum=0)
+        check_on_full(on_full)
+        if not isinstance(cast(object, enable_metrics), bool):
+            raise TypeError(f"enable_metrics must be a bool, not {enable_metrics!r}")
+        limit = check_timeout("shutdown_timeout", shutdown_timeout, config=True)
+        if limit is None:
+            raise TypeError("shutdown_timeout must be a number of seconds, not None")
+        if error_handler is not None:
+            check_callable("error_handler", error_handler)
+        if aging is not None:
+            aging = check_timeout("aging", aging, config=True)
+            if not aging:
+                raise InvalidConfigError("aging must be more than 0 seconds, or None, not 0")
+        if engine is not None:
+            raise NotImplementedError("engine")
+        prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
+        self._core = core = Core(
+            max_workers, queue_size, aging, enable_metrics, error_handler, limit
+        )
+        self._options = Options(on_full=on_full)
+        self._engine = core.engine = ThreadEngine(core, prefix, initializer, initargs)
+        lifecycle.register(core)
+        # When the executor is collected: no new tasks, run what there is, end the threads.
+        self._collected = weakref.ref(self, lambda _: core.close())
+        core.collected = self._collected
+
+    def __repr__(self) -> str:
+        core = self._core
+        size = "unbounded" if core.queue_size is None else f"queue_size={core.queue_size}"
+        state = core.state.name.lower()
+        return f"<{type(self).__name__} max_workers={core.max_workers} {size} {state}>"
+
+    def _executor(self) -> BoundedExecutor:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """`shutdown()`; leaving by Ctrl-C or SystemExit also cancels what has not started."""
+        leaving = exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit))
+        self.shutdown(wait=True, cancel_futures=leaving)
+        return None
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuse new tasks and finish what was accepted, however long that takes.
+
+        Args:
+            wait: Return only when every task has finished and every thread has ended. A task of
+                this executor cannot wait for itself; there this counts as False.
+            cancel_futures: Cancel what has not started.
+
+        Thread safety: any thread; with `wait=False` also finalizers and signal handlers.
+        Calling it again is fine.
+        """
+        core = self._core
+        core.close(RunState.STOPPING if cancel_futures else RunState.DRAINING)
+        if cancel_futures:
+            core.cancel_queued()
+        if wait and not lifecycle.is_own_worker(core):
+            lifecycle.join(core)
+
+    def stop(self, timeout: float | None = UNSET, *, token: CancelToken | None = None) -> None:
+        """Refuse new tasks and finish what was accepted, but for a bounded time only.
+
+        Args:
+            timeout: Seconds; the default is the executor's `shutdown_timeout`, None is no limit.
+            token: Time is up when this is cancelled, too.
+
+        Raises:
+            ForcedShutdownError: Time was up. What was queued is cancelled, the tokens of running
+                tasks are; the error names those that still run, with their stacks.
+
+        Returns within `timeout` plus a fraction of a second. A thread cannot be killed: a task that
+        does not look at its token runs on. Called by a task of this executor it does not wait.
+        """
+        core = self._core
+        if timeout is UNSET:
+            # A token alone is limit enough.
+            timeout = core.shutdown_timeout if token is None else None
+        if token is not None and not isinstance(cast(object, token), CancelToken):
+            raise TypeError(f"token must be a CancelToken or None, not {token!r}")
+        lifecycle.stop(core, check_timeout("timeout", timeout), token)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is queued or running; the executor stays open.
+
+        Args:
+            timeout: Seconds; None for no limit.
+
+        Returns:
+            False if the time was up first.
+
+        Raises:
+            RuntimeError: A task of this executor would wait for itself, for ever.
+        """
+        limit = check_timeout("timeout", timeout)
+        if limit is None and lifecycle.is_own_worker(self._core):
+            raise RuntimeError("wait() in a task of the executor would wait for itself")
+        return self._core.wait_empty(limit)
+
+    @property
+    def closed(self) -> bool:
+        """True once the executor takes no new tasks."""
+        return self._core.state > RunState.RUNNING
+
+    # -- what it is doing ------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """A snapshot of the counters, consistent in itself.
+
+        Thread safety: any thread, finalizers and signal handlers included.
+        Cost: one lock acquisition and a look at each worker, however many tasks were run.
+        """
+        return self._core.stats()
+
+    def running(self, *, stack: bool = False) -> list[RunningTask]:
+        """The tasks that run now, longest first; with `stack`, where each is in its code."""
+        return lifecycle.running(self._core, stack)
+
+    # -- what monitoring code reads off a ThreadPoolExecutor ---------------------------------------
+
+    @property
+    def _max_workers(self) -> int:  # type: ignore[override]
+        return self._core.max_workers
+
+    @property
+    def _threads(self) -> set[Any]:  # type: ignore[override]
+        return set(self._core.engine.threads)
+
+    @property
+    def _work_queue(self) -> _QueueView:  # type: ignore[override]
+        return _QueueView(self._core)
+
+    @property
+    def _shutdown(self) -> bool:  # type: ignore[override]
+        return self.closed
+
+    @property
+    def _broken(self) -> str | bool:  # type: ignore[override]
+        return self._core.broken or False
+
+
+class _QueueView:
+    """Answers `executor._work_queue.qsize()`."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def qsize(self) -> int:
+        return self._core.queued()
+
+    def empty(self) -> bool:
+        return not self.qsize()
+
+
+def _cpu_count() -> int | None:
+    count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
+    return count()

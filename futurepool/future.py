@@ -1,0 +1,494 @@
+"""The future: what a submission returns, and at the same time the queue's own work item.
+
+States are the standard library's strings and only ever move down this list:
+
+    PENDING                 queued, or about to be              -> RUNNING, CANCELLED*
+    RUNNING                 claimed by exactly one thread       -> FINISHED
+    CANCELLED               never ran; waiters not told yet     -> CANCELLED_AND_NOTIFIED
+    CANCELLED_AND_NOTIFIED  never ran; final
+    FINISHED                has a result or an exception; final
+
+Every change of `_state` happens under the mutex of the owner (the pool's core), so exactly one
+thread makes it. Reading needs no lock: the outcome is stored before the state that announces it,
+each by one C call, so whoever reads a final state reads its outcome too.
+
+Few futures in bulk work are ever waited for, so a future starts without lock, condition, waiters
+and callbacks. The first who wants to be told makes a `Watch` under the mutex. Whoever makes the
+state final reads `_watch` in the same section: a watch made earlier is seen by it, one made later
+sees the final state. So nobody is forgotten.
+
+`concurrent.futures.wait` and `as_completed` reach into `_condition` and `_waiters`. They count the
+futures that are not done and add their waiter under `_condition`; so once a condition exists the
+change to FINISHED is made while holding it (lock order: condition, then mutex, never the other
+way). Cancelling needs no such care: CANCELLED does not count as done for them,
+CANCELLED_AND_NOTIFIED does, and that step is taken under the condition.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent import futures as cf
+from concurrent.futures import _base  # the state names; `wait` compares with these very strings
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+
+from futurepool import _sync
+from futurepool.checks import check_callable, check_timeout
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from futurepool.cancellation import CancelToken
+
+__all__ = ["Future"]
+
+T = TypeVar("T")
+
+PENDING = _base.PENDING
+RUNNING = _base.RUNNING
+CANCELLED = _base.CANCELLED
+NOTIFIED = _base.CANCELLED_AND_NOTIFIED
+FINISHED = _base.FINISHED
+
+_log = logging.getLogger("futurepool")
+_std_log = logging.getLogger("concurrent.futures")
+
+
+class Owner(Protocol):
+    """What a future needs of the core that owns it."""
+
+    mutex: Any
+
+    def cancel(self, future: Future[Any], /) -> bool:
+        """Cancel `future` if it has not started; else tell its token. See `Future.cancel`."""
+        ...
+
+    def help(self, future: Future[Any], timeout: float | None, /) -> bool:
+        """Run `future` here if this thread is one of the owner's workers; True if it did."""
+        ...
+
+    def flush(self) -> None:
+        """Do what was left to be done outside the mutex."""
+        ...
+
+
+class Watch:
+    """Who wants to hear of one future. Made under the mutex; told once, outside it."""
+
+    __slots__ = ("callbacks", "condition", "gates", "token", "told", "waiters")
+
+    def __init__(self) -> None:
+        self.gates: list[Any] = []  # locks that threads in result() sleep at
+        self.callbacks: deque[Callable[[Future[Any]], object]] = deque()
+        self.waiters: list[Any] = []  # concurrent.futures.wait and as_completed; under condition
+        self.condition: threading.Condition | None = None
+        self.told = False  # the waiters, under condition
+        self.token: CancelToken | None = None  # where the future is listed
+
+
+class Unretrieved:
+    """Logs a failure that dies unseen. Hangs on the future; its finalizer runs with the future's."""
+
+    __slots__ = ("error", "name", "task_id")
+
+    def __init__(self, error: BaseException, task_id: int, name: str) -> None:
+        self.error: BaseException | None = error
+        self.task_id = task_id
+        self.name = name
+
+    def __del__(self) -> None:
+        error, self.error = self.error, None
+        if error is not None:
+            _log.error(
+                "exception of task %d (%s) was never retrieved",
+                self.task_id,
+                self.name,
+                exc_info=error.__cause__ or error,
+            )
+
+
+_qualname_of_class = type.__dict__["__qualname__"].__get__
+
+# The name TaskError and running() show. Only the exact types: a user's __getattr__ is not asked.
+_NAMED = (type(lambda: None), type(len), type([].append), type(Watch().__init__))
+
+
+def name_of(fn: Any) -> str:
+    """The qualified name of a callable, without running any code of the user's."""
+    kind = type(fn)
+    if kind in _NAMED:
+        return cast(str, fn.__qualname__)
+    if kind is functools.partial:
+        return name_of(fn.func)
+    if issubclass(kind, type):
+        kind = fn  # a class is called what it is called, an instance what its class is
+    return cast(str, _qualname_of_class(kind))
+
+
+class Future(cf.Future[T], Generic[T]):
+    """The outcome of a task, to be: a `concurrent.futures.Future` that also knows its task.
+
+    All methods are safe from any thread, from callbacks, finalizers and signal handlers.
+    `await future` works on any running asyncio loop.
+
+    Attributes:
+        task_id: Number of the task in its executor, from 1 in order of admission; 0 while the
+            task has not been admitted (refused and dropped tasks never are).
+        priority: The priority it was submitted with.
+    """
+
+    __slots__ = (
+        "_args",
+        "_context",
+        "_core",
+        "_fn",
+        "_kwargs",
+        "_queued_at",
+        "_result",
+        "_state",
+        "_watch",
+        "priority",
+        "task_id",
+    )
+
+    if TYPE_CHECKING:
+        _core: Owner
+        _fn: Any  # the function; its name once it has run
+        _args: tuple[Any, ...] | None
+        _kwargs: dict[str, Any] | None
+        _context: Context | None
+        _queued_at: float
+        _state: str
+        _watch: Watch | None
+        _result: Any
+        task_id: int
+        priority: int
+
+    # Rare enough to live in the instance's dictionary, which the others never make.
+    _exception: BaseException | None = None
+    _unretrieved: Unretrieved | None = None
+    _name: str | None = None
+    _token: CancelToken | None = None  # the one it was submitted under
+    _own_token: CancelToken | None = None  # the task's own, made when first needed
+
+    def __init__(self) -> None:
+        """Make a pending future that belongs to no executor, for tests and adapters."""
+        self._core = Detached()
+        self._fn = "detached"
+        self._args = self._kwargs = self._context = self._watch = None
+        self._state = PENDING
+        self._queued_at = 0.0
+        self._result = None
+        self.task_id = 0
+        self.priority = 1
+
+    # -- what it is --------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name given by `options(name=)`, else the function's qualified name."""
+        if self._name is not None:
+            return self._name
+        fn = self._fn
+        return fn if type(fn) is str else name_of(fn)
+
+    def __repr__(self) -> str:
+        state = _base._STATE_TO_DESCRIPTION_MAP[self._state]  # type: ignore[attr-defined]
+        text = f"<Future at {id(self):#x} state={state} task={self.task_id} name={self.name!r}"
+        if self._state is FINISHED:
+            error = self._exception
+            text += f" {'returned' if error is None else 'raised'} "
+            text += type(self._result if error is None else error).__name__
+        return text + ">"
+
+    def cancelled(self) -> bool:
+        """True if the task was cancelled before it started."""
+        return self._state in (CANCELLED, NOTIFIED)
+
+    def running(self) -> bool:
+        """True while the task runs."""
+        return self._state is RUNNING
+
+    def done(self) -> bool:
+        """True if the task was cancelled or has finished."""
+        return self._state in (CANCELLED, NOTIFIED, FINISHED)
+
+    # -- what users ask for ------------------------------------------------------------------
+
+    def cancel(self) -> bool:
+        """Cancel the task unless it has started.
+
+        Returns:
+            True if it is cancelled: its function never runs. False if it runs (then its token is
+            cancelled, see `current_token`) or has finished.
+        Cost: one lock acquisition; memory of the queue entry is given back soon after.
+        """
+        return self._core.cancel(self)
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the outcome and return it.
+
+        A worker that asks for a task of its own executor that has not started runs it right here.
+
+        Args:
+            timeout: Seconds to wait; None waits for ever. Negative counts as 0, as in the
+                standard library; NaN is a ValueError.
+        Raises:
+            TaskError: The task raised; the error is also an instance of what it raised.
+            concurrent.futures.CancelledError: The task was cancelled.
+            concurrent.futures.TimeoutError: It did not finish in time.
+        """
+        if self._state is not FINISHED:
+            self._join(timeout)
+        error = self._exception
+        if error is None:
+            return cast(T, self._result)
+        self._unretrieved_clear()
+        try:
+            # Always from a fresh start, or each reading would add its frames for ever.
+            raise _restart(error, self._result)
+        finally:
+            del self, error  # the traceback holds this frame
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the outcome and return its error, or None. Raises like `result` otherwise."""
+        if self._state is not FINISHED:
+            self._join(timeout)
+        error = self._exception
+        if error is not None:
+            self._unretrieved_clear()
+            _restart(error, self._result)
+        return error
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:  # type: ignore[override]
+        """Call `fn(self)` once the task is done: in the thread that finishes it, or here and now.
+
+        What `fn` raises is logged (logger `concurrent.futures`), `SystemExit` and the like too.
+        """
+        check_callable("fn", fn)
+        if not self._subscribe(lambda watch: watch.callbacks.append(fn)):
+            self._call(fn)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        import asyncio
+
+        return (yield from asyncio.wrap_future(self).__await__())
+
+    # -- for the owner -----------------------------------------------------------------------
+
+    def _unretrieved_clear(self) -> None:
+        sentinel = self._unretrieved
+        if sentinel is not None:
+            sentinel.error = None
+            self._unretrieved = None
+
+    def _subscribe(self, add: Callable[[Watch], object]) -> bool:
+        """Add to the watch under the mutex; False if the future is done already."""
+        with self._core.mutex:
+            state = self._state
+            pending = state is PENDING or state is RUNNING or state is CANCELLED
+            if pending:
+                watch = self._watch
+                if watch is None:
+                    self._watch = watch = Watch()
+                add(watch)
+        self._core.flush()
+        return pending
+
+    def _join(self, timeout: float | None) -> None:
+        """Return when FINISHED; raise CancelledError or TimeoutError otherwise."""
+        if timeout is not None:
+            timeout = check_timeout("timeout", timeout if not timeout < 0 else 0)
+        if not self.done() and not self._core.help(self, timeout):
+            gate = _sync.Lock()
+            gate.acquire()
+            if self._subscribe(lambda watch: watch.gates.append(gate)):
+                try:
+                    if timeout is None:
+                        gate.acquire()
+                    else:
+                        gate.acquire(True, min(timeout, _sync.TIMEOUT_MAX))
+                finally:
+                    watch = self._watch
+                    if watch is not None:
+                        _discard(watch.gates, gate)
+        if self._state in (CANCELLED, NOTIFIED):
+            raise cf.CancelledError()
+        if self._state is not FINISHED:
+            raise cf.TimeoutError()
+
+    def _announce(self) -> None:
+        """Tell everyone who watches that the state is final. Idempotent; outside the mutex.
+
+        Each gate and callback is taken off by one C call before it is used, so two threads, or a
+        thread that was interrupted here and comes back, never use one twice.
+        """
+        if self._state is CANCELLED:
+            with self._core.mutex:
+                # Without a condition nobody can have counted us as not done yet.
+                watch = self._watch
+                if watch is None or watch.condition is None:
+                    self._state = NOTIFIED
+        watch = self._watch
+        if watch is None:
+            return
+        if watch.condition is not None and not watch.told:
+            with watch.condition:
+                with self._core.mutex:
+                    if self._state is CANCELLED:
+                        self._state = NOTIFIED
+                self._tell_waiters()
+        if watch.token is not None:
+            watch.token._discard_listener(self)
+        while watch.gates:
+            try:
+                watch.gates.pop().release()
+            except (IndexError, RuntimeError):  # taken, or opened, by another
+                pass
+        while watch.callbacks:
+            try:
+                fn = watch.callbacks.popleft()
+            except IndexError:  # taken by another
+                break
+            self._call(fn)
+
+    def _tell_waiters(self) -> None:
+        """Tell `wait` and `as_completed`; the condition is held and the state is final."""
+        watch = self._watch
+        assert watch is not None and watch.condition is not None
+        if not watch.told:
+            watch.told = True
+            for waiter in watch.waiters:
+                if self._state is NOTIFIED:
+                    waiter.add_cancelled(self)
+                elif self._exception is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            watch.condition.notify_all()
+
+    def _drop(self) -> None:
+        """Let go of the function and its arguments: the task has run, or never will."""
+        if type(self._fn) is not str:
+            self._fn = self.name
+        self._args = self._kwargs = self._context = None
+
+    def _call(self, fn: Callable[[Future[T]], object]) -> None:
+        try:
+            fn(self)
+        except BaseException:
+            # Whatever it is: the thread that finishes tasks is not the callback's to end.
+            _std_log.exception("exception calling callback for %r", self)
+
+    def _token_cancelled(self, _token: CancelToken) -> None:
+        """The token it was submitted under was cancelled."""
+        self._core.cancel(self)
+
+    # -- what the standard library reaches for -------------------------------------------------
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        core = self._core
+        if self._state is PENDING:
+            core.help(self, None)  # a worker that waits for a task queued behind it runs it
+        with core.mutex:
+            watch = self._watch
+            if watch is None:
+                self._watch = watch = Watch()
+            if watch.condition is None:
+                watch.told = self._state in (NOTIFIED, FINISHED)
+                watch.condition = threading.Condition()
+            condition = watch.condition
+        core.flush()
+        return condition
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        watch = self._watch
+        return [] if watch is None else watch.waiters
+
+    @property
+    def _done_callbacks(self) -> list[Any]:  # type: ignore[override]
+        watch = self._watch
+        return [] if watch is None else list(watch.callbacks)
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """For executors: the standard step from PENDING to RUNNING, on a detached future."""
+        return _detached(self).begin(self)
+
+    def set_result(self, result: T) -> None:
+        """For executors: finish a detached future. InvalidStateError if it is done, or a pool's."""
+        _detached(self).finish(self, result, None)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """For executors: fail a detached future. InvalidStateError if it is done, or a pool's."""
+        _detached(self).finish(self, None, exception)
+
+
+def _discard(gates: list[Any], gate: Any) -> None:
+    try:
+        gates.remove(gate)
+    except ValueError:
+        pass
+
+
+def _restart(error: BaseException, traceback: TracebackType | None) -> BaseException:
+    """Put the traceback back to what it was when the task failed; trust no override."""
+    BaseException.__traceback__.__set__(error, traceback)  # type: ignore[attr-defined]
+    return error
+
+
+class Detached:
+    """The owner of a future that no executor made."""
+
+    __slots__ = ("mutex",)
+
+    def __init__(self) -> None:
+        self.mutex = _sync.RLock()
+
+    def cancel(self, future: Future[Any], /) -> bool:
+        with self.mutex:
+            if future._state is PENDING:
+                future._state = CANCELLED
+        if future._state is CANCELLED:
+            future._announce()
+        return future.cancelled()
+
+    def help(self, future: Future[Any], timeout: float | None, /) -> bool:
+        return False
+
+    def flush(self) -> None:
+        pass
+
+    def begin(self, future: Future[Any]) -> bool:
+        with self.mutex:
+            if future._state is PENDING:
+                future._state = RUNNING
+                return True
+        if future.cancelled():
+            future._announce()
+            return False
+        raise cf.InvalidStateError(f"future in unexpected state: {future!r}")
+
+    def finish(self, future: Future[Any], result: Any, error: BaseException | None) -> None:
+        with future._condition:
+            with self.mutex:
+                if future.done():
+                    raise cf.InvalidStateError(f"{future._state}: {future!r}")
+                future._result = result if error is None else error.__traceback__
+                if error is not None:
+                    future._exception = error
+                future._state = FINISHED
+            future._tell_waiters()
+        future._announce()
+
+
+def _detached(future: Future[Any]) -> Detached:
+    core = future._core
+    if isinstance(core, Detached):
+        return core
+    raise cf.InvalidStateError(f"{future!r} belongs to an executor, which alone may finish it")

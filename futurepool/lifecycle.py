@@ -1,0 +1,202 @@
+"""The end of pools: a bounded stop, interpreter exit, and fork.
+
+Every core is listed here, weakly, from its construction on.
+
+**Exit.** The hook runs before `threading` joins threads, as the standard library's does, and drains
+all pools side by side, each for at most its own `shutdown_timeout`. Worker threads are daemons:
+what still runs then is named on stderr and left behind.
+
+**Fork.** The hooks take every core's mutex before the fork, so the child's copy is consistent. No
+other lock is held while one of these is taken, but those of other cores, which are always taken
+in the order of construction here and never elsewhere. In the child only the forking thread
+exists: the futures it inherited are cancelled, without running callbacks, which belong to the
+parent (an event loop's would write to the parent's wake-up pipe), and the core starts afresh.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import sys
+import threading
+import weakref
+from typing import Any
+
+from futurepool import _sync
+from futurepool.cancellation import CancelToken
+from futurepool.errors import ForcedShutdownError
+from futurepool.future import CANCELLED, FINISHED, NOTIFIED
+from futurepool.queue import Core, RunState
+from futurepool.stats import RunningTask, format_stack
+
+__all__ = ["is_own_worker", "join", "register", "running", "stop"]
+
+_cores: dict[int, weakref.ref[Core]] = {}  # by number of construction; single C calls only
+_numbers = itertools.count()
+_GRACE = 0.1  # seconds for tasks to see that their token was cancelled
+
+
+def register(core: Core) -> None:
+    """List `core` for exit and fork."""
+    number = next(_numbers)
+    _cores[number] = weakref.ref(core, lambda _: _cores.pop(number, None))
+
+
+def _live() -> list[Core]:
+    return [core for ref in list(_cores.values()) if (core := ref()) is not None]
+
+
+def is_own_worker(core: Core) -> bool:
+    """True in a thread that runs one of this pool's tasks: it cannot wait for itself."""
+    record = _sync.here.record
+    return record is not None and record.core is core
+
+
+def join(core: Core, timeout: float | None = None) -> None:
+    """Wait until a closed core has finished everything and its threads have ended."""
+    end = None if timeout is None else _sync.clock() + timeout
+
+    def left() -> float | None:
+        return None if end is None else max(0.0, end - _sync.clock())
+
+    if core.wait_empty(left()) and core.wait_ended(left()):
+        for thread in list(core.engine.threads):
+            if thread.ident is not None:
+                _sync.join(thread, left())
+
+
+def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
+    """See `BoundedExecutor.stop`."""
+    core.close()
+    if is_own_worker(core):
+        return
+    if core.wait_empty(timeout, token):
+        join(core, _GRACE if timeout is not None else None)
+        return
+    core.close(RunState.STOPPING)
+    core.cancel_queued()
+    why = "the executor was stopped"
+    for record in list(core.records):
+        task = record.task
+        if task is not None:
+            core.token_of(task).cancel(why)
+    core.wait_empty(_GRACE)
+    raise ForcedShutdownError(running(core, stack=True))
+
+
+def running(core: Core, stack: bool = False) -> list[RunningTask]:
+    """One entry for each task that runs now, oldest first."""
+    now = _sync.clock()
+    with core.mutex:
+        found = [
+            (record.task, record.ident, record.started)
+            for record in core.records
+            if record.task is not None
+        ]
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    entries = [
+        RunningTask(
+            task_id=task.task_id,
+            name=task.name,
+            worker=names.get(ident, "?"),
+            seconds=now - started,
+            waited=max(0.0, started - task._queued_at),
+            stack=format_stack(ident) if stack and ident is not None else None,
+        )
+        for task, ident, started in found
+    ]
+    return sorted(entries, key=lambda entry: -entry.seconds)
+
+
+# -- interpreter exit ------------------------------------------------------------------------------
+
+
+def _at_exit() -> None:
+    Core.exiting = True
+    began = _sync.clock()
+    cores = _live()
+    for core in cores:
+        core.close()
+    interrupted = False
+    for core in cores:
+        left = max(0.0, began + core.shutdown_timeout - _sync.clock())
+        try:
+            if not interrupted and core.wait_empty(left):
+                join(core, 1.0)
+                continue
+        except KeyboardInterrupt:
+            interrupted = True
+        _abandon(core, _sync.clock() - began)
+
+
+def _abandon(core: Core, waited: float) -> None:
+    """Leave behind what does not end, and say so."""
+    core.close(RunState.STOPPING)
+    queued = core.queued()
+    core.cancel_queued()
+    lines = [f"futurepool: interpreter exit, tasks abandoned after {waited:.1f} s:"]
+    for entry in running(core):
+        lines.append(f"  {entry}")
+    if queued:
+        lines.append(f"  {queued} queued tasks cancelled")
+    if len(lines) > 1 and sys.stderr is not None:
+        try:
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
+        except (OSError, ValueError):  # closed
+            pass
+
+
+try:
+    threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+except AttributeError:  # not CPython: later than we would like, but before threads are joined
+    atexit.register(_at_exit)
+
+# -- fork ----------------------------------------------------------------------------------------
+
+_forking: list[Core] = []
+
+
+def _before_fork() -> None:
+    for core in _live():
+        core.mutex.acquire()
+        _forking.append(core)
+
+
+def _after_fork_in_parent() -> None:
+    while _forking:
+        _forking.pop().mutex.release()
+
+
+def _after_fork_in_child() -> None:
+    _sync.here.record = None
+    while _forking:
+        _restart(_forking.pop())
+
+
+def _restart(core: Core) -> None:
+    tasks: list[Any] = core.order.tasks()
+    tasks += [record.task for record in core.records if record.task is not None]
+    tasks += [waiter.future for waiter in core.blocked]
+    completed, submitted = core.completed, core.submitted
+    for task in tasks:
+        if task._state is not FINISHED:
+            task._watch = None
+            task._state = CANCELLED
+            task._state = NOTIFIED
+            task._drop()
+    for record in core.records:
+        record.task = None
+        record.leave = True
+    core.mutex = _sync.RLock()
+    core.reset()
+    core.submitted, core.completed = submitted, completed
+    core.engine.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

@@ -1,0 +1,305 @@
+"""`map` and `map_unordered`: many calls of one function, results as an iterator.
+
+The eager map admits many tasks to a section where the inputs are containers, whose items cost
+nothing to produce; from other iterables it admits one task at a time, so that no task waits for
+the production of the next item. A chunk is one task that makes several calls.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures as cf
+from itertools import islice, starmap
+from typing import Any, TypeVar
+
+from futurepool import _sync
+from futurepool.checks import check_callable, check_int, check_timeout
+from futurepool.errors import TaskError
+from futurepool.future import FINISHED, Future
+from futurepool.options import Options
+from futurepool.queue import Core
+
+__all__ = ["map_ordered", "map_unordered"]
+
+T = TypeVar("T")
+
+_CONTAINERS = (list, tuple, range, str, bytes, dict, set, frozenset, deque)
+_BATCH = 256
+
+
+class Chunk:
+    """Several calls as one task.
+
+    As with single tasks, a call that fails does not keep the ones after it from being made; the
+    first failure is the task's. `results` holds what came before it.
+    """
+
+    __slots__ = ("_calls", "_fn", "_single", "results")
+
+    def __init__(self, fn: Callable[..., Any], calls: list[Any], single: bool) -> None:
+        self._fn = fn
+        self._calls = calls
+        self._single = single
+        self.results: list[Any] = []
+
+    def __call__(self) -> list[Any]:
+        fn, calls, results = self._fn, self._calls, self.results
+        del self._fn, self._calls
+        todo = map(fn, calls) if self._single else starmap(fn, calls)
+        append = results.append
+        failure: Exception | None = None
+        while True:
+            try:
+                for result in todo:
+                    append(result)
+                break
+            except Exception as error:
+                if failure is None:
+                    failure = error
+                    append = _ignore
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
+        return results
+
+
+def _ignore(_result: object) -> None:
+    pass
+
+
+class _Source:
+    """The calls of one map, as tasks: argument tuples, or chunks."""
+
+    def __init__(
+        self, core: Core, options: Options, fn: Any, iterables: tuple[Any, ...], chunksize: int
+    ) -> None:
+        self._core = core
+        self._fn = fn
+        self._chunksize = chunksize
+        self._single = len(iterables) == 1
+        self._ready = all(type(iterable) in _CONTAINERS for iterable in iterables)
+        if chunksize > 1 and options.name is None:
+            options = options.changed(name=getattr(fn, "__qualname__", type(fn).__qualname__))
+        self._options = options
+        self._calls: Iterator[Any]
+        if chunksize > 1 and self._single:
+            self._calls = iter(iterables[0])
+        else:
+            self._calls = zip(*iterables)
+
+    def submit(self) -> tuple[Future[Any], Chunk | None] | None:
+        """Submit the next task; None at the end."""
+        if self._chunksize == 1:
+            for args in self._calls:
+                return self._core.submit(self._options, self._fn, args, {}), None
+            return None
+        calls = list(islice(self._calls, self._chunksize))
+        if not calls:
+            return None
+        chunk = Chunk(self._fn, calls, self._single)
+        return self._core.submit(self._options, chunk, (), {}), chunk
+
+    def submit_all(self, done: list[Any]) -> None:
+        """Submit all tasks, appending futures or (future, chunk) pairs to `done`."""
+        if self._chunksize > 1:
+            while (task := self.submit()) is not None:
+                done.append(task)
+        elif self._ready:
+            while calls := list(islice(self._calls, _BATCH)):
+                done += self._core.submit_many(self._options, self._fn, calls)
+        else:
+            for args in self._calls:
+                done.append(self._core.submit(self._options, self._fn, args, {}))
+
+
+def _check(
+    fn: object, timeout: object, chunksize: object, buffersize: object
+) -> tuple[float | None, int, int | None]:
+    check_callable("fn", fn)
+    seconds = None if timeout is None else check_timeout("timeout", timeout)
+    size = check_int("chunksize", chunksize, minimum=1, config=True)
+    if buffersize is None:
+        return seconds, size, None
+    buffer = check_int("buffersize", buffersize, minimum=1, config=True)
+    return seconds, min(size, buffer), buffer
+
+
+def map_ordered(
+    core: Core,
+    keep: object,
+    options: Options,
+    fn: Callable[..., T],
+    iterables: tuple[Iterable[Any], ...],
+    timeout: float | None,
+    chunksize: int,
+    buffersize: int | None,
+) -> Iterator[T]:
+    """See `BoundedExecutor.map`. `keep` is kept alive while a lazy iterator is."""
+    timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
+    end = None if timeout is None else _sync.clock() + timeout
+    source = _Source(core, options, fn, iterables, chunksize)
+    if buffersize is not None:
+        window: deque[tuple[Future[Any], Chunk | None]] = deque()
+        for _ in range(max(1, buffersize // chunksize)):
+            task = source.submit()
+            if task is None:
+                break
+            window.append(task)
+        return _lazy(source, keep, window, end)
+    tasks: list[Any] = []
+    try:
+        source.submit_all(tasks)
+    except BaseException:
+        for task in tasks:
+            _future_of(task).cancel()
+        raise
+    tasks.reverse()
+    return _chunked(tasks, end) if chunksize > 1 else _single(tasks, end)
+
+
+def _future_of(task: Any) -> Future[Any]:
+    return task[0] if type(task) is tuple else task
+
+
+def _take(future: Future[Any], end: float | None) -> Any:
+    """The result; a future that is given up is cancelled."""
+    if future._state is FINISHED and future._exception is None:
+        return future._result
+    try:
+        try:
+            if end is None:
+                return future.result()
+            return future.result(end - _sync.clock())
+        finally:
+            future.cancel()
+    finally:
+        del future  # the traceback holds this frame
+
+
+def _single(tasks: list[Future[Any]], end: float | None) -> Iterator[Any]:
+    try:
+        while tasks:
+            yield _take(tasks.pop(), end)
+    finally:
+        for future in tasks:
+            future.cancel()
+
+
+def _chunked(tasks: list[tuple[Future[Any], Chunk]], end: float | None) -> Iterator[Any]:
+    try:
+        while tasks:
+            yield from _unpack(*tasks.pop(), end)
+    finally:
+        for future, _ in tasks:
+            future.cancel()
+
+
+def _unpack(future: Future[Any], chunk: Chunk | None, end: float | None) -> Iterable[Any]:
+    """The results of one task; of a failed chunk, first those before the failure."""
+    if chunk is None:
+        return (_take(future, end),)
+    try:
+        results: list[Any] = _take(future, end)
+        return results
+    except TaskError as error:
+        return _then_raise(chunk.results, error)
+    finally:
+        del future
+
+
+def _then_raise(results: list[Any], error: TaskError) -> Iterator[Any]:
+    yield from results
+    try:
+        raise error.with_traceback(None)
+    finally:
+        del error
+
+
+def _lazy(
+    source: _Source,
+    keep: object,
+    window: deque[tuple[Future[Any], Chunk | None]],
+    end: float | None,
+) -> Iterator[Any]:
+    try:
+        while window:
+            results = _unpack(*window.popleft(), end)
+            # The next one goes in before these are read, so that the workers stay busy.
+            task = source.submit()
+            if task is not None:
+                window.append(task)
+            del task
+            if type(results) is tuple:
+                yield results[0]
+            else:
+                yield from results
+            del results
+    finally:
+        for future, _ in window:
+            future.cancel()
+        del keep
+
+
+def map_unordered(
+    core: Core,
+    keep: object,
+    options: Options,
+    fn: Callable[..., T],
+    iterables: tuple[Iterable[Any], ...],
+    timeout: float | None,
+    chunksize: int,
+    buffersize: int | None,
+) -> Iterator[T]:
+    """See `BoundedExecutor.map_unordered`."""
+    timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
+    end = None if timeout is None else _sync.clock() + timeout
+    source = _Source(core, options, fn, iterables, chunksize)
+    width = 2 * core.max_workers if buffersize is None else max(1, buffersize // chunksize)
+    return _unordered(core, keep, source, width, end)
+
+
+def _unordered(
+    core: Core, keep: object, source: _Source, width: int, end: float | None
+) -> Iterator[Any]:
+    finished = _sync.SimpleQueue()
+    flying: dict[Future[Any], Chunk | None] = {}
+    more = True
+    try:
+        while more or flying:
+            while more and len(flying) < width:
+                task = source.submit()
+                if task is None:
+                    more = False
+                else:
+                    flying[task[0]] = task[1]
+                    task[0].add_done_callback(finished.put)
+                del task
+            if not flying:
+                return
+            if finished.empty():
+                _help_one(core, flying)
+            try:
+                if end is None:
+                    future = finished.get()
+                else:
+                    future = finished.get(timeout=max(0.0, end - _sync.clock()))
+            except _sync.Empty:
+                raise cf.TimeoutError() from None
+            yield from _unpack(future, flying.pop(future), None)
+            del future
+    finally:
+        for future in list(flying):
+            future.cancel()
+        del keep
+
+
+def _help_one(core: Core, flying: dict[Future[Any], Chunk | None]) -> None:
+    """In a worker of this pool: nobody else may be there to run what this one waits for."""
+    record = _sync.here.record
+    if record is not None and record.core is core:
+        for future in list(flying):
+            if core.help(future, None):
+                return

@@ -1,0 +1,217 @@
+"""The order of the queue: which task comes next, which one is dropped first.
+
+Two orders with one interface. Both hold futures; a future whose state is no longer PENDING is a
+husk: cancelled, or run by a thread that waited for it. Husks are skipped when they reach the
+front, and swept out together once there are more of them than of the living, so cancelling a
+queued task costs O(1) and its memory is free soon after.
+
+Everything here is called with the core's mutex held. An exception may strike between any two
+steps (Ctrl-C, an asynchronous exception, a failing allocation), so each step leaves the order
+usable: a level is put on the heap before it is marked as listed, and unmarked before it is taken
+off. A level that is listed twice, or listed and empty, does no harm. A task is noted in the
+worker's record and marked RUNNING before it leaves the queue, so it is always in one of the two.
+It is noted before its state is looked at: a `cancel` from a finalizer that runs between two steps
+finds it noted and leaves it alone, or comes before, and is seen.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import Any, Protocol
+
+from futurepool.future import PENDING, RUNNING, Future
+
+__all__ = ["Aged", "Levels", "Order", "Record", "make_order"]
+
+AnyFuture = Future[Any]
+
+_SWEEP = 64  # fewer husks than this are not worth a sweep
+_KEEP = 256  # as many empty levels are kept for their next task
+_STEEP = 10**9  # priorities beyond this age as if they were this, to stay within a float
+
+
+class Record(Protocol):
+    """What a claim writes to: whoever runs tasks has one."""
+
+    task: AnyFuture | None
+
+
+class Order(Protocol):
+    """What admission and the workers need of an order."""
+
+    husks: int
+
+    def push(self, future: AnyFuture) -> None:
+        """Queue a PENDING future."""
+        ...
+
+    def take(self, record: Record) -> AnyFuture | None:
+        """Claim the task that is due next for `record`, mark it RUNNING; None if there is none."""
+        ...
+
+    def victim(self) -> AnyFuture | None:
+        """The task that has waited longest in the lowest priority. It stays queued."""
+        ...
+
+    def sweep(self) -> None:
+        """Drop the husks if they outnumber the living."""
+        ...
+
+    def recount(self) -> int:
+        """Drop the husks, mend what an interruption left half done; the number of tasks."""
+        ...
+
+    def tasks(self) -> list[AnyFuture]:
+        """All queued tasks, in no particular order."""
+        ...
+
+
+class Level(deque[AnyFuture]):
+    """The tasks of one priority, oldest first."""
+
+    __slots__ = ("listed",)
+
+    def __init__(self, tasks: Iterator[AnyFuture] | tuple[()] = (), listed: bool = False) -> None:
+        super().__init__(tasks)
+        self.listed = listed
+
+
+class Levels:
+    """Highest priority first, FIFO within one: a deque per priority, a heap of those in use.
+
+    With few distinct priorities everything is O(1); with many, O(log levels). A level's rank is
+    minus its priority, because a heap has the smallest in front.
+    """
+
+    __slots__ = ("_heap", "_levels", "husks")
+
+    def __init__(self) -> None:
+        self._levels: dict[int, Level] = {}  # by rank
+        self._heap: list[int] = []  # the ranks that are listed
+        self.husks = 0  # a hint for when to sweep
+
+    def push(self, future: AnyFuture) -> None:
+        rank = -future.priority
+        level = self._levels.get(rank)
+        if level is None:
+            level = self._levels[rank] = Level()
+        level.append(future)
+        if not level.listed:
+            heappush(self._heap, rank)
+            level.listed = True
+
+    def take(self, record: Record) -> AnyFuture | None:
+        heap = self._heap
+        while heap:
+            rank = heap[0]
+            level = self._levels.get(rank)
+            if level:
+                future = level[0]
+                record.task = future
+                if future._state is PENDING:
+                    future._state = RUNNING
+                    level.popleft()
+                    return future
+                record.task = None
+                level.popleft()
+                self.husks -= 1
+            else:
+                if level is not None:
+                    level.listed = False
+                    if len(self._levels) > _KEEP:
+                        del self._levels[rank]
+                heappop(heap)
+        return None
+
+    def victim(self) -> AnyFuture | None:
+        for rank in sorted(self._heap, reverse=True):
+            for future in self._levels.get(rank, ()):
+                if future._state is PENDING:
+                    return future
+        return None
+
+    def sweep(self) -> None:
+        if self.husks > _SWEEP and self.husks * 2 > sum(map(len, self._levels.values())):
+            self.recount()
+
+    def recount(self) -> int:
+        count = 0
+        levels: dict[int, Level] = {}
+        for rank, old in self._levels.items():
+            level = Level((future for future in old if future._state is PENDING), listed=True)
+            if level:
+                levels[rank] = level
+                count += len(level)
+        heap = list(levels)
+        heapify(heap)
+        self._heap = heap
+        self._levels = levels
+        self.husks = 0
+        return count
+
+    def tasks(self) -> list[AnyFuture]:
+        return [
+            future
+            for level in self._levels.values()
+            for future in level
+            if future._state is PENDING
+        ]
+
+
+class Aged:
+    """A waiting task gains one level of priority every `aging` seconds.
+
+    Two waiting tasks gain at the same pace, so their order never changes while they wait, and a
+    plain heap does: the key is the time of admission less `aging` seconds for each level of
+    priority. O(log tasks), and O(tasks) to find a victim.
+    """
+
+    __slots__ = ("_aging", "_heap", "husks")
+
+    def __init__(self, aging: float) -> None:
+        self._aging = aging
+        self._heap: list[tuple[float, int, AnyFuture]] = []
+        self.husks = 0
+
+    def push(self, future: AnyFuture) -> None:
+        level = max(-_STEEP, min(future.priority, _STEEP))
+        key = future._queued_at - self._aging * level
+        heappush(self._heap, (key, future.task_id, future))
+
+    def take(self, record: Record) -> AnyFuture | None:
+        heap = self._heap
+        while heap:
+            future = heap[0][2]
+            record.task = future
+            if future._state is PENDING:
+                future._state = RUNNING
+                heappop(heap)
+                return future
+            record.task = None
+            heappop(heap)
+            self.husks -= 1
+        return None
+
+    def victim(self) -> AnyFuture | None:
+        return min(self.tasks(), key=lambda task: (task.priority, task.task_id), default=None)
+
+    def sweep(self) -> None:
+        if self.husks > _SWEEP and self.husks * 2 > len(self._heap):
+            self.recount()
+
+    def recount(self) -> int:
+        heap = [entry for entry in self._heap if entry[2]._state is PENDING]
+        heapify(heap)
+        self._heap = heap
+        self.husks = 0
+        return len(heap)
+
+    def tasks(self) -> list[AnyFuture]:
+        return [future for _, _, future in self._heap if future._state is PENDING]
+
+
+def make_order(aging: float | None) -> Order:
+    """The order for `BoundedExecutor(aging=)`."""
+    return Levels() if aging is None else Aged(aging)

@@ -1,0 +1,179 @@
+"""Snapshots of what an executor is doing: counters, histograms, running tasks.
+
+Everything a user gets from here is frozen. The one live object is `HistogramRecorder`; it belongs
+to the core, which calls it with its own mutex held.
+
+Histograms have fixed, logarithmic buckets, so they take the same room and time however much they
+count; the idea is HdrHistogram's (https://hdrhistogram.org). Eight buckets to the octave, from one
+microsecond up to 71 minutes: neighbouring bounds differ by a factor of 2 ** (1 / 8), so a
+percentile is off by at most 9.1 %. Below and above that range there is one bucket each.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from bisect import bisect_left
+from dataclasses import dataclass
+from math import inf
+
+from futurepool.errors import TaskError  # noqa: TC001 - get_type_hints(Stats) wants it
+
+__all__ = ["Histogram", "HistogramRecorder", "RunningTask", "Stats", "format_stack"]
+
+_BOUNDS = (*(1e-6 * 2 ** (i / 8) for i in range(8 * 32 + 1)), inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How a duration was distributed. All times in seconds.
+
+    Attributes:
+        count: Number of values.
+        sum: Their sum.
+        max: The largest, exactly; 0.0 if there are none.
+        buckets: Pairs of upper bound (inclusive) and number of values in the bucket, in ascending
+            order; the last bound is infinite.
+    """
+
+    count: int
+    sum: float
+    max: float
+    buckets: tuple[tuple[float, int], ...]
+
+    @property
+    def p50(self) -> float:
+        """The median, to within 9.1 %; 0.0 if there are no values."""
+        return self._percentile(0.50)
+
+    @property
+    def p90(self) -> float:
+        """What nine in ten values stay below, to within 9.1 %."""
+        return self._percentile(0.90)
+
+    @property
+    def p99(self) -> float:
+        """What 99 in a hundred values stay below, to within 9.1 %."""
+        return self._percentile(0.99)
+
+    def _percentile(self, fraction: float) -> float:
+        rank = fraction * self.count
+        below, lower = 0, 0.0
+        for bound, count in self.buckets:
+            if count and below + count >= rank:
+                upper = min(bound, self.max)
+                lower = min(lower, upper)
+                return lower + (upper - lower) * (rank - below) / count
+            below, lower = below + count, bound
+        return 0.0
+
+
+class HistogramRecorder:
+    """Counts durations into the buckets. Not thread-safe: the caller holds its mutex."""
+
+    __slots__ = ("_counts", "_max", "_sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * len(_BOUNDS)
+        self._sum = 0.0
+        self._max = 0.0
+
+    def record(self, seconds: float) -> None:
+        """Count one value. About 0.15 microseconds, twice that on free-threaded builds."""
+        self._counts[bisect_left(_BOUNDS, seconds)] += 1
+        self._sum += seconds
+        if seconds > self._max:  # noqa: PLR1730 - max() is a call more
+            self._max = seconds
+
+    def snapshot(self) -> Histogram:
+        """The state now. About ten microseconds."""
+        counts = self._counts
+        return Histogram(
+            sum(counts), self._sum, self._max, tuple(zip(_BOUNDS, counts, strict=True))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """A task that is running, as one line or, with its stack, as a paragraph.
+
+    Attributes:
+        task_id: Number of the task in its executor.
+        name: Name of the task.
+        worker: Name of the thread it runs in.
+        seconds: How long it has run.
+        waited: How long it was queued before, in seconds.
+        stack: Where it is now, formatted like a traceback; None if that was not asked for.
+    """
+
+    task_id: int
+    name: str
+    worker: str
+    seconds: float
+    waited: float
+    stack: str | None = None
+
+    def __str__(self) -> str:
+        text = (
+            f"task {self.task_id} ({self.name}) in {self.worker}: "
+            f"running for {self.seconds:.3f} s after waiting for {self.waited:.3f} s"
+        )
+        return text if self.stack is None else f"{text}\n{self.stack.rstrip()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an executor had done, and was doing, at one instant.
+
+    At every instant `submitted_tasks == completed_tasks + cancelled_tasks + active_workers +
+    queued_tasks`.
+
+    Attributes:
+        max_workers: How many tasks may run at a time.
+        active_workers: How many do.
+        queued_tasks: How many wait for a worker.
+        queue_size: How many may wait; None if any number may.
+        submitted_tasks: Tasks that were admitted.
+        completed_tasks: Tasks that ran to an end, failures included.
+        failed_tasks: Those of them that raised.
+        cancelled_tasks: Tasks that were cancelled before they started.
+        rejected_tasks: Tasks that were refused because the queue was full.
+        overflow_tasks: Tasks that were admitted over the bound, or run by the submitting worker.
+        average_latency: Mean run time, seconds.
+        average_wait: Mean time in the queue, seconds.
+        last_error: The latest failure, if any.
+        uptime: Seconds since the executor was made.
+        closed: Whether it has been shut down.
+        latency: Distribution of the run time, if the executor has `enable_metrics=True`.
+        wait: Distribution of the time in the queue, likewise.
+    """
+
+    max_workers: int
+    active_workers: int
+    queued_tasks: int
+    queue_size: int | None
+    submitted_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    cancelled_tasks: int
+    rejected_tasks: int
+    overflow_tasks: int
+    average_latency: float
+    average_wait: float
+    last_error: TaskError | None
+    uptime: float
+    closed: bool
+    latency: Histogram | None = None
+    wait: Histogram | None = None
+
+
+def format_stack(thread_ident: int) -> str | None:
+    """Where the thread with this identifier is now, formatted; None if there is no such thread."""
+    # Straight out of the dictionary, which holds the frames of all the others too.
+    frame = sys._current_frames().get(thread_ident)  # pyright: ignore[reportPrivateUsage]
+    if frame is None:
+        return None
+    try:
+        return "".join(traceback.format_stack(frame))
+    finally:
+        del frame

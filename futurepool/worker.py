@@ -1,0 +1,134 @@
+"""Running tasks: the loop of a worker thread, and one task on the spot.
+
+A worker repeats one step: `Core.turn` commits what it has run and claims the next task; the loop
+runs that in its context. Nothing a task raises ends the loop. An asynchronous exception
+(`PyThreadState_SetAsyncExc`) can strike outside a task as well; where it did is read off the
+record, which always tells the truth:
+
+    no task noted             nothing was claimed, or all is committed    -> come again
+    noted, PENDING            the claim had not happened                  -> un-note, come again
+    noted, RUNNING            it was about to run, or had run uncommitted -> it fails with the error
+    noted, FINISHED           committed, not yet told                     -> tell, come again
+
+A sleeping worker holds no task and no result.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from futurepool import _sync
+from futurepool.cancellation import CancelToken
+from futurepool.future import FINISHED, RUNNING, Future
+from futurepool.queue import Core, Record
+
+__all__ = ["current_token", "run_one", "work"]
+
+
+def work(core: Core, record: Record) -> None:
+    """The life of a worker whose `record` is in `core.workers`; returns when it has left."""
+    _sync.here.record = record
+    record.ident = _sync.get_ident()
+    result: Any = None
+    error: BaseException | None = None
+    task: Future[Any] | None = None
+    turn = core.turn
+    while not record.leave:
+        try:
+            while True:
+                task = turn(record, result, error)
+                result = error = None
+                if task is None:
+                    if record.parked:
+                        record.gate.acquire()
+                    elif record.leave:
+                        return
+                    continue
+                try:
+                    if task._kwargs is None:
+                        result = task._context.run(task._fn, *task._args)  # type: ignore
+                    else:
+                        result = task._context.run(  # type: ignore
+                            task._fn, *task._args, **task._kwargs  # type: ignore
+                        )
+                except BaseException as raised:
+                    error = raised
+                task._drop()
+        except BaseException as raised:
+            result, error = None, _after_interruption(core, record, task, raised)
+
+
+def _after_interruption(
+    core: Core, record: Record, last: Future[Any] | None, raised: BaseException
+) -> BaseException | None:
+    """Bring the record to a state in which `turn` can go on; the error it is to commit, if any."""
+    core.recover()
+    task = record.task
+    error = None
+    if task is not None:
+        if task._state is RUNNING:
+            error = raised
+        else:
+            with core.mutex:
+                record.task = None
+            last = task
+    if last is not None and last._state is FINISHED:
+        last._announce()
+    return error
+
+
+def run_one(core: Core, future: Future[Any]) -> bool:
+    """Run `future`, queued or not, in this thread, nested in what it runs already.
+
+    False if it is not PENDING any more. Ctrl-C in the main thread is the caller's as well as the
+    task's: the task fails with it, and it goes on.
+    """
+    outer = _sync.here.record
+    inside = outer is not None and outer.core is core
+    record = Record(core, depth=outer.depth + 1 if inside else 1)
+    record.ident = _sync.get_ident()
+    error: BaseException | None = None
+    result: Any = None
+    try:
+        if not core.claim(record, future):
+            return False
+        _sync.here.record = record
+        try:
+            result = future._context.run(  # type: ignore[union-attr]
+                future._fn, *future._args or (), **future._kwargs or {}
+            )
+        except BaseException as raised:
+            error = raised
+        _sync.here.record = outer
+        future._drop()
+        core.finish(record, result, error)
+    except BaseException as raised:
+        _sync.here.record = outer
+        core.recover()
+        if record.task is future and future._state is RUNNING:
+            core.finish(record, None, raised)
+        elif future._state is FINISHED:
+            future._announce()
+        raise
+    if (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+    ):
+        raise error
+    return True
+
+
+def current_token() -> CancelToken:
+    """The token of the task that runs in this thread.
+
+    It is cancelled by `Future.cancel()`, by the token the task was submitted under, and by a
+    `stop()` that runs out of time. Outside any task it is a fresh token that nobody cancels, so
+    code that looks at its token runs anywhere.
+    """
+    record = _sync.here.record
+    task = None if record is None else record.task
+    if task is None:
+        return CancelToken()
+    token: CancelToken = record.core.token_of(task)
+    return token

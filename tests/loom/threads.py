@@ -1,0 +1,115 @@
+"""Models of threads: starting and joining them, who they are, their local data, and the time."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import Any
+
+from . import scheduler
+from .models import block, get_ident, point
+from .scheduler import TICK
+from .tasks import Gate
+
+__all__ = ["Local", "clock", "join", "pause", "sleep", "start"]
+
+
+def pause(what: str = "pause") -> None:
+    """A switch point of its own, for code that is not instrumented."""
+    run = scheduler.running()
+    if run is not None:
+        run.point(what)
+
+
+class Local:
+    """`threading.local`, one namespace for each task; it dies with the task."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__dict__":
+            return _namespace(self)
+        with suppress(KeyError):
+            return _namespace(self)[name]
+        return object.__getattribute__(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _namespace(self)[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        try:
+            del _namespace(self)[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+_outside: dict[str, Any] = {}
+
+
+def _namespace(owner: Local) -> dict[str, Any]:
+    run = scheduler.running()
+    if run is None or run.current is None:
+        return _outside
+    return run.current.locals.setdefault(owner, {})
+
+
+def clock() -> float:
+    """Virtual seconds; strictly increasing."""
+    run = scheduler.running()
+    if run is None:
+        return 0.0
+    point("clock", _TIME)
+    run.now += TICK
+    return run.now
+
+
+def sleep(seconds: float) -> None:
+    """Let that much virtual time pass. For scenarios; the package does not sleep."""
+    block(Gate("sleep", False), seconds, "sleep")
+
+
+_TIME = Gate("time", True)
+
+
+def start(thread: threading.Thread) -> None:
+    """Run `thread.run` in a new task; raise if the scenario refuses this (the n-th) start."""
+    run = scheduler.running()
+    if run is None:
+        raise RuntimeError("a thread was started outside a run")
+    run.point("start")
+    run.starts += 1
+    if run.starts - 1 in run.refuse_starts:
+        raise RuntimeError("can't start new thread")
+    if "_loom_task" in vars(thread):
+        raise RuntimeError("threads can only be started once")
+    vars(thread)["_loom_task"] = run.spawn(thread.run, thread.name)
+    thread.__class__ = _modelled(type(thread))
+
+
+def join(thread: threading.Thread, timeout: float | None = None) -> None:
+    """Wait for the task of a thread started by `start`."""
+    task = vars(thread).get("_loom_task")
+    if task is None:
+        raise RuntimeError("cannot join thread before it is started")
+    if task.index + 1 == get_ident():
+        raise RuntimeError("cannot join current thread")
+    block(task.finished, None if timeout is None else max(timeout, 0), "join")
+
+
+_classes: dict[type, type] = {}
+
+
+def _modelled(base: type) -> type:
+    """A subclass of a thread class that answers for a task instead of a thread."""
+    if base not in _classes:
+
+        def is_alive(self: Any) -> bool:
+            pause("is_alive")
+            return not self._loom_task.done
+
+        body = {
+            "is_alive": is_alive,
+            "join": join,
+            "ident": property(lambda self: self._loom_task.index + 1),
+            "native_id": property(lambda self: self._loom_task.index + 1),
+        }
+        _classes[base] = type(base.__name__, (base,), body)
+    return _classes[base]

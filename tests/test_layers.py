@@ -1,0 +1,207 @@
+"""A module imports only from the layers below it, and takes locks, threads and time from `_sync`.
+
+Read the tables first: they are the map of the package.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+#: Low to high. A module imports from lower layers, never from its own or a higher one.
+LAYERS: list[set[str]] = [
+    {"_sync", "priority"},
+    {"checks", "errors", "stats"},
+    {"cancellation"},
+    {"future"},
+    {"order", "records"},
+    {"queue"},
+    {"worker"},
+    {"engines"},
+    {"lifecycle"},
+    {"mapping", "options"},
+    {"executor"},
+]
+
+#: These see what a user sees: names from `futurepool` itself, and modules of their own group.
+OUTSIDE = {"aio", "ext", "cli", "__main__"}
+
+#: (from, to) that cross a layer all the same, and why.
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("errors", "checks"): "an error checks its own data, and checks raises nothing of its own kind",
+}
+
+#: Third-party packages that any module may import. All others are for `ext` and the command line.
+EVERYWHERE = {"typing_extensions"}
+THIRD_PARTY = {"ext", "cli"}
+
+#: What only `_sync` may touch.
+LOCKED_AWAY = {
+    "_thread": None,  # None: anything in it
+    "threading": {"Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock"}
+    | {"Semaphore", "Thread", "Timer", "get_ident", "local"},
+    "time": {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sleep"}
+    | {"thread_time", "thread_time_ns", "time", "time_ns"},
+}
+
+#: (module, what) that may be touched all the same, and why.
+ALLOWED: dict[tuple[str, str], str] = {}
+
+ROOT = Path(str(importlib.util.find_spec("futurepool").origin)).parent  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name: `from target import name`, or `import target` with no name."""
+
+    target: str  # absolute, dotted
+    name: str | None
+    line: int
+    type_only: bool  # under `if TYPE_CHECKING:`
+
+
+def imports_of(tree: ast.AST, package: str) -> Iterator[Import]:
+    """Yield what a module imports, relative imports made absolute, delayed ones included."""
+    type_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, None, node.lineno, id(node) in type_only)
+        elif isinstance(node, ast.ImportFrom):
+            target = node.module or ""
+            if node.level:
+                base = package.split(".")[: len(package.split(".")) - node.level + 1]
+                target = ".".join([*base, target] if target else base)
+            for alias in node.names:
+                yield Import(target, alias.name, node.lineno, id(node) in type_only)
+
+
+def touches(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield each (dotted name, line) of `LOCKED_AWAY` that a module uses, aliases resolved."""
+    aliases: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in LOCKED_AWAY:
+                    aliases[alias.asname or alias.name] = alias.name
+                    if LOCKED_AWAY[alias.name] is None:
+                        yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module in LOCKED_AWAY and not node.level:
+            names = LOCKED_AWAY[node.module]
+            for alias in node.names:
+                if names is None or alias.name in names or alias.name == "*":
+                    yield f"{node.module}.{alias.name}", node.lineno
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = aliases.get(node.value.id)
+            names = LOCKED_AWAY[module] if module else None
+            if names is not None and node.attr in names:
+                yield f"{module}.{node.attr}", node.lineno
+
+
+def complaints(path: str, source: str) -> list[str]:
+    """Say what is wrong with module `path` (relative to the package, with slashes)."""
+    parts = path.removesuffix(".py").split("/")
+    group = parts[0]
+    package = ".".join(["futurepool", *parts[:-1]])
+    tree = ast.parse(source)
+    rank = {name: level for level, names in enumerate(LAYERS) for name in names}
+    found: list[str] = []
+    if group != "__init__" and group not in rank and group not in OUTSIDE:
+        found.append(f"{path}: {group} stands in no layer of tests/test_layers.py")
+    for item in imports_of(tree, package):
+        where = f"{path}:{item.line}"
+        top, _, rest = item.target.partition(".")
+        if top != "futurepool":
+            if top in sys.stdlib_module_names or top in EVERYWHERE or group in THIRD_PARTY:
+                continue
+            found.append(f"{where}: third-party {top} outside ext/")
+            continue
+        other = rest.split(".")[0] if rest else item.name
+        internal = other in rank or other in OUTSIDE
+        if group == "__init__" or other == group or (group, str(other)) in EXCEPTIONS:
+            continue
+        if group in OUTSIDE:
+            if rest or internal:
+                found.append(f"{where}: {group} may use only the public API, not {other}")
+        elif item.type_only and internal:
+            continue  # not there at run time
+        elif not internal:
+            found.append(f"{where}: {group} imports the package itself")
+        elif other not in rank or rank[other] >= rank.get(group, -1):
+            found.append(f"{where}: {group} imports {other}, which is not below it")
+    if group != "_sync":
+        found += [
+            f"{path}:{line}: {what} belongs to _sync"
+            for what, line in touches(tree)
+            if (group, what) not in ALLOWED
+        ]
+    return found
+
+
+def test_every_module_keeps_to_its_layer() -> None:
+    """No module of the package has anything to complain about."""
+    found = [
+        complaint
+        for path in sorted(ROOT.rglob("*.py"))
+        for complaint in complaints(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
+    ]
+    assert found == []
+
+
+def test_the_tables_name_no_module_twice() -> None:
+    """A module has one place."""
+    named = [name for names in [*LAYERS, OUTSIDE] for name in names]
+    assert len(named) == len(set(named))
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "complaint"),
+    [
+        ("order.py", "from .queue import Queue", "order.py:1: order imports queue, which is not below it"),
+        ("order.py", "from . import queue", "order.py:1: order imports queue, which is not below it"),
+        ("order.py", "import futurepool.worker", "order.py:1: order imports worker, which is not below it"),
+        ("order.py", "def f():\n  from .records import R", "order.py:2: order imports records, which is not below it"),
+        ("engines/threads.py", "from ..executor import E", "engines/threads.py:1: engines imports executor, which is not below it"),
+        ("queue.py", "from futurepool import Priority", "queue.py:1: queue imports the package itself"),
+        ("aio.py", "from .queue import Queue", "aio.py:1: aio may use only the public API, not queue"),
+        ("ext/x.py", "from .. import queue", "ext/x.py:1: ext may use only the public API, not queue"),
+        ("queue.py", "import rich.table", "queue.py:1: third-party rich outside ext/"),
+        ("unknown.py", "", "unknown.py: unknown stands in no layer of tests/test_layers.py"),
+        ("queue.py", "import threading\nthreading.Lock()", "queue.py:2: threading.Lock belongs to _sync"),
+        ("queue.py", "import threading as t\nt.Condition()", "queue.py:2: threading.Condition belongs to _sync"),
+        ("queue.py", "from time import monotonic", "queue.py:1: time.monotonic belongs to _sync"),
+        ("queue.py", "import _thread", "queue.py:1: _thread belongs to _sync"),
+    ],
+)  # fmt: skip
+def test_the_checker_bites(path: str, source: str, complaint: str) -> None:
+    """Each rule catches a source that breaks it."""
+    assert complaints(path, source) == [complaint]
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("queue.py", "from . import _sync\nfrom .order import Order\nimport threading, typing_extensions"),
+        ("queue.py", "if TYPE_CHECKING:\n  from .executor import BoundedExecutor"),
+        ("aio.py", "from futurepool import BoundedExecutor"),
+        ("ext/starlette.py", "import starlette.requests\nfrom .. import BoundedExecutor"),
+        ("engines/delegate.py", "from .threads import Threads\nfrom ..worker import run"),
+        ("__init__.py", "from .executor import BoundedExecutor"),
+    ],
+)  # fmt: skip
+def test_the_checker_lets_pass_what_is_right(path: str, source: str) -> None:
+    """The rules allow what the design asks for."""
+    assert complaints(path, source) == []

@@ -1,0 +1,145 @@
+"""Histograms, snapshots, and the stacks of running threads."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import math
+import pickle
+import random
+import threading
+
+import pytest
+
+from futurepool.errors import wrap_failure
+from futurepool.stats import Histogram, HistogramRecorder, RunningTask, Stats, format_stack
+
+
+def histogram(*values):
+    recorder = HistogramRecorder()
+    for value in values:
+        recorder.record(value)
+    return recorder.snapshot()
+
+
+def test_empty_histogram_is_all_zero():
+    """No values: no division by zero."""
+    empty = histogram()
+    assert (empty.count, empty.sum, empty.max) == (0, 0.0, 0.0)
+    assert (empty.p50, empty.p90, empty.p99) == (0.0, 0.0, 0.0)
+
+
+def test_bounds_reach_from_a_microsecond_past_an_hour():
+    """The buckets are ascending, finely spaced, and open at the end."""
+    bounds = [bound for bound, _ in histogram().buckets]
+    assert bounds == sorted(bounds)
+    assert bounds[0] == 1e-6
+    assert bounds[-1] == math.inf
+    assert bounds[-2] > 3600
+    assert max(b / a for a, b in itertools.pairwise(bounds[:-1])) < 1.0906
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-9, 1e-6, 0.001, 1.0, 3600.0, 1e6])
+def test_single_value_is_every_percentile(value):
+    """One value: percentiles are near it and never above the maximum."""
+    one = histogram(value)
+    assert (one.count, one.sum, one.max) == (1, value, value)
+    assert sum(count for _, count in one.buckets) == 1
+    assert next(bound for bound, count in one.buckets if count) >= value
+    for got in (one.p50, one.p90, one.p99):
+        assert 0.0 <= got <= value
+        if 1e-6 < value <= 3600:
+            assert got == pytest.approx(value, rel=0.091)
+
+
+def test_percentiles_are_within_the_stated_error():
+    """Against a sorted list, for a distribution over many magnitudes."""
+    chance = random.Random(1)
+    values = sorted(chance.lognormvariate(-6, 2) for _ in range(5000))
+    many = histogram(*values)
+    for fraction, got in ((0.5, many.p50), (0.9, many.p90), (0.99, many.p99)):
+        assert got == pytest.approx(values[int(fraction * 5000)], rel=0.1)
+    assert many.sum == pytest.approx(math.fsum(values))
+    assert many.max == values[-1]
+
+
+def test_snapshot_does_not_change_any_more():
+    """A snapshot is a copy, and frozen."""
+    recorder = HistogramRecorder()
+    before = recorder.snapshot()
+    recorder.record(1.0)
+    assert before.count == 0
+    assert recorder.snapshot().count == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        before.count = 3
+
+
+def test_stats_has_the_promised_fields_in_order():
+    """The order is part of the contract; the metrics are optional."""
+    assert [field.name for field in dataclasses.fields(Stats)] == [
+        "max_workers",
+        "active_workers",
+        "queued_tasks",
+        "queue_size",
+        "submitted_tasks",
+        "completed_tasks",
+        "failed_tasks",
+        "cancelled_tasks",
+        "rejected_tasks",
+        "overflow_tasks",
+        "average_latency",
+        "average_wait",
+        "last_error",
+        "uptime",
+        "closed",
+        "latency",
+        "wait",
+    ]
+
+
+def test_stats_can_be_copied_and_pickled():
+    """Snapshots travel, with the last error and the histograms."""
+    error = wrap_failure(ValueError("x"), 1, "f")
+    stats = Stats(4, 1, 2, None, 9, 5, 1, 1, 0, 0, 0.1, 0.2, error, 3.0, False, histogram(1.0))
+    assert stats.wait is None
+    assert copy.copy(stats) == stats
+    other = pickle.loads(pickle.dumps(stats))
+    assert other.latency == stats.latency
+    assert str(other.last_error) == str(error)
+    assert dataclasses.asdict(stats)["last_error"].args == ("x",)
+    assert not hasattr(stats, "__dict__")
+    assert isinstance(stats.latency, Histogram)
+
+
+def test_running_task_reads_well():
+    """One line, or with the stack a paragraph."""
+    task = RunningTask(7, "load", "pool_0", 1.5, 0.25)
+    line = "task 7 (load) in pool_0: running for 1.500 s after waiting for 0.250 s"
+    assert str(task) == line
+    assert str(dataclasses.replace(task, stack="  File x\n")) == f"{line}\n  File x"
+
+
+def test_stack_of_another_thread():
+    """The stack shows where the thread named waits, and nothing of this one."""
+    started, release = threading.Event(), threading.Event()
+
+    def a_task_that_waits():
+        started.set()
+        release.wait()
+
+    thread = threading.Thread(target=a_task_that_waits)
+    thread.start()
+    try:
+        started.wait()
+        text = format_stack(thread.ident)
+    finally:
+        release.set()
+        thread.join()
+    assert "in a_task_that_waits" in text
+    assert "test_stack_of_another_thread" not in text
+
+
+def test_stack_of_no_thread_is_none():
+    """A thread that is gone has no stack."""
+    assert format_stack(-1) is None
