@@ -331,7 +331,7 @@ class Core:
                         self.threads += 1
                         spawn = True
             if gate is not None:
-                gate.release()
+                _open(gate)
             elif spawn:
                 self.engine.start_worker()
             if self.todo:
@@ -658,7 +658,7 @@ class Core:
         if watched:
             self.finish(record, result, error)
         elif gate is not None:
-            gate.release()
+            _open(gate)
         if self.todo:
             self.flush()
         return following

@@ -98,7 +98,7 @@ class Timer:
         except (RuntimeError, MemoryError) as error:
             if not self._warned:
                 self._warned = True
-                _log.warning("no thread for deadlines, they take effect late: %s", error)
+                _log.warning("no thread for deadlines, they take effect late: %s", str(error))
             if len(self._inbox) >= 2 * BATCH and owned.acquire(False):
                 try:
                     self._tidy()
