@@ -143,7 +143,7 @@ def safe_text(render: Callable[[object], str], value: object) -> str:
     """
     try:
         return str.__str__(render(value))  # of exactly type str
-    except BaseException:  # noqa: BLE001 - see above
+    except BaseException:
         return f"<unprintable {_name_of(type(value))} object>"
 
 
@@ -163,7 +163,7 @@ def _format(cause: BaseException) -> str:
     try:
         lines = TracebackException(type(cause), cause, _traceback_of(cause))
         return "".join(lines.format())
-    except BaseException:  # noqa: BLE001 - a hostile __cause__, __notes__, ...
+    except BaseException:
         return f"{safe_text(cast('Any', _frames), cause)}{_summary(cause)}\n"
 
 
@@ -188,7 +188,7 @@ def _extras(error: BaseException) -> dict[str, Any]:
 def _dumps(value: object, protocol: Any) -> bytes | None:
     try:
         return pickle.dumps(value, protocol)
-    except Exception:  # noqa: BLE001 - runs the __reduce__ of anything
+    except Exception:
         return None
 
 
@@ -361,7 +361,7 @@ def _recipe(owner: type) -> _Recipe:
     else:
         try:
             recipe = _build(owner)
-        except BaseException as error:  # noqa: BLE001 - a hostile metaclass's mro()
+        except BaseException as error:
             recipe = _plain_recipe(owner)
             if not isinstance(error, Exception) or isinstance(error, (MemoryError, RecursionError)):
                 return recipe  # not the fault of the class, perhaps: try again next time
@@ -437,11 +437,11 @@ def wrap_failure(cause: Exception, task_id: int, name: str) -> TaskError:
         _set_cause(error, cause)
         _dict_of(error)[_TASK] = (task_id, name, cause)
         return error
-    except Exception:  # noqa: BLE001 - a constructor in C that refuses
+    except Exception:
         pass
     try:
         return TaskError(task_id, name, cause)
-    except Exception:  # noqa: BLE001 - out of memory or of stack
+    except Exception:
         return _spare
 
 

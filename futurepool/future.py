@@ -33,15 +33,20 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent import futures as cf
 from concurrent.futures import _base  # the state names; `wait` compares with these very strings
-from contextvars import Context
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    TracebackType,
+)
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from futurepool import _sync
 from futurepool.checks import check_callable, check_timeout
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from futurepool.cancellation import CancelToken
 
 __all__ = ["Future"]
@@ -53,6 +58,9 @@ RUNNING = _base.RUNNING
 CANCELLED = _base.CANCELLED
 NOTIFIED = _base.CANCELLED_AND_NOTIFIED
 FINISHED = _base.FINISHED
+
+#: BaseException's own `__traceback__`: no override of the user's is trusted.
+traceback_slot: Any = BaseException.__dict__["__traceback__"]
 
 _log = logging.getLogger("futurepool")
 _std_log = logging.getLogger("concurrent.futures")
@@ -114,12 +122,12 @@ class Unretrieved:
 _qualname_of_class = type.__dict__["__qualname__"].__get__
 
 # The name TaskError and running() show. Only the exact types: a user's __getattr__ is not asked.
-_NAMED = (type(lambda: None), type(len), type([].append), type(Watch().__init__))
+_NAMED = (FunctionType, BuiltinFunctionType, MethodType, MethodWrapperType, MethodDescriptorType)
 
 
 def name_of(fn: Any) -> str:
     """The qualified name of a callable, without running any code of the user's."""
-    kind = type(fn)
+    kind: type[Any] = type(fn)
     if kind in _NAMED:
         return cast(str, fn.__qualname__)
     if kind is functools.partial:
@@ -158,9 +166,10 @@ class Future(cf.Future[T], Generic[T]):
     if TYPE_CHECKING:
         _core: Owner
         _fn: Any  # the function; its name once it has run
-        _args: tuple[Any, ...] | None
+        # None once the task is over, or where empty:
+        _args: Any
         _kwargs: dict[str, Any] | None
-        _context: Context | None
+        _context: Any  # a contextvars.Context
         _queued_at: float
         _state: str
         _watch: Watch | None
@@ -197,7 +206,7 @@ class Future(cf.Future[T], Generic[T]):
         return fn if type(fn) is str else name_of(fn)
 
     def __repr__(self) -> str:
-        state = _base._STATE_TO_DESCRIPTION_MAP[self._state]  # type: ignore[attr-defined]
+        state = _base._STATE_TO_DESCRIPTION_MAP[self._state]
         text = f"<Future at {id(self):#x} state={state} task={self.task_id} name={self.name!r}"
         if self._state is FINISHED:
             error = self._exception
@@ -237,6 +246,7 @@ class Future(cf.Future[T], Generic[T]):
         Args:
             timeout: Seconds to wait; None waits for ever. Negative counts as 0, as in the
                 standard library; NaN is a ValueError.
+
         Raises:
             TaskError: The task raised; the error is also an instance of what it raised.
             concurrent.futures.CancelledError: The task was cancelled.
@@ -264,7 +274,7 @@ class Future(cf.Future[T], Generic[T]):
             _restart(error, self._result)
         return error
 
-    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:  # type: ignore[override]
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call `fn(self)` once the task is done: in the thread that finishes it, or here and now.
 
         What `fn` raises is logged (logger `concurrent.futures`), `SystemExit` and the like too.
@@ -317,9 +327,9 @@ class Future(cf.Future[T], Generic[T]):
                     if watch is not None:
                         _discard(watch.gates, gate)
         if self._state in (CANCELLED, NOTIFIED):
-            raise cf.CancelledError()
+            raise cf.CancelledError
         if self._state is not FINISHED:
-            raise cf.TimeoutError()
+            raise cf.TimeoutError
 
     def _announce(self) -> None:
         """Tell everyone who watches that the state is final. Idempotent; outside the mutex.
@@ -347,7 +357,7 @@ class Future(cf.Future[T], Generic[T]):
         while watch.gates:
             try:
                 watch.gates.pop().release()
-            except (IndexError, RuntimeError):  # taken, or opened, by another
+            except (IndexError, RuntimeError):  # noqa: PERF203 - taken, or opened, by another
                 pass
         while watch.callbacks:
             try:
@@ -412,7 +422,7 @@ class Future(cf.Future[T], Generic[T]):
         return [] if watch is None else watch.waiters
 
     @property
-    def _done_callbacks(self) -> list[Any]:  # type: ignore[override]
+    def _done_callbacks(self) -> list[Any]:
         watch = self._watch
         return [] if watch is None else list(watch.callbacks)
 
@@ -437,8 +447,8 @@ def _discard(gates: list[Any], gate: Any) -> None:
 
 
 def _restart(error: BaseException, traceback: TracebackType | None) -> BaseException:
-    """Put the traceback back to what it was when the task failed; trust no override."""
-    BaseException.__traceback__.__set__(error, traceback)  # type: ignore[attr-defined]
+    """Put the traceback back to what it was when the task failed."""
+    traceback_slot.__set__(error, traceback)
     return error
 
 

@@ -49,8 +49,7 @@ def _live() -> list[Core]:
 
 def is_own_worker(core: Core) -> bool:
     """True in a thread that runs one of this pool's tasks: it cannot wait for itself."""
-    record = _sync.here.record
-    return record is not None and record.core is core
+    return core.own_record() is not None
 
 
 def join(core: Core, timeout: float | None = None) -> None:
@@ -136,13 +135,13 @@ def _abandon(core: Core, waited: float) -> None:
     queued = core.queued()
     core.cancel_queued()
     lines = [f"futurepool: interpreter exit, tasks abandoned after {waited:.1f} s:"]
-    for entry in running(core):
-        lines.append(f"  {entry}")
+    lines += [f"  {entry}" for entry in running(core)]
     if queued:
         lines.append(f"  {queued} queued tasks cancelled")
     if len(lines) > 1 and sys.stderr is not None:
         try:
-            print(*lines, sep="\n", file=sys.stderr, flush=True)
+            sys.stderr.write("\n".join([*lines, ""]))
+            sys.stderr.flush()
         except (OSError, ValueError):  # closed
             pass
 

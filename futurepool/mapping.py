@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures as cf
 from itertools import islice, starmap
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from futurepool import _sync
 from futurepool.checks import check_callable, check_int, check_timeout
@@ -88,7 +88,7 @@ class _Source:
         if chunksize > 1 and self._single:
             self._calls = iter(iterables[0])
         else:
-            self._calls = zip(*iterables)
+            self._calls = zip(*iterables, strict=False)
 
     def submit(self) -> tuple[Future[Any], Chunk | None] | None:
         """Submit the next task; None at the end."""
@@ -161,7 +161,7 @@ def map_ordered(
 
 
 def _future_of(task: Any) -> Future[Any]:
-    return task[0] if type(task) is tuple else task
+    return cast("Future[Any]", task[0] if type(task) is tuple else task)
 
 
 def _take(future: Future[Any], end: float | None) -> Any:
@@ -264,7 +264,7 @@ def map_unordered(
 def _unordered(
     core: Core, keep: object, source: _Source, width: int, end: float | None
 ) -> Iterator[Any]:
-    finished = _sync.SimpleQueue()
+    finished: _sync.SimpleQueue[Future[Any]] = _sync.SimpleQueue()
     flying: dict[Future[Any], Chunk | None] = {}
     more = True
     try:
@@ -287,7 +287,7 @@ def _unordered(
                 else:
                     future = finished.get(timeout=max(0.0, end - _sync.clock()))
             except _sync.Empty:
-                raise cf.TimeoutError() from None
+                raise cf.TimeoutError from None
             yield from _unpack(future, flying.pop(future), None)
             del future
     finally:
@@ -298,8 +298,7 @@ def _unordered(
 
 def _help_one(core: Core, flying: dict[Future[Any], Chunk | None]) -> None:
     """In a worker of this pool: nobody else may be there to run what this one waits for."""
-    record = _sync.here.record
-    if record is not None and record.core is core:
+    if core.own_record() is not None:
         for future in list(flying):
             if core.help(future, None):
                 return

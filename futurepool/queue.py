@@ -68,6 +68,7 @@ from futurepool.future import (
     Future,
     Unretrieved,
     Watch,
+    traceback_slot,
 )
 from futurepool.order import Order, make_order
 from futurepool.priority import OnFull
@@ -81,7 +82,7 @@ __all__ = ["Core", "Engine", "Record", "RunState"]
 AnyFuture = Future[Any]
 
 _log = logging.getLogger("futurepool")
-_new = object.__new__
+_new: Callable[[type[AnyFuture]], AnyFuture] = object.__new__
 _NOTHING = object()
 _BATCH = 256  # tasks admitted in one section at most
 _MAX_DEPTH = 64  # tasks that one worker runs inside one another
@@ -115,7 +116,7 @@ class Record:
         "thread",
     )
 
-    def __init__(self, core: Core | None, thread: Any = None, depth: int = 0) -> None:
+    def __init__(self, core: Core, thread: Any = None, depth: int = 0) -> None:
         self.core = core
         self.task: AnyFuture | None = None  # claimed or running
         self.started = 0.0  # when it was claimed
@@ -297,7 +298,7 @@ class Core:
         """
         if not callable(fn):
             check_callable("fn", fn)
-        future: AnyFuture = _new(Future)
+        future = _new(Future)
         future._core = self
         future._fn = fn
         future._args = args
@@ -359,7 +360,7 @@ class Core:
                 now = _sync.clock()
                 batch = []
                 for args in calls[start : start + room]:
-                    future: AnyFuture = _new(Future)
+                    future = _new(Future)
                     future._core = self
                     future._fn = fn
                     future._args = args
@@ -377,10 +378,10 @@ class Core:
                             break
                         self._admit(future)
                 self.flush()
-                for future in batch:
-                    futures.append(
-                        future if future.task_id else self._submit_full(options, future)
-                    )
+                futures += [
+                    future if future.task_id else self._submit_full(options, future)
+                    for future in batch
+                ]
             return futures
         except BaseException:
             for future in itertools.chain(futures, batch):
@@ -483,8 +484,8 @@ class Core:
         if self.state:
             raise self.closed_error()
         if policy is OnFull.BLOCK:
-            record = _sync.here.record
-            if record is not None and record.core is self:
+            record = self.own_record()
+            if record is not None:
                 # A place may come free only if this very worker goes on.
                 if record.depth >= _MAX_DEPTH:
                     return self._submit_over(future)
@@ -596,7 +597,9 @@ class Core:
         if self.broken is not None:
             return BrokenThreadPool(self.broken)
         if Core.exiting:
-            return PoolClosedError("cannot schedule new futures after interpreter shutdown")
+            error = PoolClosedError("cannot schedule new futures after interpreter shutdown")
+            error.__cause__ = RuntimeError(str(error))  # what a log of such an exit is searched for
+            return error
         return PoolClosedError()
 
     # -- running -------------------------------------------------------------------------------
@@ -734,15 +737,15 @@ class Core:
 
     def _measure(self, waited: float, ran: float) -> None:
         assert self.wait is not None and self.latency is not None
-        self.wait.record(waited if waited > 0.0 else 0.0)
+        self.wait.record(max(0.0, waited))
         self.latency.record(ran)
 
     def _wrap(self, task: AnyFuture, error: BaseException) -> BaseException:
         """Turn what a task raised into what its future will raise."""
         # The first frame is ours: it would keep the future alive from its own traceback.
-        traceback = BaseException.__traceback__.__get__(error)  # type: ignore[attr-defined]
+        traceback = traceback_slot.__get__(error)
         if traceback is not None:
-            BaseException.__traceback__.__set__(error, traceback.tb_next)  # type: ignore[attr-defined]
+            traceback_slot.__set__(error, traceback.tb_next)
         if isinstance(error, Exception):
             quiet = isinstance(error, cf.CancelledError)  # a running task that obeys its token
             error = wrap_failure(error, task.task_id, task.name)
@@ -774,12 +777,16 @@ class Core:
             future._state = RUNNING
         return True
 
+    def own_record(self) -> Record | None:
+        """In a thread that runs one of this pool's tasks: the record it runs under."""
+        record: Record | None = _sync.here.record
+        return record if record is not None and record.core is self else None
+
     def help(self, future: AnyFuture, timeout: float | None, /) -> bool:
         """In a worker of this pool: run `future` here if it is queued. True if it was."""
-        record = _sync.here.record
+        record = self.own_record()
         if (
             record is None
-            or record.core is not self
             or future._state is not PENDING
             or not future.task_id
             or (timeout is not None and timeout <= 0)
@@ -944,8 +951,7 @@ class Core:
         """One consistent snapshot: what is derived here makes it add up whatever was counted."""
         with self.mutex:
             active = sum(
-                record.task is not None and record.task._state is RUNNING
-                for record in self.records
+                record.task is not None and record.task._state is RUNNING for record in self.records
             )
             submitted, completed, unfinished = self.submitted, self.completed, self.unfinished
             failed, rejected, overflow = self.failed, self.rejected, self.overflow
@@ -1000,7 +1006,8 @@ class Core:
         """A worker that some section asked for; without any worker, fail what waits for one."""
         try:
             self.engine.start_worker()
-        except Exception as error:
+        except Exception as raised:
+            error = raised
             if not self.workers:
                 self.fail_queued(lambda: error)
 

@@ -17,7 +17,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from math import inf
 
-from futurepool.errors import TaskError  # noqa: TC001 - get_type_hints(Stats) wants it
+from futurepool.errors import TaskError
 
 __all__ = ["Histogram", "HistogramRecorder", "RunningTask", "Stats", "format_stack"]
 

@@ -34,7 +34,7 @@ def work(core: Core, record: Record) -> None:
     error: BaseException | None = None
     task: Future[Any] | None = None
     turn = core.turn
-    while not record.leave:
+    while True:
         try:
             while True:
                 task = turn(record, result, error)
@@ -47,15 +47,15 @@ def work(core: Core, record: Record) -> None:
                     continue
                 try:
                     if task._kwargs is None:
-                        result = task._context.run(task._fn, *task._args)  # type: ignore
+                        result = task._context.run(task._fn, *task._args)
                     else:
-                        result = task._context.run(  # type: ignore
-                            task._fn, *task._args, **task._kwargs  # type: ignore
-                        )
+                        result = task._context.run(task._fn, *task._args, **task._kwargs)
                 except BaseException as raised:
                     error = raised
                 task._drop()
         except BaseException as raised:
+            if record.leave:
+                return
             result, error = None, _after_interruption(core, record, task, raised)
 
 
@@ -85,8 +85,8 @@ def run_one(core: Core, future: Future[Any]) -> bool:
     task's: the task fails with it, and it goes on.
     """
     outer = _sync.here.record
-    inside = outer is not None and outer.core is core
-    record = Record(core, depth=outer.depth + 1 if inside else 1)
+    own = core.own_record()
+    record = Record(core, depth=1 if own is None else own.depth + 1)
     record.ident = _sync.get_ident()
     error: BaseException | None = None
     result: Any = None
@@ -95,9 +95,7 @@ def run_one(core: Core, future: Future[Any]) -> bool:
             return False
         _sync.here.record = record
         try:
-            result = future._context.run(  # type: ignore[union-attr]
-                future._fn, *future._args or (), **future._kwargs or {}
-            )
+            result = future._context.run(future._fn, *future._args, **future._kwargs or {})
         except BaseException as raised:
             error = raised
         _sync.here.record = outer
@@ -126,9 +124,7 @@ def current_token() -> CancelToken:
     `stop()` that runs out of time. Outside any task it is a fresh token that nobody cancels, so
     code that looks at its token runs anywhere.
     """
-    record = _sync.here.record
-    task = None if record is None else record.task
-    if task is None:
+    record: Record | None = _sync.here.record
+    if record is None or record.task is None:
         return CancelToken()
-    token: CancelToken = record.core.token_of(task)
-    return token
+    return record.core.token_of(record.task)

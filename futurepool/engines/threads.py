@@ -102,9 +102,7 @@ class ThreadEngine:
     def _break(self, record: Record) -> None:
         core = self._core
         with core.mutex:
-            core.broken = (
-                "A thread initializer failed, the thread pool is not usable anymore"
-            )
+            core.broken = "A thread initializer failed, the thread pool is not usable anymore"
             core._leave(record)
         core.close()
         core.fail_queued(core.closed_error)
