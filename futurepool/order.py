@@ -8,7 +8,7 @@ queued task costs O(1) and its memory is free soon after.
 Everything here is called with the core's mutex held. An exception may strike between any two
 steps (Ctrl-C, an asynchronous exception, a failing allocation), so each step leaves the order
 usable: a level is put on the heap before it is marked as listed, and unmarked before it is taken
-off. A level that is listed twice, or listed and empty, does no harm. A task is noted in the
+off; an interruption is followed by a `recount`, which rebuilds all of it. A task is noted in the
 worker's record and marked RUNNING before it leaves the queue, so it is always in one of the two.
 It is noted before its state is looked at: a `cancel` from a finalizer that runs between two steps
 finds it noted and leaves it alone, or comes before, and is seen.
@@ -42,6 +42,8 @@ class Order(Protocol):
     """What admission and the workers need of an order."""
 
     husks: int
+    levels: dict[int, Level]
+    top: Level | None
 
     def push(self, future: AnyFuture) -> None:
         """Queue a PENDING future."""
@@ -81,32 +83,34 @@ class Level(deque[AnyFuture]):
 class Levels:
     """Highest priority first, FIFO within one: a deque per priority, a heap of those in use.
 
-    With few distinct priorities everything is O(1); with many, O(log levels). A level's rank is
-    minus its priority, because a heap has the smallest in front.
+    With few distinct priorities everything is O(1); with many, O(log levels). The heap has
+    priorities with their sign turned, because a heap has the smallest in front. A level that runs
+    empty stays listed until it is in the way.
+
+    `levels` and `top` are read, and their deques used, by the hot paths of `futurepool.queue`.
     """
 
-    __slots__ = ("_heap", "_levels", "husks")
+    __slots__ = ("_heap", "husks", "levels", "top")
 
     def __init__(self) -> None:
-        self._levels: dict[int, Level] = {}  # by rank
-        self._heap: list[int] = []  # the ranks that are listed
+        self.levels: dict[int, Level] = {}  # by priority
+        self._heap: list[int] = []  # of the levels that are listed
+        self.top: Level | None = None  # the first level of the heap
         self.husks = 0  # a hint for when to sweep
 
     def push(self, future: AnyFuture) -> None:
-        rank = -future.priority
-        level = self._levels.get(rank)
+        priority = future.priority
+        level = self.levels.get(priority)
         if level is None:
-            level = self._levels[rank] = Level()
+            level = self.levels[priority] = Level()
         level.append(future)
         if not level.listed:
-            heappush(self._heap, rank)
+            heappush(self._heap, -priority)
             level.listed = True
+            self.top = self.levels[-self._heap[0]]
 
     def take(self, record: Record) -> AnyFuture | None:
-        heap = self._heap
-        while heap:
-            rank = heap[0]
-            level = self._levels.get(rank)
+        while (level := self.top) is not None:
             if level:
                 future = level[0]
                 record.task = future
@@ -117,44 +121,47 @@ class Levels:
                 record.task = None
                 level.popleft()
                 self.husks -= 1
+            elif len(self._heap) > 1:
+                level.listed = False
+                priority = -heappop(self._heap)
+                if len(self.levels) > _KEEP:
+                    del self.levels[priority]
+                self.top = self.levels[-self._heap[0]]
             else:
-                if level is not None:
-                    level.listed = False
-                    if len(self._levels) > _KEEP:
-                        del self._levels[rank]
-                heappop(heap)
+                return None
         return None
 
     def victim(self) -> AnyFuture | None:
         for rank in sorted(self._heap, reverse=True):
-            for future in self._levels.get(rank, ()):
+            for future in self.levels.get(-rank, ()):
                 if future._state is PENDING:
                     return future
         return None
 
     def sweep(self) -> None:
-        if self.husks > _SWEEP and self.husks * 2 > sum(map(len, self._levels.values())):
+        if self.husks > _SWEEP and self.husks * 2 > sum(map(len, self.levels.values())):
             self.recount()
 
     def recount(self) -> int:
         count = 0
         levels: dict[int, Level] = {}
-        for rank, old in self._levels.items():
+        for priority, old in self.levels.items():
             level = Level((future for future in old if future._state is PENDING), listed=True)
             if level:
-                levels[rank] = level
+                levels[priority] = level
                 count += len(level)
-        heap = list(levels)
+        heap = [-priority for priority in levels]
         heapify(heap)
         self._heap = heap
-        self._levels = levels
+        self.levels = levels
+        self.top = levels[-heap[0]] if heap else None
         self.husks = 0
         return count
 
     def tasks(self) -> list[AnyFuture]:
         return [
             future
-            for level in self._levels.values()
+            for level in self.levels.values()
             for future in level
             if future._state is PENDING
         ]
@@ -168,9 +175,11 @@ class Aged:
     priority. O(log tasks), and O(tasks) to find a victim.
     """
 
-    __slots__ = ("_aging", "_heap", "husks")
+    __slots__ = ("_aging", "_heap", "husks", "levels", "top")
 
     def __init__(self, aging: float) -> None:
+        self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
+        self.top: Level | None = None
         self._aging = aging
         self._heap: list[tuple[float, int, AnyFuture]] = []
         self.husks = 0

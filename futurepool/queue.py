@@ -97,6 +97,11 @@ class RunState(IntEnum):
     STOPPING = 2  # refuse, backlog cancelled <- cancel_futures=True, stop() out of time
 
 
+BUSY = 0  # a worker runs tasks, or looks for one
+PARKED = 1  # it sleeps at its gate, or is about to
+CALLING = 2  # it tells watchers after a task: not free, though it runs nothing
+
+
 class Record:
     """One place where tasks run: a worker, or a thread that runs one on the spot.
 
@@ -104,13 +109,12 @@ class Record:
     """
 
     __slots__ = (
-        "calling",
+        "away",
         "core",
         "depth",
         "gate",
         "ident",
         "leave",
-        "parked",
         "started",
         "task",
         "thread",
@@ -123,8 +127,7 @@ class Record:
         self.thread = thread  # of a worker; None: the thread that called
         self.ident: int | None = None  # of the thread that runs it
         self.depth = depth  # how many tasks this one is nested in
-        self.calling = False  # in callbacks, after a task: not free, though it runs nothing
-        self.parked = False  # asleep at the gate, or about to be
+        self.away = BUSY
         self.leave = False  # the worker has left; its thread ends
         self.gate: Any = None
 
@@ -306,38 +309,50 @@ class Core:
         future._context = copy_context()
         future._state = PENDING
         future._watch = None
-        future.task_id = 0
-        future.priority = options.priority
-        if options.special or self.mutex._is_owned():
+        future.priority = priority = options.priority
+        mutex = self.mutex
+        if options.special or mutex._is_owned():
+            future.task_id = 0
             return self._submit_special(options, future)
         future._queued_at = _sync.clock()
         gate = None
         spawn = False
         try:
-            with self.mutex:
-                unfinished = self.unfinished
-                if unfinished < self.limit and not self.state:
-                    future.task_id = self.submitted = self.submitted + 1
-                    self.unfinished = unfinished = unfinished + 1
+            # Not `with`: that costs twice as much, and recover() releases what an exception left.
+            mutex.acquire()
+            unfinished = self.unfinished
+            if unfinished < self.limit and not self.state:
+                future.task_id = self.submitted = self.submitted + 1
+                self.unfinished = unfinished = unfinished + 1
+                # Order.push, in line.
+                level = self.order.levels.get(priority)
+                if level is not None and level.listed:
+                    level.append(future)
+                else:
                     self.order.push(future)
-                    # _rouse, in line.
-                    if self.idle and not self.waking:
-                        self.waking = True
-                        gate = self.idle.pop().gate
-                    elif (
-                        self.threads < self.max_workers
-                        and unfinished + self.calling - self.inline > self.threads
-                    ):
-                        self.starting += 1
-                        self.threads += 1
-                        spawn = True
+                # _rouse, in line.
+                if self.idle and not self.waking:
+                    self.waking = True
+                    gate = self.idle.pop().gate
+                elif (
+                    self.threads < self.max_workers
+                    and unfinished + self.calling - self.inline > self.threads
+                ):
+                    self.starting += 1
+                    self.threads += 1
+                    spawn = True
+                admitted = True
+            else:
+                future.task_id = 0
+                admitted = False
+            mutex.release()
             if gate is not None:
                 _open(gate)
             elif spawn:
                 self.engine.start_worker()
             if self.todo:
                 self.flush()
-            if future.task_id:
+            if admitted:
                 return future
         except BaseException:
             self.recover(future)
@@ -608,63 +623,78 @@ class Core:
         """Commit what `record` has run, if anything, and claim its next task: a worker's turn.
 
         Returns None when there is nothing to run now: then the worker has left (`record.leave`),
-        is to sleep at its gate (`record.parked`), or has told watchers and should come again.
+        is to sleep at its gate (`record.away`), or has told watchers and should come again.
         The hot path of workers, one section for each task; long and flat on purpose.
         """
         task = record.task
         following = gate = None
-        watched = False
         now = _sync.clock()
-        with self.mutex:
-            if task is not None:
-                if error is not None or task._watch is not None:
-                    watched = True
-                else:
-                    # _commit, in line.
-                    task._result = result
-                    task._state = FINISHED
-                    record.task = None
-                    self.completed += 1
-                    self.unfinished -= 1
-                    self.run_time += now - record.started
-                    self.wait_time += record.started - task._queued_at
-                    if self.latency is not None:
-                        self._measure(record.started - task._queued_at, now - record.started)
-                    if self.blocked or self.empties:
-                        self._freed()
-            if not watched:
-                if record.calling:
-                    record.calling = False
-                    self.calling -= 1
-                woken = record.parked
-                if woken:
-                    record.parked = False
-                    self.waking = False
-                    if record in self.idle:  # not by a submit, but by recover or a shutdown
-                        self.idle.remove(record)
+        mutex = self.mutex
+        mutex.acquire()
+        if task is not None:
+            if error is not None or task._watch is not None:
+                mutex.release()
+                self.finish(record, result, error)
+                return None
+            # _commit, in line.
+            task._result = result
+            task._state = FINISHED
+            record.task = None
+            self.completed += 1
+            self.unfinished -= 1
+            started = record.started
+            self.run_time += now - started
+            self.wait_time += started - task._queued_at
+            if self.latency is not None:
+                self._measure(started - task._queued_at, now - started)
+            if self.blocked or self.empties:
+                self._freed()
+        away = record.away
+        if away:
+            self._come_back(record)
+        # Order.take, in line.
+        level = self.order.top
+        if level:
+            following = level[0]
+            record.task = following
+            if following._state is PENDING:
+                following._state = RUNNING
+                level.popleft()
+            else:
+                record.task = None
                 following = self.order.take(record)
-                if following is not None:
-                    record.started = now
-                    if (
-                        woken
-                        and self.idle
-                        and self.unfinished + self.calling - self.inline
-                        > self.threads - len(self.idle)
-                    ):
-                        self.waking = True
-                        gate = self.idle.pop().gate
-                elif self.state or record not in self.workers:
-                    self._leave(record)
-                else:
-                    record.parked = True
-                    self.idle.append(record)
-        if watched:
-            self.finish(record, result, error)
-        elif gate is not None:
+        else:
+            following = self.order.take(record)
+        if following is not None:
+            record.started = now
+            if (
+                away == PARKED
+                and self.idle
+                and self.unfinished + self.calling - self.inline > self.threads - len(self.idle)
+            ):
+                self.waking = True
+                gate = self.idle.pop().gate
+        elif self.state or record not in self.workers:
+            self._leave(record)
+        else:
+            record.away = PARKED
+            self.idle.append(record)
+        mutex.release()
+        if gate is not None:
             _open(gate)
         if self.todo:
             self.flush()
         return following
+
+    def _come_back(self, record: Record) -> None:
+        """A worker that slept, or was in callbacks, takes its next turn. Mutex held."""
+        if record.away == CALLING:
+            self.calling -= 1
+        else:
+            self.waking = False
+            if record in self.idle:  # not woken by a submit, but by recover or a shutdown
+                self.idle.remove(record)
+        record.away = BUSY
 
     def finish(
         self, record: Record, result: Any, error: BaseException | None, wrap: bool = True
@@ -722,7 +752,7 @@ class Core:
                 self.inline -= 1
         else:
             # Until its next turn the worker tells watchers, which may take long.
-            record.calling = True
+            record.away = CALLING
             self.calling += 1
         self._freed()
 
@@ -904,7 +934,7 @@ class Core:
     def _wake_all(self) -> None:
         """Mutex held."""
         for record in self.workers:
-            if record.parked:
+            if record.away == PARKED:
                 self.todo.append(functools.partial(_open, record.gate))
 
     def wait_empty(self, timeout: float | None, token: CancelToken | None = None) -> bool:
@@ -1047,7 +1077,7 @@ class Core:
             elif record.thread is None:
                 del self.records[record]
         self.unfinished = queued + running
-        self.calling = sum(record.calling for record in self.records)
+        self.calling = sum(record.away == CALLING for record in self.records)
         self.inline = sum(record.thread is None for record in self.records)
         self.threads = len(self.workers) + self.starting
         if self.blocked:

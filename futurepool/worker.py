@@ -16,12 +16,13 @@ A sleeping worker holds no task and no result.
 from __future__ import annotations
 
 import threading
+from types import FunctionType
 from typing import Any
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
-from futurepool.future import FINISHED, RUNNING, Future
-from futurepool.queue import Core, Record
+from futurepool.future import FINISHED, RUNNING, Future, name_of
+from futurepool.queue import PARKED, Core, Record
 
 __all__ = ["current_token", "run_one", "work"]
 
@@ -40,19 +41,23 @@ def work(core: Core, record: Record) -> None:
                 task = turn(record, result, error)
                 result = error = None
                 if task is None:
-                    if record.parked:
+                    if record.away == PARKED:
                         record.gate.acquire()
                     elif record.leave:
                         return
                     continue
+                fn = task._fn
                 try:
                     if task._kwargs is None:
-                        result = task._context.run(task._fn, *task._args)
+                        result = task._context.run(fn, *task._args)
                     else:
-                        result = task._context.run(task._fn, *task._args, **task._kwargs)
+                        result = task._context.run(fn, *task._args, **task._kwargs)
+                        task._kwargs = None
                 except BaseException as raised:
                     error = raised
-                task._drop()
+                # Future._drop, in line.
+                task._fn = fn.__qualname__ if type(fn) is FunctionType else name_of(fn)
+                fn = task._args = task._context = None
         except BaseException as raised:
             if record.leave:
                 return
