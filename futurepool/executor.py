@@ -1,4 +1,6 @@
-"""`BoundedExecutor` and its views: the wiring. What happens is written elsewhere:
+"""`BoundedExecutor` and its views: the wiring.
+
+What happens is written elsewhere:
 
     admission, cancelling, counting   futurepool.queue
     which task comes next             futurepool.order
@@ -27,12 +29,13 @@ from typing_extensions import ParamSpec, Self
 from futurepool import lifecycle, mapping
 from futurepool.cancellation import CancelToken
 from futurepool.checks import check_callable, check_int, check_timeout
+from futurepool.core import RunState
 from futurepool.engines.threads import ThreadEngine
 from futurepool.errors import InvalidConfigError, TaskError
 from futurepool.future import Future
 from futurepool.options import UNSET, Options, check_on_full
 from futurepool.priority import OnFull
-from futurepool.queue import Core, RunState
+from futurepool.queue import Core
 from futurepool.stats import RunningTask, Stats
 
 __all__ = ["BoundedExecutor", "ExecutorView"]
@@ -81,6 +84,9 @@ class _Submitting(cf.Executor):
 
         Args:
             timeout: Seconds; 0 does not wait, None waits for ever. Negative or NaN: ValueError.
+            fn: As in `submit`.
+            *args: As in `submit`.
+            **kwargs: As in `submit`; `timeout=` among them is the task's.
 
         Raises:
             SubmitTimeoutError: No place came free in time; the task will not run.
@@ -145,6 +151,10 @@ class _Submitting(cf.Executor):
         """Like `map`, but results come as they finish, and inputs are always read lazily.
 
         Args:
+            fn: As in `map`.
+            *iterables: As in `map`.
+            timeout: As in `map`.
+            chunksize: As in `map`.
             buffersize: At most so many results under way; the default is two for each worker.
         """
         return mapping.map_unordered(

@@ -25,9 +25,10 @@ from typing import Any
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
+from futurepool.core import CoreState, RunState
 from futurepool.errors import ForcedShutdownError
 from futurepool.future import CANCELLED, FINISHED, NOTIFIED
-from futurepool.queue import Core, RunState
+from futurepool.queue import Core
 from futurepool.stats import RunningTask, format_stack
 
 __all__ = ["is_own_worker", "join", "register", "running", "stop"]
@@ -112,7 +113,7 @@ def running(core: Core, stack: bool = False) -> list[RunningTask]:
 
 
 def _at_exit() -> None:
-    Core.exiting = True
+    CoreState.exiting = True
     began = _sync.clock()
     cores = _live()
     for core in cores:
@@ -177,7 +178,6 @@ def _restart(core: Core) -> None:
     tasks: list[Any] = core.order.tasks()
     tasks += [record.task for record in core.records if record.task is not None]
     tasks += [waiter.future for waiter in core.blocked]
-    completed, submitted = core.completed, core.submitted
     for task in tasks:
         if task._state is not FINISHED:
             task._watch = None
@@ -189,7 +189,6 @@ def _restart(core: Core) -> None:
         record.leave = True
     core.mutex = _sync.RLock()
     core.reset()
-    core.submitted, core.completed = submitted, completed
     core.engine.reset()
 
 

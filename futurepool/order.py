@@ -87,7 +87,7 @@ class Levels:
     priorities with their sign turned, because a heap has the smallest in front. A level that runs
     empty stays listed until it is in the way.
 
-    `levels` and `top` are read, and their deques used, by the hot paths of `futurepool.queue`.
+    `levels` and `top` are read, and their deques used, by the hot paths of `futurepool.queue` and `futurepool.life`.
     """
 
     __slots__ = ("_heap", "husks", "levels", "top")
@@ -160,10 +160,7 @@ class Levels:
 
     def tasks(self) -> list[AnyFuture]:
         return [
-            future
-            for level in self.levels.values()
-            for future in level
-            if future._state is PENDING
+            future for level in self.levels.values() for future in level if future._state is PENDING
         ]
 
 

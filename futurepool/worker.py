@@ -21,8 +21,9 @@ from typing import Any
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
+from futurepool.core import PARKED, Record
 from futurepool.future import FINISHED, RUNNING, Future, name_of
-from futurepool.queue import PARKED, Core, Record
+from futurepool.queue import Core
 
 __all__ = ["current_token", "run_one", "work"]
 
@@ -132,4 +133,5 @@ def current_token() -> CancelToken:
     record: Record | None = _sync.here.record
     if record is None or record.task is None:
         return CancelToken()
-    return record.core.token_of(record.task)
+    token: CancelToken = record.core.token_of(record.task)
+    return token

@@ -1,4 +1,4 @@
-"""Where tasks run, behind the one protocol `futurepool.queue.Engine`.
+"""Where tasks run, behind the one protocol `futurepool.core.Engine`.
 
 `threads` runs them in worker threads of this process. An engine makes the workers that the core
 asks for, each with a `Record`; a sleeping worker is woken by `record.gate.release()`, comes for

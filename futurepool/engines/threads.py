@@ -17,8 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from futurepool import _sync
+from futurepool.core import Record
 from futurepool.future import Future
-from futurepool.queue import Core, Record
+from futurepool.queue import Core
 from futurepool.worker import run_one, work
 
 __all__ = ["ThreadEngine"]
@@ -27,7 +28,7 @@ _log = logging.getLogger("concurrent.futures")
 
 
 class ThreadEngine:
-    """See `futurepool.queue.Engine`."""
+    """See `futurepool.core.Engine`."""
 
     __slots__ = ("_core", "_initargs", "_initializer", "_numbers", "_prefix", "threads")
 

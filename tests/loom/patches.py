@@ -25,7 +25,6 @@ _MODELS = {
     "Lock": models.Lock,
     "RLock": models.RLock,
     "SimpleQueue": models.SimpleQueue,
-    "local": threads.Local,
     "get_ident": models.get_ident,
     "clock": threads.clock,
     "start": threads.start,
@@ -39,10 +38,15 @@ Rebind = Iterable[tuple[ModuleType, str, Callable[[], Any]]]
 @contextmanager
 def installed() -> Iterator[None]:
     """Put the models in the place of the primitives."""
-    with _patched((_sync, name, model) for name, model in _MODELS.items()), _patched(
-        (threading, name, model) for name, model in _THREADING.items() if hasattr(threading, name)
-    ):
+    changes = [(_sync, name, model) for name, model in _MODELS.items()]
+    changes += [(_sync, n, threads.Local(type(v))) for n, v in vars(_sync).items() if _is_local(v)]
+    changes += [(threading, n, model) for n, model in _THREADING.items() if hasattr(threading, n)]
+    with _patched(changes):
         yield
+
+
+def _is_local(value: Any) -> bool:
+    return isinstance(value, threading.local)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Deadlock", "Gate", "Livelock", "Task", "name_of", "where"]
 
 _HERE = str(Path(__file__).parent)
-_THREADING = sys.modules["threading"].__file__
+_THREADING = threading.__file__
 
 
 class Deadlock(AssertionError):

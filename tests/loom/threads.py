@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from typing import Any
 
 from . import scheduler
@@ -22,14 +21,22 @@ def pause(what: str = "pause") -> None:
 
 
 class Local:
-    """`threading.local`, one namespace for each task; it dies with the task."""
+    """A `threading.local`: one namespace for each task, which dies with the task.
+
+    Args:
+        kind: The class whose attributes are the defaults.
+    """
+
+    def __init__(self, kind: type = object) -> None:
+        object.__setattr__(self, "_kind", kind)
 
     def __getattribute__(self, name: str) -> Any:
+        mine = _namespace(self)
         if name == "__dict__":
-            return _namespace(self)
-        with suppress(KeyError):
-            return _namespace(self)[name]
-        return object.__getattribute__(self, name)
+            return mine
+        if name in mine:
+            return mine[name]
+        return getattr(object.__getattribute__(self, "_kind"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         _namespace(self)[name] = value
@@ -41,13 +48,10 @@ class Local:
             raise AttributeError(name) from None
 
 
-_outside: dict[str, Any] = {}
-
-
 def _namespace(owner: Local) -> dict[str, Any]:
     run = scheduler.running()
     if run is None or run.current is None:
-        return _outside
+        return {}  # nobody is here to remember it for
     return run.current.locals.setdefault(owner, {})
 
 

@@ -1,0 +1,502 @@
+"""The heart of an executor: its one mutex, the state under it, and how sections begin and end.
+
+The class of the heart is built in three layers, one file each: `CoreState` here, `CoreLife` (what
+happens to a task, in `futurepool.life`), `Core` (how tasks get in, in `futurepool.queue`). Futures,
+workers and the exit hook hold the core, never the executor, so a dropped executor is collected.
+
+**The life of a task.** All in sections of one mutex:
+
+    admit    a place is taken, the task gets its id and is queued      (submit, or a grant)
+    take     a record notes it, PENDING -> RUNNING, off the queue      (worker, helper, caller)
+    commit   outcome stored, RUNNING -> FINISHED, its place goes on    (whoever took it)
+    cancel   PENDING -> CANCELLED, its place goes on                   (anyone)
+
+A place that comes free is handed, in the same section, to the submitter that has blocked longest.
+So while one is blocked no place is free, and nobody can overtake it. And whoever sees a final
+state and then asks for the mutex finds the place free.
+
+**Wake-ups.** Sleeping workers are in `idle`, each at its own gate. Invariant: if a task is queued
+and a worker sleeps, then a wake-up is on its way (`waking`). A submit that would break it wakes
+one; the woken worker clears `waking` in its first section, and wakes the next if the invariant
+still asks for it. A worker goes to sleep in a section in which it found nothing queued. So no
+wake-up is lost, and a burst of short tasks costs one wake-up, not one for each task.
+
+**After the section.** Nothing of the user's runs under the mutex, nor anything that can block.
+What a section leaves to be done (open a gate, tell watchers, start a thread) it appends to `todo`;
+whoever leaves a section flushes. Each entry is safe to run twice and stays in the list until it
+has run, so an exception in between loses nothing.
+
+**Interrupted sections.** Ctrl-C, an asynchronous exception or a failing allocation may strike
+between any two steps. Containers and states change by single C calls, in an order in which every
+prefix is sound (see `order`); the integers can be counted again from them, which `recover` does.
+
+**Re-entry.** A finalizer or signal handler may run in the middle of a section and call us. Each
+entry point asks `mutex._is_owned()` first; one that finds itself inside a section changes no
+counter and no container but `todo`, where it leaves its work for the section's end.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures.thread import BrokenThreadPool
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from futurepool import _sync
+from futurepool.cancellation import CancelToken
+from futurepool.errors import PoolClosedError, TaskError
+from futurepool.future import CANCELLED, PENDING, RUNNING, Future
+from futurepool.order import Order, make_order
+from futurepool.stats import HistogramRecorder, Stats
+
+__all__ = [
+    "BUSY",
+    "CALLING",
+    "PARKED",
+    "CoreState",
+    "Engine",
+    "Record",
+    "RunState",
+    "Waiter",
+    "open_gate",
+    "sleep_at",
+]
+
+AnyFuture = Future[Any]
+
+_UNBOUNDED = sys.maxsize
+
+
+class RunState(IntEnum):
+    """Only ever increases."""
+
+    RUNNING = 0  # accept, run
+    DRAINING = 1  # refuse, run backlog      <- shutdown(), collection
+    STOPPING = 2  # refuse, backlog cancelled <- cancel_futures=True, stop() out of time
+
+
+BUSY = 0  # a worker runs tasks, or looks for one
+PARKED = 1  # it sleeps at its gate, or is about to
+CALLING = 2  # it tells watchers after a task: not free, though it runs nothing
+
+
+class Record:
+    """One place where tasks run: a worker, or a thread that runs one on the spot.
+
+    Written by its owner only, under the mutex; `gate` is opened by others.
+    """
+
+    __slots__ = (
+        "away",
+        "core",
+        "depth",
+        "gate",
+        "ident",
+        "leave",
+        "started",
+        "task",
+        "thread",
+    )
+
+    def __init__(self, core: Any, thread: Any = None, depth: int = 0) -> None:
+        self.core = core
+        self.task: AnyFuture | None = None  # claimed or running
+        self.started = 0.0  # when it was claimed
+        self.thread = thread  # of a worker; None: the thread that called
+        self.ident: int | None = None  # of the thread that runs it
+        self.depth = depth  # how many tasks this one is nested in
+        self.away = BUSY
+        self.leave = False  # the worker has left; its thread ends
+        self.gate: Any = None
+
+
+class Waiter:
+    """A submitter that waits for a place. Written under the mutex."""
+
+    __slots__ = ("future", "gate")
+
+    def __init__(self, future: AnyFuture) -> None:
+        self.future = future
+        self.gate = _sync.Lock()
+        self.gate.acquire()
+
+    def open(self) -> None:
+        open_gate(self.gate)
+
+
+class Engine(Protocol):
+    """Where tasks run: threads of ours, or another executor. See `futurepool.engines`."""
+
+    threads: set[Any]  # all it has started, for those who join them
+
+    def start_worker(self) -> None:
+        """Make one more worker of those the core has reserved (`starting`); outside the mutex.
+
+        Raises what the system raised if there is none left to start.
+        """
+        ...
+
+    def run_here(self, future: AnyFuture) -> bool:
+        """Run `future`, queued or not, in this thread; False if it is not PENDING any more."""
+        ...
+
+    def run_aside(self, future: AnyFuture) -> bool:
+        """The same in a thread of its own, waiting for it: for when the stack grows too deep."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all threads: we are in the child of a fork."""
+        ...
+
+
+def open_gate(gate: Any) -> None:
+    """Wake whoever sleeps at `gate`, or will; twice is as good as once."""
+    try:
+        gate.release()
+    except RuntimeError:  # open already
+        pass
+
+
+def sleep_at(gate: Any, timeout: float | None) -> None:
+    """Sleep until `gate` opens, for at most `timeout` seconds."""
+    if timeout is None:
+        gate.acquire()
+    else:
+        gate.acquire(True, max(0.0, min(timeout, _sync.TIMEOUT_MAX)))
+
+
+class CoreState:
+    """The state of one pool, and what keeps it consistent."""
+
+    __slots__ = (
+        "__weakref__",
+        "aging",
+        "blocked",
+        "broken",
+        "calling",
+        "collected",
+        "completed",
+        "created",
+        "empties",
+        "ends",
+        "engine",
+        "error_handler",
+        "failed",
+        "idle",
+        "inline",
+        "last_error",
+        "latency",
+        "limit",
+        "max_workers",
+        "mutex",
+        "order",
+        "overflow",
+        "queue_size",
+        "records",
+        "rejected",
+        "run_time",
+        "shutdown_timeout",
+        "starting",
+        "state",
+        "submitted",
+        "threads",
+        "todo",
+        "unfinished",
+        "wait",
+        "wait_time",
+        "waking",
+        "warned",
+        "workers",
+    )
+
+    if TYPE_CHECKING:
+
+        def _start_worker(self) -> None: ...  # in CoreLife
+
+    exiting = False  # of the class: the interpreter shuts down
+
+    def __init__(
+        self,
+        max_workers: int,
+        queue_size: int | None,
+        aging: float | None,
+        metrics: bool,
+        error_handler: Callable[[TaskError], object] | None,
+        shutdown_timeout: float,
+    ) -> None:
+        self.max_workers = max_workers
+        self.queue_size = queue_size
+        self.limit = _UNBOUNDED if queue_size is None else max_workers + queue_size
+        self.aging = aging
+        self.error_handler = error_handler
+        self.shutdown_timeout = shutdown_timeout
+        self.engine: Engine
+        self.collected: Any = None  # the weak reference to the executor
+        self.created = _sync.clock()
+        self.mutex = _sync.RLock()
+        # All below is guarded by mutex.
+        self.state = RunState.RUNNING
+        self.broken: str | None = None  # why no worker can run: the initializer failed
+        self.submitted = 0  # admitted; also the last task id
+        self.completed = 0
+        self.failed = 0
+        self.rejected = 0
+        self.overflow = 0
+        self.run_time = 0.0
+        self.wait_time = 0.0
+        self.last_error: TaskError | None = None
+        self.latency = HistogramRecorder() if metrics else None
+        self.wait = HistogramRecorder() if metrics else None
+        self.warned = False
+        self.todo: deque[Callable[[], object]] = deque()  # any thread: single C calls only
+        self.reset()
+
+    def reset(self) -> None:
+        """Hold no task and no thread."""
+        self.order: Order = make_order(self.aging)
+        self.records: dict[Record, None] = {}  # all that may run a task now
+        self.workers: dict[Record, Any] = {}  # -> their threads
+        self.idle: deque[Record] = deque()  # the workers that sleep; the last one is woken first
+        self.waking = False
+        self.blocked: deque[Waiter] = deque()  # submitters, oldest first
+        self.empties: list[Any] = []  # gates of those who wait until no task is unfinished
+        self.ends: list[Any] = []  # gates of those who wait until no thread is left
+        self.todo.clear()
+        self.starting = 0  # workers wanted, thread not there yet
+        # These four are counted again by _recount.
+        self.unfinished: int = 0  # queued + running
+        self.threads: int = 0  # workers + starting
+        self.calling: int = 0  # records in callbacks
+        self.inline: int = 0  # records that are no worker's
+
+    def _try_admit(self, future: AnyFuture) -> bool:
+        """True if there is nothing left to do: admitted, or cancelled by its token. Mutex held."""
+        if future._state is not PENDING:
+            self.rejected += 1
+            return True
+        if self.unfinished >= self.limit or self.state:
+            return False
+        self._admit(future)
+        return True
+
+    def _admit(self, future: AnyFuture) -> None:
+        """Take a place, and see that a worker comes. Mutex held."""
+        future.task_id = self.submitted = self.submitted + 1
+        self.unfinished += 1
+        self.order.push(future)
+        self._rouse()
+
+    def _rouse(self) -> None:
+        """Keep the invariant of wake-ups; grow while tasks outnumber threads. Mutex held."""
+        if self.idle and not self.waking:
+            self.waking = True
+            self.todo.append(functools.partial(open_gate, self.idle.pop().gate))
+        elif (
+            self.threads < self.max_workers
+            and self.unfinished + self.calling - self.inline > self.threads
+        ):
+            self.starting += 1
+            self.threads += 1
+            self.todo.append(self._start_worker)
+
+    def _grant(self) -> None:
+        """Hand free places to blocked submitters, oldest first. Mutex held."""
+        blocked = self.blocked
+        while blocked and self.unfinished < self.limit:
+            waiter = blocked[0]
+            future = waiter.future
+            if future._state is PENDING and not future.task_id:
+                future._queued_at = _sync.clock()
+                self._admit(future)
+            self.todo.append(waiter.open)
+            blocked.popleft()
+
+    def _freed(self) -> None:
+        """A place came free. Mutex held."""
+        if self.blocked:
+            self._grant()
+        if self.empties and not self.unfinished:
+            for gate in self.empties:
+                self.todo.append(functools.partial(open_gate, gate))
+            self.empties = []
+
+    def closed_error(self) -> Exception:
+        """What a submit to a pool that is closed raises."""
+        if self.broken is not None:
+            return BrokenThreadPool(self.broken)
+        if CoreState.exiting:
+            error = PoolClosedError("cannot schedule new futures after interpreter shutdown")
+            error.__cause__ = RuntimeError(str(error))  # what a log of such an exit is searched for
+            return error
+        return PoolClosedError()
+
+    def own_record(self) -> Record | None:
+        """In a thread that runs one of this pool's tasks: the record it runs under."""
+        record: Record | None = _sync.here.record
+        return record if record is not None and record.core is self else None
+
+    def stats(self) -> Stats:
+        """One consistent snapshot: what is derived here makes it add up whatever was counted."""
+        with self.mutex:
+            active = sum(
+                record.task is not None and record.task._state is RUNNING for record in self.records
+            )
+            submitted, completed, unfinished = self.submitted, self.completed, self.unfinished
+            failed, rejected, overflow = self.failed, self.rejected, self.overflow
+            run_time, wait_time = self.run_time, self.wait_time
+            last_error, state = self.last_error, self.state
+            latency = None if self.latency is None else self.latency.snapshot()
+            wait = None if self.wait is None else self.wait.snapshot()
+        return Stats(
+            max_workers=self.max_workers,
+            active_workers=active,
+            queued_tasks=unfinished - active,
+            queue_size=self.queue_size,
+            submitted_tasks=submitted,
+            completed_tasks=completed,
+            failed_tasks=failed,
+            cancelled_tasks=submitted - completed - unfinished,
+            rejected_tasks=rejected,
+            overflow_tasks=overflow,
+            average_latency=run_time / completed if completed else 0.0,
+            average_wait=max(0.0, wait_time / completed) if completed else 0.0,
+            last_error=last_error,
+            uptime=_sync.clock() - self.created,
+            closed=state > RunState.RUNNING,
+            latency=latency,
+            wait=wait,
+        )
+
+    def queued(self) -> int:
+        """How many tasks wait. An instant later it may be another number."""
+        with self.mutex:
+            return self.unfinished - sum(r.task is not None for r in self.records)
+
+    def wait_empty(self, timeout: float | None, token: CancelToken | None = None) -> bool:
+        """Wait until nothing is queued or running; False at the timeout or when `token` says so."""
+        gate = _sync.Lock()
+        gate.acquire()
+        with self.mutex:
+            if not self.unfinished:
+                return True
+            self.empties.append(gate)
+
+        def listen(_token: CancelToken) -> None:
+            open_gate(gate)
+
+        try:
+            if token is not None:
+                token.add_callback(listen)
+            sleep_at(gate, timeout)
+        finally:
+            with self.mutex:
+                if gate in self.empties:
+                    self.empties.remove(gate)
+            if token is not None:
+                token.remove_callback(listen)
+        return not self.unfinished
+
+    def wait_ended(self, timeout: float | None) -> bool:
+        """Wait until a closed pool has no worker left, started or about to be."""
+        gate = _sync.Lock()
+        gate.acquire()
+        with self.mutex:
+            if not self.threads:
+                return True
+            self.ends.append(gate)
+        try:
+            sleep_at(gate, timeout)
+        finally:
+            with self.mutex:
+                if gate in self.ends:
+                    self.ends.remove(gate)
+        return not self.threads
+
+    def flush(self) -> None:
+        """Do what sections have left. Each entry stays until it is done, and may run twice."""
+        todo = self.todo
+        if self.mutex._is_owned():
+            return
+        while todo:
+            try:
+                act = todo[0]
+            except IndexError:  # another thread was faster
+                return
+            act()
+            try:
+                todo.remove(act)
+            except ValueError:
+                pass
+
+    def recover(self, future: AnyFuture | None = None) -> None:
+        """After an exception inside or near a section: no lock held, all counts right again.
+
+        A `future` whose submit is about to raise is withdrawn, so that it never runs.
+        """
+        try:
+            self._mend(future)
+        except BaseException:  # interrupted again
+            self._mend(future)
+            raise
+
+    def _mend(self, future: AnyFuture | None) -> None:
+        while self.mutex._is_owned():
+            self.mutex.release()
+        with self.mutex:
+            if future is not None and future._state is PENDING:
+                self.todo.append(future._announce)
+                self.todo.append(future._drop)
+                future._state = CANCELLED
+            self._recount()
+            self._freed()
+            self._ended()
+            if self.unfinished:
+                self._rouse()
+        self.flush()
+
+    def _recount(self) -> None:
+        """Mutex held."""
+        queued = self.order.recount()
+        running = 0
+        for record in list(self.records):
+            if record.task is not None and record.task._state is RUNNING:
+                running += 1
+            elif record.thread is None:
+                del self.records[record]
+        self.unfinished = queued + running
+        self.calling = sum(record.away == CALLING for record in self.records)
+        self.inline = sum(record.thread is None for record in self.records)
+        self.threads = len(self.workers) + self.starting
+        if self.blocked:
+            there = set(map(id, self.order.tasks()))
+            for waiter in self.blocked:
+                if waiter.future._state is PENDING and id(waiter.future) not in there:
+                    waiter.future.task_id = 0
+        # Which wake-ups were lost is not known: wake all that sleep.
+        self.waking = False
+        self.idle.clear()
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        """Mutex held."""
+        for record in self.workers:
+            if record.away == PARKED:
+                self.todo.append(functools.partial(open_gate, record.gate))
+
+    def _leave(self, record: Record) -> None:
+        """A worker goes home. Mutex held."""
+        self.records.pop(record, None)
+        if self.workers.pop(record, None) is not None:
+            self.threads -= 1
+        record.leave = True
+        self._ended()
+
+    def _ended(self) -> None:
+        """The number of threads went down. Mutex held."""
+        if self.ends and not self.threads:
+            for gate in self.ends:
+                self.todo.append(functools.partial(open_gate, gate))
+            self.ends = []

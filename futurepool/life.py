@@ -1,0 +1,343 @@
+"""The life of a task: run, finished, helped along, cancelled.
+
+See `futurepool.core` for the states, the sections, and why an interruption does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent import futures as cf
+from typing import Any
+
+from futurepool import _sync
+from futurepool.cancellation import CancelToken
+from futurepool.core import BUSY, CALLING, PARKED, CoreState, Record, RunState, open_gate
+from futurepool.errors import TaskError, wrap_failure
+from futurepool.future import (
+    CANCELLED,
+    FINISHED,
+    NOTIFIED,
+    PENDING,
+    RUNNING,
+    Future,
+    Unretrieved,
+    traceback_slot,
+)
+
+__all__ = ["CoreLife"]
+
+AnyFuture = Future[Any]
+
+_log = logging.getLogger("futurepool")
+_NOTHING = object()
+MAX_DEPTH = 64  # tasks that one worker runs inside one another
+
+
+class CoreLife(CoreState):
+    """What can happen to a task that is there."""
+
+    __slots__ = ()
+
+    def turn(self, record: Record, result: Any, error: BaseException | None) -> AnyFuture | None:
+        """Commit what `record` has run, if anything, and claim its next task: a worker's turn.
+
+        Returns None when there is nothing to run now: then the worker has left (`record.leave`),
+        is to sleep at its gate (`record.away`), or has told watchers and should come again.
+        The hot path of workers, one section for each task; long and flat on purpose.
+        """
+        task = record.task
+        following = gate = None
+        now = _sync.clock()
+        mutex = self.mutex
+        mutex.acquire()
+        if task is not None:
+            if error is not None or task._watch is not None:
+                mutex.release()
+                self.finish(record, result, error)
+                return None
+            # _commit, in line.
+            task._result = result
+            task._state = FINISHED
+            record.task = None
+            self.completed += 1
+            self.unfinished -= 1
+            started = record.started
+            self.run_time += now - started
+            self.wait_time += started - task._queued_at
+            if self.latency is not None:
+                self._measure(started - task._queued_at, now - started)
+            if self.blocked or self.empties:
+                self._freed()
+        away = record.away
+        if away:
+            self._come_back(record)
+        # Order.take, in line.
+        level = self.order.top
+        if level:
+            following = level[0]
+            record.task = following
+            if following._state is PENDING:
+                following._state = RUNNING
+                level.popleft()
+            else:
+                record.task = None
+                following = self.order.take(record)
+        else:
+            following = self.order.take(record)
+        if following is not None:
+            record.started = now
+            if (
+                away == PARKED
+                and self.idle
+                and self.unfinished + self.calling - self.inline > self.threads - len(self.idle)
+            ):
+                self.waking = True
+                gate = self.idle.pop().gate
+        elif self.state or record not in self.workers:
+            self._leave(record)
+        else:
+            record.away = PARKED
+            self.idle.append(record)
+        mutex.release()
+        if gate is not None:
+            open_gate(gate)
+        if self.todo:
+            self.flush()
+        return following
+
+    def _come_back(self, record: Record) -> None:
+        """A worker that slept, or was in callbacks, takes its next turn. Mutex held."""
+        if record.away == CALLING:
+            self.calling -= 1
+        else:
+            self.waking = False
+            if record in self.idle:  # not woken by a submit, but by recover or a shutdown
+                self.idle.remove(record)
+        record.away = BUSY
+
+    def finish(
+        self, record: Record, result: Any, error: BaseException | None, wrap: bool = True
+    ) -> None:
+        """Commit what `record` has run, and tell everyone; the whole of it, for any record."""
+        task = record.task
+        if task is None:  # we are in the child of a fork
+            return
+        if wrap and error is not None and task._state is RUNNING:
+            error = self._wrap(task, error)
+        while task._state is RUNNING:
+            watch = task._watch
+            condition = None if watch is None else watch.condition
+            if condition is None:
+                with self.mutex:
+                    watch = task._watch
+                    if watch is None or watch.condition is None:
+                        self._commit(record, task, result, error)
+            else:
+                # The order of locks is condition, then mutex: see futurepool.future.
+                with condition:
+                    with self.mutex:
+                        self._commit(record, task, result, error)
+                    task._tell_waiters()
+        task._announce()
+        if isinstance(error, TaskError):
+            self._handle(error)
+        self.flush()
+
+    def _commit(
+        self, record: Record, task: AnyFuture, result: Any, error: BaseException | None
+    ) -> None:
+        """RUNNING -> FINISHED. Mutex held. The outcome is stored before the state that shows it."""
+        now = _sync.clock()
+        if error is None:
+            task._result = result
+        else:
+            task._exception = error
+            # Each reading raises from here on: see Future.result.
+            task._result = None if isinstance(error, TaskError) else error.__traceback__
+        task._state = FINISHED
+        record.task = None
+        self.completed += 1
+        self.unfinished -= 1
+        self.run_time += now - record.started
+        self.wait_time += record.started - task._queued_at
+        if self.latency is not None:
+            self._measure(record.started - task._queued_at, now - record.started)
+        if error is not None:
+            self.failed += 1
+            if isinstance(error, TaskError):
+                self.last_error = error
+        if record.thread is None:
+            if self.records.pop(record, _NOTHING) is None:
+                self.inline -= 1
+        else:
+            # Until its next turn the worker tells watchers, which may take long.
+            record.away = CALLING
+            self.calling += 1
+        self._freed()
+
+    def _measure(self, waited: float, ran: float) -> None:
+        assert self.wait is not None and self.latency is not None
+        self.wait.record(max(0.0, waited))
+        self.latency.record(ran)
+
+    def _wrap(self, task: AnyFuture, error: BaseException) -> BaseException:
+        """Turn what a task raised into what its future will raise."""
+        # The first frame is ours: it would keep the future alive from its own traceback.
+        traceback = traceback_slot.__get__(error)
+        if traceback is not None:
+            traceback_slot.__set__(error, traceback.tb_next)
+        if isinstance(error, Exception):
+            quiet = isinstance(error, cf.CancelledError)  # a running task that obeys its token
+            error = wrap_failure(error, task.task_id, task.name)
+            if self.error_handler is None and not quiet:
+                task._unretrieved = Unretrieved(error, task.task_id, task.name)
+        return error
+
+    def _handle(self, error: TaskError) -> None:
+        if self.error_handler is not None:
+            try:
+                self.error_handler(error)
+            except BaseException:
+                _log.exception("error_handler of a futurepool executor raised for %s", error)
+
+    def claim(self, record: Record, future: AnyFuture) -> bool:
+        """Claim this very task, queued or not yet, for a record that is no worker's."""
+        with self.mutex:
+            if future._state is not PENDING:
+                return False
+            self.records[record] = None
+            self.inline += 1
+            record.started = _sync.clock()
+            record.task = future
+            if future.task_id:
+                self.order.husks += 1
+            else:
+                future.task_id = self.submitted = self.submitted + 1
+                self.unfinished += 1
+            future._state = RUNNING
+        return True
+
+    def help(self, future: AnyFuture, timeout: float | None, /) -> bool:
+        """In a worker of this pool: run `future` here if it is queued. True if it was."""
+        record = self.own_record()
+        if (
+            record is None
+            or future._state is not PENDING
+            or not future.task_id
+            or (timeout is not None and timeout <= 0)
+            or self.mutex._is_owned()
+        ):
+            return False
+        if record.depth < MAX_DEPTH:
+            return self.engine.run_here(future)
+        return self.engine.run_aside(future)
+
+    def cancel(self, future: AnyFuture, /) -> bool:
+        """See `Future.cancel`."""
+        if self.mutex._is_owned():
+            return self._cancel_nested(future)
+        if future._state is PENDING:
+            try:
+                with self.mutex:
+                    if future._state is PENDING:
+                        self._cancel_locked(future)
+                self.flush()
+            except BaseException:
+                self.recover()
+                raise
+        if future._state is RUNNING:
+            self.token_of(future).cancel("its future was cancelled")
+        return future._state in (CANCELLED, NOTIFIED)
+
+    def _cancel_locked(self, future: AnyFuture, grant: bool = True) -> None:
+        """PENDING -> CANCELLED. Mutex held; the task's arguments die after the section."""
+        self.todo.append(future._announce)
+        self.todo.append(future._drop)
+        future._state = CANCELLED
+        if future.task_id:
+            self.unfinished -= 1
+            self.order.husks += 1
+            self.order.sweep()
+            if grant:
+                self._freed()
+        else:
+            for waiter in self.blocked:
+                if waiter.future is future:
+                    self.todo.append(waiter.open)
+
+    def _cancel_nested(self, future: AnyFuture) -> bool:
+        """A cancel from a finalizer or signal handler inside one of our sections.
+
+        `Order.take` notes a task in a record before it looks at its state; so a task noted there
+        counts as started, and one that is not will be seen as cancelled.
+        """
+        if future._state is PENDING and not any(r.task is future for r in list(self.records)):
+            future._state = CANCELLED
+            self.todo.append(self.recover)
+            self.todo.append(future._announce)
+            self.todo.append(future._drop)
+        return future._state in (CANCELLED, NOTIFIED)
+
+    def token_of(self, future: AnyFuture) -> CancelToken:
+        """The running task's own token: a child of the one it was submitted under, if any."""
+        token = future._own_token
+        if token is None:
+            fresh = CancelToken(parent=future._token)
+            with self.mutex:
+                token = future._own_token
+                if token is None:
+                    future._own_token = token = fresh
+        return token
+
+    def cancel_queued(self) -> None:
+        """Cancel all that has not started."""
+        try:
+            with self.mutex:
+                for future in self.order.tasks():
+                    self._cancel_locked(future, grant=False)
+                self._freed()
+            self.flush()
+        except BaseException:
+            self.recover()
+            raise
+
+    def fail_queued(self, make_error: Callable[[], BaseException]) -> None:
+        """Fail all that has not started: there is no worker, and there will be none."""
+        with self.mutex:
+            futures = self.order.tasks()
+        for future in futures:
+            record = Record(self)
+            if self.claim(record, future):
+                self.finish(record, None, make_error(), wrap=False)
+
+    def close(self, state: RunState = RunState.DRAINING) -> None:
+        """Refuse new tasks, turn blocked submitters away, let idle workers leave."""
+        if self.mutex._is_owned():
+            self.state = max(self.state, state)
+            self.todo.append(self._send_home)
+            return
+        try:
+            with self.mutex:
+                self.state = max(self.state, state)
+            self._send_home()
+        except BaseException:
+            self.recover()
+            raise
+
+    def _send_home(self) -> None:
+        with self.mutex:
+            while self.blocked:
+                self.todo.append(self.blocked[0].open)
+                self.blocked.popleft()
+            self._wake_all()
+        self.flush()
+
+    def _start_worker(self) -> None:
+        """A worker that some section asked for; without any worker, fail what waits for one."""
+        try:
+            self.engine.start_worker()
+        except Exception as raised:
+            error = raised
+            if not self.workers:
+                self.fail_queued(lambda: error)

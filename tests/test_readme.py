@@ -1,0 +1,54 @@
+"""The README's code runs as printed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+TEXT = README.read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The code of each fence in `language`."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])
+def test_python_runs(code: str, tmp_path: Path) -> None:
+    """Each block is a program that ends well."""
+    script = tmp_path / "block.py"
+    script.write_text(code, "utf-8")
+    # From the checkout's folder, so that the package is found where it is not installed.
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"import runpy; runpy.run_path({str(script)!r})"],
+        cwd=README.parent,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_two_commands() -> None:
+    """There are two shell blocks, each one command: run a job, run the tests."""
+    job, tests = blocks("sh")
+    assert "python -m futurepool map" in job
+    assert "python -m pytest" in tests
+    assert [job.count("\n"), tests.count("\n")] == [1, 1]
+
+
+def test_only_known_languages() -> None:
+    """A fence in another language would be run by nobody."""
+    assert set(re.findall(r"^```(\w*)", TEXT, re.MULTILINE)) == {"", "sh", "python"}
+
+
+def test_it_installs_from_the_checkout() -> None:
+    """The name on the package index belongs to somebody else."""
+    assert not re.search(r"pip3? install ([-\w]+ )*['\"]?futurepool", TEXT)
