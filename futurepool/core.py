@@ -52,18 +52,7 @@ from futurepool.future import CANCELLED, PENDING, RUNNING, Future
 from futurepool.order import Order, make_order
 from futurepool.stats import HistogramRecorder, Stats
 
-__all__ = [
-    "BUSY",
-    "CALLING",
-    "PARKED",
-    "CoreState",
-    "Engine",
-    "Record",
-    "RunState",
-    "Waiter",
-    "open_gate",
-    "sleep_at",
-]
+__all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
 
@@ -102,14 +91,14 @@ class Record:
     )
 
     def __init__(self, core: Any, thread: Any = None, depth: int = 0) -> None:
-        self.core = core
+        self.core: Any = core
         self.task: AnyFuture | None = None  # claimed or running
-        self.started = 0.0  # when it was claimed
-        self.thread = thread  # of a worker; None: the thread that called
+        self.started: float = 0.0  # when it was claimed
+        self.thread: Any = thread  # of a worker; None: the thread that called
         self.ident: int | None = None  # of the thread that runs it
-        self.depth = depth  # how many tasks this one is nested in
-        self.away = BUSY
-        self.leave = False  # the worker has left; its thread ends
+        self.depth: int = depth  # how many tasks this one is nested in
+        self.away: int = BUSY
+        self.leave: bool = False  # the worker has left; its thread ends
         self.gate: Any = None
 
 
@@ -119,11 +108,12 @@ class Waiter:
     __slots__ = ("future", "gate")
 
     def __init__(self, future: AnyFuture) -> None:
-        self.future = future
-        self.gate = _sync.Lock()
+        self.future: AnyFuture = future
+        self.gate: Any = _sync.Lock()
         self.gate.acquire()
 
     def open(self) -> None:
+        """Let the submitter go on."""
         open_gate(self.gate)
 
 
@@ -216,7 +206,23 @@ class CoreState:
 
         def _start_worker(self) -> None: ...  # in CoreLife
 
-    exiting = False  # of the class: the interpreter shuts down
+    submitted: int
+    completed: int
+    failed: int
+    rejected: int
+    overflow: int
+    starting: int
+    unfinished: int
+    threads: int
+    calling: int
+    inline: int
+    run_time: float
+    wait_time: float
+    last_error: TaskError | None
+    waking: bool
+    state: RunState
+
+    exiting: bool = False  # of the class: the interpreter shuts down
 
     def __init__(
         self,
@@ -227,16 +233,16 @@ class CoreState:
         error_handler: Callable[[TaskError], object] | None,
         shutdown_timeout: float,
     ) -> None:
-        self.max_workers = max_workers
-        self.queue_size = queue_size
-        self.limit = _UNBOUNDED if queue_size is None else max_workers + queue_size
-        self.aging = aging
-        self.error_handler = error_handler
-        self.shutdown_timeout = shutdown_timeout
+        self.max_workers: int = max_workers
+        self.queue_size: int | None = queue_size
+        self.limit: int = _UNBOUNDED if queue_size is None else max_workers + queue_size
+        self.aging: float | None = aging
+        self.error_handler: Callable[[TaskError], object] | None = error_handler
+        self.shutdown_timeout: float = shutdown_timeout
         self.engine: Engine
         self.collected: Any = None  # the weak reference to the executor
-        self.created = _sync.clock()
-        self.mutex = _sync.RLock()
+        self.created: float = _sync.clock()
+        self.mutex: Any = _sync.RLock()
         # All below is guarded by mutex.
         self.state = RunState.RUNNING
         self.broken: str | None = None  # why no worker can run: the initializer failed
@@ -247,10 +253,10 @@ class CoreState:
         self.overflow = 0
         self.run_time = 0.0
         self.wait_time = 0.0
-        self.last_error: TaskError | None = None
-        self.latency = HistogramRecorder() if metrics else None
-        self.wait = HistogramRecorder() if metrics else None
-        self.warned = False
+        self.last_error = None
+        self.latency: HistogramRecorder | None = HistogramRecorder() if metrics else None
+        self.wait: HistogramRecorder | None = HistogramRecorder() if metrics else None
+        self.warned: bool = False
         self.todo: deque[Callable[[], object]] = deque()  # any thread: single C calls only
         self.reset()
 
@@ -267,10 +273,10 @@ class CoreState:
         self.todo.clear()
         self.starting = 0  # workers wanted, thread not there yet
         # These four are counted again by _recount.
-        self.unfinished: int = 0  # queued + running
-        self.threads: int = 0  # workers + starting
-        self.calling: int = 0  # records in callbacks
-        self.inline: int = 0  # records that are no worker's
+        self.unfinished = 0  # queued + running
+        self.threads = 0  # workers + starting
+        self.calling = 0  # records in callbacks
+        self.inline = 0  # records that are no worker's
 
     def _try_admit(self, future: AnyFuture) -> bool:
         """True if there is nothing left to do: admitted, or cancelled by its token. Mutex held."""

@@ -94,7 +94,7 @@ class Watch:
         self.callbacks: deque[Callable[[Future[Any]], object]] = deque()
         self.waiters: list[Any] = []  # concurrent.futures.wait and as_completed; under condition
         self.condition: threading.Condition | None = None
-        self.told = False  # the waiters, under condition
+        self.told: bool = False  # the waiters, under condition
         self.token: CancelToken | None = None  # where the future is listed
 
 
@@ -105,8 +105,8 @@ class Unretrieved:
 
     def __init__(self, error: BaseException, task_id: int, name: str) -> None:
         self.error: BaseException | None = error
-        self.task_id = task_id
-        self.name = name
+        self.task_id: int = task_id
+        self.name: str = name
 
     def __del__(self) -> None:
         error, self.error = self.error, None
@@ -127,7 +127,7 @@ _NAMED = (FunctionType, BuiltinFunctionType, MethodType, MethodWrapperType, Meth
 
 def name_of(fn: Any) -> str:
     """The qualified name of a callable, without running any code of the user's."""
-    kind = cast("type[Any]", type(fn))
+    kind: Any = type(fn)
     if kind in _NAMED:
         return cast(str, fn.__qualname__)
     if kind is functools.partial:
@@ -458,7 +458,7 @@ class Detached:
     __slots__ = ("mutex",)
 
     def __init__(self) -> None:
-        self.mutex = _sync.RLock()
+        self.mutex: Any = _sync.RLock()
 
     def cancel(self, future: Future[Any], /) -> bool:
         with self.mutex:

@@ -25,7 +25,7 @@ from futurepool.future import (
     traceback_slot,
 )
 
-__all__ = ["CoreLife"]
+__all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
 

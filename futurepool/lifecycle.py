@@ -31,7 +31,7 @@ from futurepool.future import CANCELLED, FINISHED, NOTIFIED
 from futurepool.queue import Core
 from futurepool.stats import RunningTask, format_stack
 
-__all__ = ["is_own_worker", "join", "register", "running", "stop"]
+__all__: list[str] = []  # internal
 
 _cores: dict[int, weakref.ref[Core]] = {}  # by number of construction; single C calls only
 _numbers = itertools.count()
@@ -62,8 +62,9 @@ def join(core: Core, timeout: float | None = None) -> None:
 
     if core.wait_empty(left()) and core.wait_ended(left()):
         for thread in list(core.engine.threads):
-            if thread.ident is not None:
-                _sync.join(thread, left())
+            _sync.join(thread, left())
+            if not thread.is_alive():
+                core.engine.threads.discard(thread)
 
 
 def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:

@@ -20,7 +20,7 @@ from futurepool.future import FINISHED, Future
 from futurepool.options import Options
 from futurepool.queue import Core
 
-__all__ = ["map_ordered", "map_unordered"]
+__all__: list[str] = []  # internal
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from futurepool.checks import check_priority, check_timeout
 from futurepool.errors import InvalidConfigError
 from futurepool.priority import OnFull, Priority
 
-__all__ = ["UNSET", "Options"]
+__all__: list[str] = []  # internal
 
 
 class _Unset:
@@ -34,12 +34,12 @@ class Options:
         on_full: OnFull = OnFull.BLOCK,
         name: str | None = None,
     ) -> None:
-        self.priority = priority
-        self.timeout = timeout
-        self.token = token
-        self.on_full = on_full
-        self.name = name
-        self.special = token is not None or name is not None  # off the fast path
+        self.priority: int = priority
+        self.timeout: float | None = timeout
+        self.token: CancelToken | None = token
+        self.on_full: OnFull = on_full
+        self.name: str | None = name
+        self.special: bool = token is not None or name is not None  # off the fast path
 
     def changed(
         self,

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from futurepool.future import PENDING, RUNNING, Future
 
-__all__ = ["Aged", "Levels", "Order", "Record", "make_order"]
+__all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
 
@@ -77,7 +77,7 @@ class Level(deque[AnyFuture]):
 
     def __init__(self, tasks: Iterator[AnyFuture] | tuple[()] = (), listed: bool = False) -> None:
         super().__init__(tasks)
-        self.listed = listed
+        self.listed: bool = listed
 
 
 class Levels:
@@ -155,7 +155,7 @@ class Levels:
         self._heap = heap
         self.levels = levels
         self.top = levels[-heap[0]] if heap else None
-        self.husks = 0
+        self.husks: int = 0
         return count
 
     def tasks(self) -> list[AnyFuture]:
@@ -211,7 +211,7 @@ class Aged:
         heap = [entry for entry in self._heap if entry[2]._state is PENDING]
         heapify(heap)
         self._heap = heap
-        self.husks = 0
+        self.husks: int = 0
         return len(heap)
 
     def tasks(self) -> list[AnyFuture]:

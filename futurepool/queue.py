@@ -22,7 +22,7 @@ from futurepool.life import MAX_DEPTH, CoreLife
 from futurepool.options import Options
 from futurepool.priority import OnFull
 
-__all__ = ["Core"]
+__all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
 

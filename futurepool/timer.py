@@ -192,7 +192,7 @@ def _pending(ref: weakref.ref[Any]) -> bool:
     return target is not None and not target._settled()
 
 
-timer = Timer()
+timer: Timer = Timer()
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch (not on Windows)
     os.register_at_fork(after_in_child=timer._after_fork)

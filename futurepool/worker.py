@@ -25,7 +25,7 @@ from futurepool.core import PARKED, Record
 from futurepool.future import FINISHED, RUNNING, Future, name_of
 from futurepool.queue import Core
 
-__all__ = ["current_token", "run_one", "work"]
+__all__ = ["current_token"]
 
 
 def work(core: Core, record: Record) -> None:

@@ -22,7 +22,7 @@ from futurepool.future import Future
 from futurepool.queue import Core
 from futurepool.worker import run_one, work
 
-__all__ = ["ThreadEngine"]
+__all__: list[str] = []  # internal
 
 _log = logging.getLogger("concurrent.futures")
 
@@ -44,7 +44,7 @@ class ThreadEngine:
         self._initializer = initializer
         self._initargs = initargs
         self._numbers = itertools.count()
-        self.threads: set[threading.Thread] = set()  # guarded by the core's mutex
+        self.threads: set[threading.Thread] = set()  # single C calls only
 
     def start_worker(self) -> None:
         core = self._core
@@ -67,14 +67,12 @@ class ThreadEngine:
                     return
                 core.records[record] = None
                 core.workers[record] = thread
-                self.threads.add(thread)
             _sync.start(thread)
+            self.threads.add(thread)
         except BaseException as error:
             with core.mutex:
                 core.records.pop(record, None)
                 core.workers.pop(record, None)
-                if thread is not None and thread.ident is None:
-                    self.threads.discard(thread)
                 if not listed:
                     core.starting -= 1
                 core._recount()
@@ -90,6 +88,9 @@ class ThreadEngine:
 
     def _run(self, record: Record) -> None:
         core = self._core
+        # Whoever sees it there may join it, so it is listed only once it has started; by itself,
+        # too, as it may leave before its starter goes on.
+        self.threads.add(record.thread)
         if self._initializer is not None:
             _sync.here.record = None
             try:

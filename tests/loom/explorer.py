@@ -30,7 +30,8 @@ class Failure(AssertionError):
         kind: "deadlock", "livelock", "assertion" or "exception".
         schedule: The replay string.
         schedules: How many were run to find it.
-        trace: Who ran what, one line for each turn.
+        trace: Who ran what, one line for each turn. The last step of a turn is the one it stood
+            before when another took over.
     """
 
     def __init__(self, error: BaseException, run: Scheduler, schedules: int) -> None:
@@ -111,6 +112,8 @@ class Scenario:
         strategy = DFS() if strategy is None else strategy
         began = time.perf_counter()
         count = longest = 0
+        if strategy.complete:
+            raise ValueError("the strategy is used up; make a new one for each exploration")
         with self._prepared() as tracer:
             while count < limit and strategy.begin():
                 count += 1

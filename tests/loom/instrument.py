@@ -47,15 +47,28 @@ _SHARED = {
 }
 #: A truth test right after one of these looks at a fresh bool, or at what a point just loaded.
 _FRESH = {"COMPARE_OP", "IS_OP", "CONTAINS_OP", "UNARY_NOT", "TO_BOOL"}
-_SETUP = {"EXTENDED_ARG", "CACHE", "NOP", "RESUME", "COPY_FREE_VARS", "MAKE_CELL"}
+_SETUP = {"CACHE", "NOP", "RESUME", "COPY_FREE_VARS", "MAKE_CELL"}
 #: Calls of these without arguments end in a model, which makes its own, better point.
 _MODELLED = {"acquire", "release", "locked", "get", "get_nowait", "qsize", "clock", "get_ident"}
-_BUILTIN_METHODS = {
-    name
-    for kind in (list, dict, set, tuple, str, bytearray, collections.deque, collections.OrderedDict)
-    for name in dir(kind)
-    if not name.startswith("__")
-} | _MODELLED | {"put", "join", "start", "set_result", "add_done_callback"}
+_BUILTIN_METHODS = (
+    {
+        name
+        for kind in (
+            list,
+            dict,
+            set,
+            tuple,
+            str,
+            bytearray,
+            collections.deque,
+            collections.OrderedDict,
+        )
+        for name in dir(kind)
+        if not name.startswith("__")
+    }
+    | _MODELLED
+    | {"put", "join", "start", "set_result", "add_done_callback"}
+)
 
 
 def codes(target: Any) -> Iterator[tuple[CodeType, dict[str, Any]]]:
@@ -90,6 +103,22 @@ def _nested(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[CodeType, d
             yield from _nested(const, names)
 
 
+def _instructions(code: CodeType) -> list[dis.Instruction]:
+    """Those that do something, each with the offset at which its event comes."""
+    found: list[dis.Instruction] = []
+    start = None
+    for op in dis.get_instructions(code):
+        if op.opname == "EXTENDED_ARG":
+            start = op.offset if start is None else start
+        else:
+            if start is not None and _MONITORING is None:
+                found.append(op._replace(offset=start))  # the one event comes before the prefix
+            elif op.opname not in _SETUP:
+                found.append(op)
+            start = None
+    return found
+
+
 class _Names:
     """Which names may change under somebody's feet, judged over all instrumented code."""
 
@@ -112,10 +141,10 @@ class _Names:
 def _shared_sites(code: CodeType, names: dict[str, Any], know: _Names) -> dict[int, int]:
     """The instructions at which granularity "op" stops."""
     sites: dict[int, int] = {}
-    ops = [op for op in dis.get_instructions(code) if op.opname not in _SETUP]
+    ops = _instructions(code)
     ends = [op.offset for op in ops[1:]] + [len(code.co_code)]
     previous = None
-    for number, (op, end) in enumerate(zip(ops, ends)):
+    for number, (op, end) in enumerate(zip(ops, ends, strict=True)):
         name, before = op.opname, previous.opname if previous else ""
         previous = op
         if name in _LOADS:
@@ -150,9 +179,11 @@ def _shared_sites(code: CodeType, names: dict[str, Any], know: _Names) -> dict[i
 
 
 def _all_sites(code: CodeType) -> dict[int, int]:
-    ops = [op for op in dis.get_instructions(code) if op.opname not in _SETUP]
+    ops = _instructions(code)
     ends = [op.offset for op in ops[1:]] + [len(code.co_code)]
-    return {op.offset: end * op.opname.startswith("CALL") for op, end in zip(ops, ends)}
+    return {
+        op.offset: end * op.opname.startswith("CALL") for op, end in zip(ops, ends, strict=True)
+    }
 
 
 @contextmanager
@@ -168,14 +199,14 @@ def instrumented(
         fine = granularity == "instruction"
         _sites[key] = _all_sites(code) if fine else _shared_sites(code, names, know)
     outer = sys.gettrace()
+    sys.settrace(None)  # coverage or a debugger would take a switch for a return
     undo = _monitor([code for code, _ in found.values()]) if _MONITORING is not None else None
     try:
         yield None if _MONITORING is not None or not found else _trace
     finally:
         if undo is not None:
             undo()
-        elif sys.gettrace() is not outer:
-            sys.settrace(outer)
+        sys.settrace(outer)
         _sites.clear()
 
 
@@ -236,7 +267,10 @@ def _stop(run: scheduler.Scheduler, frame: FrameType, offset: int, end: int) -> 
     assert task is not None
     call, caller = task.call, frame.f_back
     task.call = (id(frame), offset, end) if end else None
-    if call is not None and caller is not None:
-        if call[0] == id(caller) and call[1] <= caller.f_lasti < call[2]:
-            return
-    run.point()
+    if call is None or caller is None or not _at(call, caller):
+        run.point()
+
+
+def _at(call: tuple[int, int, int], frame: FrameType) -> bool:
+    """Whether `frame` still stands at that CALL."""
+    return call[0] == id(frame) and call[1] <= frame.f_lasti < call[2]

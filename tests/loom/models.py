@@ -17,7 +17,7 @@ from typing import Any
 from . import scheduler
 from .tasks import Deadlock, Gate
 
-__all__ = ["Lock", "RLock", "SimpleQueue", "block", "get_ident", "point"]
+__all__ = ["Lock", "RLock", "SimpleQueue", "get_ident", "point", "wait"]
 
 TIMEOUT_MAX = threading.TIMEOUT_MAX
 
@@ -36,7 +36,7 @@ def point(what: str, gate: Gate) -> None:
     run.point(f"{what} {gate!r}" if run.trace is not None else "")
 
 
-def block(gate: Gate, timeout: float | None, what: str) -> bool:
+def wait(gate: Gate, timeout: float | None, what: str) -> bool:
     run = scheduler.running()
     if run is None:
         if gate.open:
@@ -79,7 +79,7 @@ class Lock:
             point("try", gate)
             if not gate.open:
                 return False
-        elif not block(gate, seconds, "acquire"):
+        elif not wait(gate, seconds, "acquire"):
             return False
         gate.shut()
         return True
@@ -125,7 +125,7 @@ class RLock:
             point("try", self._gate)
             if not self._gate.open:
                 return False
-        elif not block(self._gate, seconds, "acquire"):
+        elif not wait(self._gate, seconds, "acquire"):
             return False
         self._owner, self._count = me, 1
         self._gate.shut()
@@ -189,7 +189,7 @@ class SimpleQueue:
             point("get_nowait", self._gate)
             if not self._items:
                 raise queue.Empty
-        elif not block(self._gate, timeout, "get"):
+        elif not wait(self._gate, timeout, "get"):
             raise queue.Empty
         item = self._items.popleft()
         if not self._items:

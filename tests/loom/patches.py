@@ -30,7 +30,12 @@ _MODELS = {
     "start": threads.start,
     "join": threads.join,
 }
-_THREADING = {"Lock": models.Lock, "_allocate_lock": models.Lock, "RLock": models.RLock, "_CRLock": models.RLock}
+_THREADING = {
+    "Lock": models.Lock,
+    "_allocate_lock": models.Lock,
+    "RLock": models.RLock,
+    "_CRLock": models.RLock,
+}
 
 Rebind = Iterable[tuple[ModuleType, str, Callable[[], Any]]]
 

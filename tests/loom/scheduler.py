@@ -28,7 +28,8 @@ from __future__ import annotations
 import sys
 from bisect import insort
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any, NoReturn, Protocol
 
 import greenlet
 
@@ -37,6 +38,10 @@ from .tasks import Deadlock, Gate, Livelock, Task, name_of, where
 __all__ = ["TICK", "Chooser", "Scheduler", "running"]
 
 TICK = 1e-6
+
+#: How often a task may carry on after its run, by waiting anew, and by anything at all.
+_POLITE, _PATIENCE = 3, 1000
+_undead: list[Task] = []
 
 #: A switch is made inside a trace callback, where the interpreter has switched tracing off for the
 #: thread. call_tracing() switches it on again for the other tasks; without it only the first one
@@ -84,6 +89,7 @@ class Scheduler:
         self.steps = 0
         self.decisions = 0
         self.deviations: dict[int, int] = {}
+        self._refused = 0
         self.trace: list[tuple[Task, str, str]] | None = [] if traced else None
 
     # -- a run ----------------------------------------------------------------------------
@@ -92,7 +98,7 @@ class Scheduler:
         """Build, explore, check; raises what went wrong. The scheduler is used up afterwards."""
         global _active
         previous, _active = _active, self
-        Gate.count = 0
+        Gate.numbers.clear()
         try:
             made: list[Any] = []
             self._phase([self.spawn(lambda: made.append(build()), "build")])
@@ -145,30 +151,44 @@ class Scheduler:
                 raise self.error
         stuck = [task for task in self.tasks if not task.done]
         if any(task in foreground for task in stuck):
-            lines = [f"  {t!r} waits for {t.gate!r} at {t.where()}" for t in stuck]
-            raise Deadlock("\n".join(["nothing can run", *lines]))
+            lines = [f"\n  {t!r} waits for {t.gate!r} at {t.where()}" for t in stuck]
+            raise Deadlock("nothing can run" + "".join(lines))
 
     def _kill(self) -> None:
-        """Unwind the tasks that are left, so that no greenlet outlives its run."""
+        """Unwind the tasks that are left, so that no greenlet outlives its run.
+
+        A worker may be written to survive any exception. If it waits again and again, every point
+        raises, those in its handlers too, until one gets through.
+        """
         self.ended = True
-        self.exploring = False
         for task in self.tasks:
             if task.gate is not None:
                 task.gate.waiters.clear()
         for task in self.tasks:
             self.current = task
-            for _ in range(3):
-                if not task.glet:  # never started, or ended
-                    break
-                try:
+            self.exploring = False
+            self._refused = 0
+            if task.glet:  # started, and not ended
+                with suppress(BaseException):  # whatever its finally blocks raise
                     task.glet.throw(greenlet.GreenletExit)
-                except BaseException:  # noqa: S110 - whatever its finally blocks raise
-                    pass
             task.locals.clear()
             task.call = None
         self.current = None
+        self.exploring = False
+        alive = [task for task in self.tasks if task.glet]
         self.tasks.clear()
         self.foreground = []
+        if alive:
+            _undead.extend(alive)  # deallocation would wake them once more
+            raise RuntimeError(f"cannot be unwound, so the scenario has to end it: {alive}")
+
+    def _refuse(self) -> NoReturn:
+        """Make a task leave that runs on after the end."""
+        self._refused += 1
+        self.exploring = self._refused > _POLITE
+        if self._refused > _PATIENCE:
+            self._switch(None)
+        raise greenlet.GreenletExit
 
     # -- decisions ------------------------------------------------------------------------
 
@@ -211,6 +231,8 @@ class Scheduler:
         task = self.current
         if task is None or not self.exploring:
             return
+        if self.ended:
+            self._refuse()
         self._step(what)
         if len(self.ready) == 1 and not self.timed:
             return
@@ -221,13 +243,13 @@ class Scheduler:
     def block(self, gate: Gate, timeout: float | None = None, what: str = "") -> bool:
         """A point, then wait until the gate is open; False if the time ran out before."""
         task = self.current
-        if task is None or self.ended or not self.exploring:
+        if task is None or not self.exploring:
             if gate.open:
                 return True
             if task is None:
                 raise Deadlock(f"{what} {gate!r} would block outside every task")
-            if self.ended:
-                raise greenlet.GreenletExit
+        if self.ended:
+            self._refuse()
         self._step(f"{what} {gate!r}")
         gate.waiters.append(task)
         task.gate = gate

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import greenlet
 
@@ -29,13 +30,13 @@ class Livelock(AssertionError):
 class Gate:
     """What a task may have to wait for. Waiting tasks are ready while it is open."""
 
-    count = 0  # numbers the gates of one run; the scheduler sets it back
+    numbers: ClassVar[Counter[str]] = Counter()  # of this run; the scheduler clears it
 
     def __init__(self, label: str, is_open: bool) -> None:
         self.open = is_open
         self.waiters: list[Task] = []
-        Gate.count += 1
-        self.label = f"{label}#{Gate.count}"
+        self.numbers[label] += 1
+        self.label = f"{label}#{self.numbers[label]}"
 
     def set_open(self) -> None:
         """Let those who wait be chosen again."""

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from . import scheduler
-from .models import block, get_ident, point
+from .models import get_ident, point, wait
 from .scheduler import TICK
 from .tasks import Gate
 
@@ -67,7 +67,7 @@ def clock() -> float:
 
 def sleep(seconds: float) -> None:
     """Let that much virtual time pass. For scenarios; the package does not sleep."""
-    block(Gate("sleep", False), seconds, "sleep")
+    wait(Gate("sleep", False), seconds, "sleep")
 
 
 _TIME = Gate("time", True)
@@ -95,7 +95,7 @@ def join(thread: threading.Thread, timeout: float | None = None) -> None:
         raise RuntimeError("cannot join thread before it is started")
     if task.index + 1 == get_ident():
         raise RuntimeError("cannot join current thread")
-    block(task.finished, None if timeout is None else max(timeout, 0), "join")
+    wait(task.finished, None if timeout is None else max(timeout, 0), "join")
 
 
 _classes: dict[type, type] = {}
