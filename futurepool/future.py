@@ -132,9 +132,8 @@ def name_of(fn: Any) -> str:
         return cast(str, fn.__qualname__)
     if kind is functools.partial:
         return name_of(fn.func)
-    if issubclass(kind, type):
-        kind = fn  # a class is called what it is called, an instance what its class is
-    return cast(str, _qualname_of_class(kind))
+    # A class is called what it is called, an instance what its class is.
+    return cast(str, _qualname_of_class(fn if type in kind.__mro__ else kind))
 
 
 class Future(cf.Future[T], Generic[T]):

@@ -39,6 +39,19 @@ class CoreLife(CoreState):
 
     __slots__ = ()
 
+    # What is written here, declared again for type checkers.
+    calling: int
+    completed: int
+    failed: int
+    inline: int
+    last_error: TaskError | None
+    run_time: float
+    state: RunState
+    submitted: int
+    unfinished: int
+    wait_time: float
+    waking: bool
+
     def turn(self, record: Record, result: Any, error: BaseException | None) -> AnyFuture | None:
         """Commit what `record` has run, if anything, and claim its next task: a worker's turn.
 

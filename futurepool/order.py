@@ -92,6 +92,8 @@ class Levels:
 
     __slots__ = ("_heap", "husks", "levels", "top")
 
+    husks: int
+
     def __init__(self) -> None:
         self.levels: dict[int, Level] = {}  # by priority
         self._heap: list[int] = []  # of the levels that are listed
@@ -155,7 +157,7 @@ class Levels:
         self._heap = heap
         self.levels = levels
         self.top = levels[-heap[0]] if heap else None
-        self.husks: int = 0
+        self.husks = 0
         return count
 
     def tasks(self) -> list[AnyFuture]:
@@ -173,6 +175,8 @@ class Aged:
     """
 
     __slots__ = ("_aging", "_heap", "husks", "levels", "top")
+
+    husks: int
 
     def __init__(self, aging: float) -> None:
         self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
@@ -211,7 +215,7 @@ class Aged:
         heap = [entry for entry in self._heap if entry[2]._state is PENDING]
         heapify(heap)
         self._heap = heap
-        self.husks: int = 0
+        self.husks = 0
         return len(heap)
 
     def tasks(self) -> list[AnyFuture]:

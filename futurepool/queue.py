@@ -40,6 +40,14 @@ class Core(CoreLife):
 
     __slots__ = ()
 
+    # What is written here, declared again for type checkers.
+    overflow: int
+    rejected: int
+    starting: int
+    submitted: int
+    threads: int
+    unfinished: int
+
     def submit(
         self, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> AnyFuture:

@@ -176,8 +176,7 @@ class Scheduler:
         self.current = None
         self.exploring = False
         alive = [task for task in self.tasks if task.glet]
-        self.tasks.clear()
-        self.foreground = []
+        self.tasks, self.foreground = [], []
         if alive:
             _undead.extend(alive)  # deallocation would wake them once more
             raise RuntimeError(f"cannot be unwound, so the scenario has to end it: {alive}")
@@ -201,10 +200,8 @@ class Scheduler:
                     return None
                 first = min(t.deadline for t in self.timed if t.deadline is not None)
                 self.now = max(self.now, first)
-            now, early = self.now, self.early_timeouts > 0
+            now, early = self.now, self.early_timeouts > 0 and bool(options)
             late = [~t.index for t in self.timed if early or (t.deadline or 0.0) <= now]
-            if not self.ready and early:
-                late = [c for c in late if (self.tasks[~c].deadline or 0.0) <= now]
             options = options + late
         if not options:
             return None
