@@ -127,7 +127,7 @@ _NAMED = (FunctionType, BuiltinFunctionType, MethodType, MethodWrapperType, Meth
 
 def name_of(fn: Any) -> str:
     """The qualified name of a callable, without running any code of the user's."""
-    kind: Any = type(fn)
+    kind = cast(Any, type(fn))
     if kind in _NAMED:
         return cast(str, fn.__qualname__)
     if kind is functools.partial:
