@@ -272,7 +272,7 @@ class CoreState:
         self.ends: list[Any] = []  # gates of those who wait until no thread is left
         self.todo.clear()
         self.starting = 0  # workers wanted, thread not there yet
-        # These four are counted again by _recount.
+        # These are counted again by _recount.
         self.unfinished = 0  # queued + running
         self.threads = 0  # workers + starting
         self.calling = 0  # records in callbacks
@@ -300,10 +300,12 @@ class CoreState:
         if self.idle and not self.waking:
             self.waking = True
             self.todo.append(functools.partial(open_gate, self.idle.pop().gate))
-        elif (
-            self.threads < self.max_workers
-            and self.unfinished + self.calling - self.inline > self.threads
-        ):
+        elif self.unfinished + self.calling - self.inline > self.threads:
+            self._grow()
+
+    def _grow(self) -> None:
+        """One worker more, if there may be. Mutex held."""
+        if self.threads < self.max_workers:
             self.starting += 1
             self.threads += 1
             self.todo.append(self._start_worker)
@@ -399,11 +401,12 @@ class CoreState:
             sleep_at(gate, timeout)
         finally:
             with self.mutex:
-                if gate in self.empties:
+                emptied = gate not in self.empties
+                if not emptied:
                     self.empties.remove(gate)
             if token is not None:
                 token.remove_callback(listen)
-        return not self.unfinished
+        return emptied
 
     def wait_ended(self, timeout: float | None) -> bool:
         """Wait until a closed pool has no worker left, started or about to be."""
@@ -437,31 +440,37 @@ class CoreState:
             except ValueError:
                 pass
 
-    def recover(self, future: AnyFuture | None = None) -> None:
+    def recover(self, *futures: AnyFuture) -> None:
         """After an exception inside or near a section: no lock held, all counts right again.
 
-        A `future` whose submit is about to raise is withdrawn, so that it never runs.
+        Those of `futures` that have not started are withdrawn: their submit is about to raise.
         """
         try:
-            self._mend(future)
+            self._mend(futures)
         except BaseException:  # interrupted again
-            self._mend(future)
+            self._mend(futures)
             raise
 
-    def _mend(self, future: AnyFuture | None) -> None:
+    def _mend(self, futures: tuple[AnyFuture, ...]) -> None:
         while self.mutex._is_owned():
             self.mutex.release()
         with self.mutex:
-            if future is not None and future._state is PENDING:
-                self.todo.append(future._announce)
-                self.todo.append(future._drop)
-                future._state = CANCELLED
+            for future in futures:
+                if future._state is PENDING:
+                    self.todo.append(future._announce)
+                    self.todo.append(future._drop)
+                    future._state = CANCELLED
+            self._settle()
+        self.flush()
+
+    def _settle(self) -> None:
+        """Count again and act on it; also what a nested cancel leaves to be done."""
+        with self.mutex:
             self._recount()
             self._freed()
             self._ended()
-            if self.unfinished:
-                self._rouse()
-        self.flush()
+            for _ in range(self.unfinished + self.calling - self.inline - self.threads):
+                self._grow()
 
     def _recount(self) -> None:
         """Mutex held."""
@@ -475,7 +484,9 @@ class CoreState:
         self.unfinished = queued + running
         self.calling = sum(record.away == CALLING for record in self.records)
         self.inline = sum(record.thread is None for record in self.records)
-        self.threads = len(self.workers) + self.starting
+        # Who was about to start a worker finds that none is wanted; _mend orders new ones.
+        self.starting = 0
+        self.threads = len(self.workers)
         if self.blocked:
             there = set(map(id, self.order.tasks()))
             for waiter in self.blocked:

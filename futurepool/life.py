@@ -167,7 +167,7 @@ class CoreLife(CoreState):
         else:
             task._exception = error
             # Each reading raises from here on: see Future.result.
-            task._result = None if isinstance(error, TaskError) else error.__traceback__
+            task._result = None if isinstance(error, TaskError) else traceback_slot.__get__(error)
         task._state = FINISHED
         record.task = None
         self.completed += 1
@@ -287,7 +287,7 @@ class CoreLife(CoreState):
         """
         if future._state is PENDING and not any(r.task is future for r in list(self.records)):
             future._state = CANCELLED
-            self.todo.append(self.recover)
+            self.todo.append(self._settle)
             self.todo.append(future._announce)
             self.todo.append(future._drop)
         return future._state in (CANCELLED, NOTIFIED)

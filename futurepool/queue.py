@@ -6,7 +6,6 @@ See `futurepool.core` for the mutex, the sections and the invariants that this k
 from __future__ import annotations
 
 import functools
-import itertools
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -155,9 +154,7 @@ class Core(CoreLife):
                 ]
             return futures
         except BaseException:
-            for future in itertools.chain(futures, batch):
-                future.cancel()
-            self.recover()
+            self.recover(*futures, *batch)
             raise
 
     def _submit_special(self, options: Options, future: AnyFuture) -> AnyFuture:

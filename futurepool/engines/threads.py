@@ -73,9 +73,9 @@ class ThreadEngine:
             with core.mutex:
                 core.records.pop(record, None)
                 core.workers.pop(record, None)
-                if not listed:
+                if not listed and core.starting > 0:
                     core.starting -= 1
-                core._recount()
+                core.threads = len(core.workers) + core.starting
                 core._ended()
                 others = bool(core.workers)
             core.flush()
