@@ -43,7 +43,9 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeVar
+
+from typing_extensions import ParamSpec
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
@@ -55,6 +57,9 @@ from futurepool.stats import HistogramRecorder, Stats
 __all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound="CoreState")
 
 _UNBOUNDED = sys.maxsize
 
@@ -140,6 +145,23 @@ class Engine(Protocol):
     def reset(self) -> None:
         """Forget all threads: we are in the child of a fork."""
         ...
+
+
+def mending(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """For methods with sections: `recover` when one is interrupted.
+
+    A `with` does not do: an exception may strike just before it calls the lock's `__exit__`.
+    """
+
+    @functools.wraps(method)
+    def mended(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            self.recover()
+            raise
+
+    return mended
 
 
 def open_gate(gate: Any) -> None:
@@ -346,6 +368,7 @@ class CoreState:
         record: Record | None = _sync.here.record
         return record if record is not None and record.core is self else None
 
+    @mending
     def stats(self) -> Stats:
         """One consistent snapshot: what is derived here makes it add up whatever was counted."""
         with self.mutex:
@@ -378,11 +401,23 @@ class CoreState:
             wait=wait,
         )
 
+    @mending
+    def running(self) -> list[tuple[AnyFuture, int | None, float]]:
+        """What runs now: the task, its thread, since when."""
+        with self.mutex:
+            return [
+                (record.task, record.ident, record.started)
+                for record in self.records
+                if record.task is not None
+            ]
+
+    @mending
     def queued(self) -> int:
         """How many tasks wait. An instant later it may be another number."""
         with self.mutex:
             return self.unfinished - sum(r.task is not None for r in self.records)
 
+    @mending
     def wait_empty(self, timeout: float | None, token: CancelToken | None = None) -> bool:
         """Wait until nothing is queued or running; False at the timeout or when `token` says so."""
         gate = _sync.Lock()
@@ -408,6 +443,7 @@ class CoreState:
                 token.remove_callback(listen)
         return emptied
 
+    @mending
     def wait_ended(self, timeout: float | None) -> bool:
         """Wait until a closed pool has no worker left, started or about to be."""
         gate = _sync.Lock()

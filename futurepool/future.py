@@ -83,6 +83,10 @@ class Owner(Protocol):
         """Do what was left to be done outside the mutex."""
         ...
 
+    def recover(self) -> None:
+        """After an exception in or near a section of the mutex: put everything right."""
+        ...
+
 
 class Watch:
     """Who wants to hear of one future. Made under the mutex; told once, outside it."""
@@ -297,15 +301,20 @@ class Future(cf.Future[T], Generic[T]):
 
     def _subscribe(self, add: Callable[[Watch], object]) -> bool:
         """Add to the watch under the mutex; False if the future is done already."""
-        with self._core.mutex:
-            state = self._state
-            pending = state is PENDING or state is RUNNING or state is CANCELLED
-            if pending:
-                watch = self._watch
-                if watch is None:
-                    self._watch = watch = Watch()
-                add(watch)
-        self._core.flush()
+        core = self._core
+        try:
+            with core.mutex:
+                state = self._state
+                pending = state is PENDING or state is RUNNING or state is CANCELLED
+                if pending:
+                    watch = self._watch
+                    if watch is None:
+                        self._watch = watch = Watch()
+                    add(watch)
+            core.flush()
+        except BaseException:
+            core.recover()
+            raise
         return pending
 
     def _join(self, timeout: float | None) -> None:
@@ -404,15 +413,19 @@ class Future(cf.Future[T], Generic[T]):
         core = self._core
         if self._state is PENDING:
             core.help(self, None)  # a worker that waits for a task queued behind it runs it
-        with core.mutex:
-            watch = self._watch
-            if watch is None:
-                self._watch = watch = Watch()
-            if watch.condition is None:
-                watch.told = self._state in (NOTIFIED, FINISHED)
-                watch.condition = threading.Condition()
-            condition = watch.condition
-        core.flush()
+        try:
+            with core.mutex:
+                watch = self._watch
+                if watch is None:
+                    self._watch = watch = Watch()
+                if watch.condition is None:
+                    watch.told = self._state in (NOTIFIED, FINISHED)
+                    watch.condition = threading.Condition()
+                condition = watch.condition
+            core.flush()
+        except BaseException:
+            core.recover()
+            raise
         return condition
 
     @property
@@ -472,6 +485,10 @@ class Detached:
 
     def flush(self) -> None:
         pass
+
+    def recover(self) -> None:
+        while self.mutex._is_owned():
+            self.mutex.release()
 
     def begin(self, future: Future[Any]) -> bool:
         with self.mutex:

@@ -12,7 +12,7 @@ from typing import Any
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
-from futurepool.core import BUSY, CALLING, PARKED, CoreState, Record, RunState, open_gate
+from futurepool.core import BUSY, CALLING, PARKED, CoreState, Record, RunState, mending, open_gate
 from futurepool.errors import TaskError, wrap_failure
 from futurepool.future import (
     CANCELLED,
@@ -214,6 +214,7 @@ class CoreLife(CoreState):
             except BaseException:
                 _log.exception("error_handler of a futurepool executor raised for %s", error)
 
+    @mending
     def claim(self, record: Record, future: AnyFuture) -> bool:
         """Claim this very task, queued or not yet, for a record that is no worker's."""
         with self.mutex:
@@ -246,19 +247,16 @@ class CoreLife(CoreState):
             return self.engine.run_here(future)
         return self.engine.run_aside(future)
 
+    @mending
     def cancel(self, future: AnyFuture, /) -> bool:
         """See `Future.cancel`."""
         if self.mutex._is_owned():
             return self._cancel_nested(future)
         if future._state is PENDING:
-            try:
-                with self.mutex:
-                    if future._state is PENDING:
-                        self._cancel_locked(future)
-                self.flush()
-            except BaseException:
-                self.recover()
-                raise
+            with self.mutex:
+                if future._state is PENDING:
+                    self._cancel_locked(future)
+            self.flush()
         if future._state is RUNNING:
             self.token_of(future).cancel("its future was cancelled")
         return future._state in (CANCELLED, NOTIFIED)
@@ -292,6 +290,7 @@ class CoreLife(CoreState):
             self.todo.append(future._drop)
         return future._state in (CANCELLED, NOTIFIED)
 
+    @mending
     def token_of(self, future: AnyFuture) -> CancelToken:
         """The running task's own token: a child of the one it was submitted under, if any."""
         token = future._own_token
@@ -303,18 +302,16 @@ class CoreLife(CoreState):
                     future._own_token = token = fresh
         return token
 
+    @mending
     def cancel_queued(self) -> None:
         """Cancel all that has not started."""
-        try:
-            with self.mutex:
-                for future in self.order.tasks():
-                    self._cancel_locked(future, grant=False)
-                self._freed()
-            self.flush()
-        except BaseException:
-            self.recover()
-            raise
+        with self.mutex:
+            for future in self.order.tasks():
+                self._cancel_locked(future, grant=False)
+            self._freed()
+        self.flush()
 
+    @mending
     def fail_queued(self, make_error: Callable[[], BaseException]) -> None:
         """Fail all that has not started: there is no worker, and there will be none."""
         with self.mutex:
@@ -324,19 +321,16 @@ class CoreLife(CoreState):
             if self.claim(record, future):
                 self.finish(record, None, make_error(), wrap=False)
 
+    @mending
     def close(self, state: RunState = RunState.DRAINING) -> None:
         """Refuse new tasks, turn blocked submitters away, let idle workers leave."""
         if self.mutex._is_owned():
             self.state = max(self.state, state)
             self.todo.append(self._send_home)
             return
-        try:
-            with self.mutex:
-                self.state = max(self.state, state)
-            self._send_home()
-        except BaseException:
-            self.recover()
-            raise
+        with self.mutex:
+            self.state = max(self.state, state)
+        self._send_home()
 
     def _send_home(self) -> None:
         with self.mutex:

@@ -89,12 +89,7 @@ def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
 def running(core: Core, stack: bool = False) -> list[RunningTask]:
     """One entry for each task that runs now, oldest first."""
     now = _sync.clock()
-    with core.mutex:
-        found = [
-            (record.task, record.ident, record.started)
-            for record in core.records
-            if record.task is not None
-        ]
+    found = core.running()
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     entries = [
         RunningTask(

@@ -14,7 +14,7 @@ from typing import Any
 
 from futurepool import _sync
 from futurepool.checks import check_callable
-from futurepool.core import Waiter, open_gate, sleep_at
+from futurepool.core import Waiter, mending, open_gate, sleep_at
 from futurepool.errors import QueueFullError, SubmitTimeoutError
 from futurepool.future import NOTIFIED, PENDING, Future, Watch
 from futurepool.life import MAX_DEPTH, CoreLife
@@ -227,9 +227,7 @@ class Core(CoreLife):
                 # A place may come free only if this very worker goes on.
                 if record.depth >= MAX_DEPTH:
                     return self._submit_over(future)
-                with self.mutex:
-                    self.overflow += 1
-                return self._run_here(future)
+                return self._run_here(future, overflow=True)
             if _in_event_loop():
                 self._warn_loop()
                 return self._submit_over(future)
@@ -266,9 +264,13 @@ class Core(CoreLife):
             self._admit(future)
         return None
 
-    def _run_here(self, future: AnyFuture) -> AnyFuture:
+    @mending
+    def _run_here(self, future: AnyFuture, overflow: bool = False) -> AnyFuture:
         """Run a task that found no place in the thread that submits it."""
         future._queued_at = _sync.clock()
+        if overflow:
+            with self.mutex:
+                self.overflow += 1
         if not self.engine.run_here(future):
             with self.mutex:
                 self.rejected += 1  # its token was faster
@@ -300,9 +302,7 @@ class Core(CoreLife):
             raise
         if settled:
             return future
-        with self.mutex:
-            self._cancel_locked(future)
-        self.flush()
+        self.cancel(future)
         if self.state:
             raise self.closed_error()
         raise SubmitTimeoutError(limit=self.limit, waited=_sync.clock() - began)

@@ -31,7 +31,6 @@ __all__ = ["current_token"]
 def work(core: Core, record: Record) -> None:
     """The life of a worker whose `record` is in `core.workers`; returns when it has left."""
     _sync.here.record = record
-    record.ident = _sync.get_ident()
     result: Any = None
     error: BaseException | None = None
     task: Future[Any] | None = None

@@ -4,8 +4,9 @@ Threads are daemons, so one that never ends cannot keep the process alive; at in
 `futurepool.lifecycle` drains the pools in their place. A thread holds the core and its record,
 never the executor.
 
-A worker is in `core.workers` before its thread starts, so that a shutdown finds it. If the start
-is interrupted it is taken out again; a thread that started all the same sees that and leaves.
+A worker is in `core.workers` before its thread starts, so that a shutdown finds it. The thread's
+first section notes its ident. If the start fails or is interrupted before, the worker is taken out
+again; a thread that started all the same sees that and leaves.
 """
 
 from __future__ import annotations
@@ -71,12 +72,13 @@ class ThreadEngine:
             self.threads.add(thread)
         except BaseException as error:
             with core.mutex:
-                core.records.pop(record, None)
-                core.workers.pop(record, None)
-                if not listed and core.starting > 0:
-                    core.starting -= 1
-                core.threads = len(core.workers) + core.starting
-                core._ended()
+                if record.ident is None:
+                    core.records.pop(record, None)
+                    core.workers.pop(record, None)
+                    if not listed and core.starting > 0:
+                        core.starting -= 1
+                    core.threads = len(core.workers) + core.starting
+                    core._ended()
                 others = bool(core.workers)
             core.flush()
             if others and isinstance(error, Exception):
@@ -88,6 +90,10 @@ class ThreadEngine:
 
     def _run(self, record: Record) -> None:
         core = self._core
+        with core.mutex:
+            if record not in core.workers:
+                return  # its starter was interrupted, and has given it up
+            record.ident = _sync.get_ident()
         # Whoever sees it there may join it, so it is listed only once it has started; by itself,
         # too, as it may leave before its starter goes on.
         self.threads.add(record.thread)
