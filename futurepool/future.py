@@ -498,7 +498,7 @@ class Detached:
         if future.cancelled():
             future._announce()
             return False
-        raise cf.InvalidStateError(f"future in unexpected state: {future!r}")
+        raise RuntimeError(f"future in unexpected state: {future!r}")
 
     def finish(self, future: Future[Any], result: Any, error: BaseException | None) -> None:
         with future._condition:

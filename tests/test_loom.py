@@ -613,6 +613,12 @@ def test_endless_loop_is_a_livelock():
     scenario = loom.Scenario(build, max_steps=100)
     assert scenario.expect_failure(kind="livelock").kind == "livelock"
 
+    def spins_in_build():
+        build()
+        spin()
+
+    loom.Scenario(spins_in_build, max_steps=100).expect_failure(kind="livelock")
+
 
 def test_rebind_makes_globals_anew():
     """A primitive made at import is replaced by a fresh one for each schedule."""
@@ -759,6 +765,28 @@ def stubborn():
 def test_unwinds_what_survives_exceptions():
     """A worker whose loop catches everything is struck in its handler in the end."""
     assert loom.explore(stubborn, loom.RandomWalk(), 20, code=[Stubborn]).schedules == 20
+
+
+def test_message_is_from_before_unwinding():
+    """The failure shows what the check saw, not what the tasks did as they were unwound."""
+
+    def build():
+        seen = []
+        gate = _sync.SimpleQueue()
+
+        def worker():
+            try:
+                gate.get()
+            finally:
+                seen.append("later")
+
+        def check():
+            assert seen == [1], f"{seen!r}"
+
+        _sync.start(threading.Thread(target=worker))
+        return [lambda: None], check
+
+    assert "later" not in str(loom.expect_failure(build))
 
 
 def test_tells_what_cannot_be_unwound():

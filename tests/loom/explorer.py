@@ -41,7 +41,7 @@ class Failure(AssertionError):
         self.schedules = schedules
         self.trace = _readable(run)
         super().__init__(
-            f"{self.kind}: {error or type(error).__name__}\n"
+            f"{self.kind}: {run.message or str(error) or type(error).__name__}\n"
             f"{self.trace}\n"
             f"found by schedule {schedules}; replay it with schedule {self.schedule!r}"
         )

@@ -27,15 +27,18 @@ from __future__ import annotations
 
 import sys
 from bisect import insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import greenlet
 
 from .tasks import Deadlock, Gate, Livelock, Task, name_of, where
 
-__all__ = ["TICK", "Chooser", "Scheduler", "running"]
+if TYPE_CHECKING:
+    from .strategies import Strategy
+
+__all__ = ["TICK", "Scheduler", "running"]
 
 TICK = 1e-6
 
@@ -49,20 +52,12 @@ _undead: list[Task] = []
 _call_tracing = sys.call_tracing
 
 
-class Chooser(Protocol):
-    """What the scheduler wants of a strategy."""
-
-    def choose(self, options: Sequence[int], current: int | None) -> int:
-        """Pick one of at least two options; `current` is the running task if it is ready."""
-        ...
-
-
 class Scheduler:
     """One run of one scenario under one schedule."""
 
     def __init__(
         self,
-        chooser: Chooser,
+        chooser: Strategy,
         *,
         tracer: Any = None,
         early_timeouts: int = 0,
@@ -89,6 +84,8 @@ class Scheduler:
         self.steps = 0
         self.decisions = 0
         self.deviations: dict[int, int] = {}
+        self.message = ""  # of the error, before unwinding changes what it shows
+        self._idles = 0  # operations outside exploration
         self._refused = 0
         self.trace: list[tuple[Task, str, str]] | None = [] if traced else None
 
@@ -109,6 +106,9 @@ class Scheduler:
             self.exploring = False
             if check is not None:
                 self._phase([self.spawn(check, "check")])
+        except BaseException as error:
+            self.message = str(error)
+            raise
         finally:
             try:
                 self._kill()
@@ -161,18 +161,20 @@ class Scheduler:
         raises, those in its handlers too, until one gets through.
         """
         self.ended = True
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # finalizers are struck too
         for task in self.tasks:
             if task.gate is not None:
                 task.gate.waiters.clear()
         for task in self.tasks:
             self.current = task
             self.exploring = False
-            self._refused = 0
+            self._refused = self._idles = 0
             if task.glet:  # started, and not ended
                 with suppress(BaseException):  # whatever its finally blocks raise
                     task.glet.throw(greenlet.GreenletExit)
             task.locals.clear()
             task.call = None
+        sys.unraisablehook = hook
         self.current = None
         self.exploring = False
         alive = [task for task in self.tasks if task.glet]
@@ -227,6 +229,7 @@ class Scheduler:
         """A place where the running task may be interrupted."""
         task = self.current
         if task is None or not self.exploring:
+            self._idle()
             return
         if self.ended:
             self._refuse()
@@ -241,10 +244,9 @@ class Scheduler:
         """A point, then wait until the gate is open; False if the time ran out before."""
         task = self.current
         if task is None or not self.exploring:
-            if gate.open:
+            self._idle()
+            if gate.open or task is None:
                 return True
-            if task is None:
-                raise Deadlock(f"{what} {gate!r} would block outside every task")
         if self.ended:
             self._refuse()
         self._step(f"{what} {gate!r}")
@@ -262,13 +264,24 @@ class Scheduler:
         timed_out, task.timed_out = task.timed_out, False
         return not timed_out
 
+    def _idle(self) -> None:
+        """An operation that is no point; only endless loops are stopped."""
+        self._idles += 1
+        if self.current is not None and self._idles > self.max_steps:
+            if self.ended:
+                self._refuse()
+            self._give_up()
+
     def _step(self, what: str) -> None:
         self.steps += 1
         if self.trace is not None and self.exploring and self.current is not None:
             self.trace.append((self.current, where(sys._getframe(1)), what))
         if self.steps > self.max_steps:
-            self.error = self.error or Livelock(f"no end after {self.max_steps} steps")
-            self._switch(None)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.error = self.error or Livelock(f"no end after {self.max_steps} steps")
+        self._switch(None)
 
     def _switch(self, task: Task | None) -> None:
         """Go on with `task`, or with the hub if there is nothing to run."""

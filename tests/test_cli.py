@@ -1,0 +1,792 @@
+"""The command line, in processes of its own and, for its corners, in this one."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import futurepool
+from futurepool import cli
+
+PATIENCE = 50.0  # how long a test waits for what must happen
+PACKAGE = str(Path(futurepool.__file__).parent.parent)  # there also where it is not installed
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and terminals")
+
+TASKS = '''
+import threading
+from futurepool import current_token
+
+went = threading.Event()
+
+class Box:
+    def __repr__(self):
+        return "Box()"
+
+    @staticmethod
+    def same(item):
+        return item
+
+def same(item):
+    return item
+
+def number(item):
+    return int(item)
+
+def go(item):
+    """Item `wait` ends after item `go` has come."""
+    if item == "go":
+        went.set()
+    elif item == "wait":
+        assert went.wait(50)
+    return item
+
+def stuck(item):
+    print("started", flush=True)
+    threading.Event().wait()
+
+def told(item):
+    """Item `bad` fails; all others run until they are told to end."""
+    if item == "bad":
+        raise ValueError("bad item")
+    current_token().wait()
+    current_token().raise_if_cancelled()
+
+def leave(item):
+    raise SystemExit(3)
+
+def box(item):
+    return Box()
+
+def nan(item):
+    return float("nan")
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+def mute(item):
+    raise Mute
+
+async def coroutine(item):
+    return item
+'''
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> str:
+    """A file of functions to call: `path/to/tasks_for_cli.py`."""
+    path = tmp_path / "tasks_for_cli.py"
+    path.write_text(TASKS, "utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": PACKAGE, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(environment: dict[str, str], tmp_path: Path) -> Run:
+    """Run `python -m futurepool WORD ...` and wait for its end."""
+
+    def run(
+        *words: str, lines: str = "", start: tuple[str, ...] = ("-m", "futurepool"), **more: Any
+    ) -> subprocess.CompletedProcess[str]:
+        options: dict[str, Any] = {
+            "cwd": tmp_path,
+            "env": environment,
+            "input": lines,
+            "capture_output": True,
+            "encoding": "utf-8",
+            "errors": "surrogateescape",
+            "timeout": PATIENCE,
+        }
+        options.update(more)
+        command = [sys.executable, "-W", "error", *start, *words]
+        return subprocess.run(command, check=False, **options)
+
+    return run
+
+
+@pytest.fixture
+def popen(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Start `python CODE WORD ...` with pipes; killed at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def popen(*words: str, **more: Any) -> subprocess.Popen[str]:
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process: subprocess.Popen[str] = subprocess.Popen(
+            [sys.executable, *words],
+            **{"cwd": tmp_path, "env": environment, "encoding": "utf-8", **pipes, **more},
+        )
+        started.append(process)
+        return process
+
+    yield popen
+    for process in started:
+        process.kill()
+        process.wait(PATIENCE)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                try:
+                    stream.close()
+                except OSError:  # what was to be flushed has no reader any more
+                    pass
+
+
+MAP = ("-m", "futurepool", "map")
+
+# -- in processes of its own ---------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_results_in_input_order(run: Run, tasks: str) -> None:
+    """Items from stdin, results one per line in their order, a summary on stderr."""
+    done = run("map", f"{tasks}:number", lines="".join(f"{n}\n" for n in range(3000)))
+    assert done.stdout.split() == [str(n) for n in range(3000)]
+    assert done.returncode == 0
+    assert "completed" in done.stderr
+    assert "3000" in done.stderr
+
+
+@pytest.mark.slow
+def test_lines_come_and_go_one_by_one(popen: Callable[..., Any], tasks: str) -> None:
+    """A result is printed before the next item is there to be read."""
+    process = popen(*MAP, f"{tasks}:same", "--quiet")
+    for item in ("one", "two"):
+        process.stdin.write(f"{item}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == f"{item}\n"
+    process.stdin.close()
+    assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.slow
+def test_unordered_prints_what_is_finished(popen: Callable[..., Any], tasks: str) -> None:
+    """With --unordered an item does not wait for the one before it."""
+    process = popen(*MAP, f"{tasks}:go", "--unordered", "--quiet", "-j2")
+    process.stdin.write("wait\nquick\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "quick\n"
+    process.stdin.write("go\n")
+    process.stdin.close()
+    assert sorted(process.stdout) == ["go\n", "wait\n"]
+    assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_ends_an_endless_input(popen: Callable[..., Any], tasks: str) -> None:
+    """`yes | python -m futurepool map ... | head -3`: no word on stderr, status 0."""
+    source = popen("-c", "while True: print('y')", stdin=subprocess.DEVNULL)
+    process = popen(*MAP, f"{tasks}:same", stdin=source.stdout)
+    assert [process.stdout.readline() for _ in range(3)] == ["y\n"] * 3
+    process.stdout.close()
+    assert process.wait(PATIENCE) == 0
+    assert process.stderr.read() == ""
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_leaves_stuck_tasks_behind(popen: Callable[..., Any], tasks: str) -> None:
+    """Nor does a task that goes on keep it alive, or make it say something."""
+    process = popen(*MAP, f"{tasks}:go", "--unordered", "-j2")
+    process.stdin.write("wait\nquick\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "quick\n"
+    process.stdout.close()
+    process.stdin.write("quick\n")
+    process.stdin.flush()
+    assert process.wait(PATIENCE) == 0
+    assert process.stderr.read() == ""
+
+
+@pytest.mark.slow
+def test_a_failure_does_not_wait_for_more_input(popen: Callable[..., Any], tasks: str) -> None:
+    """It ends at the failure though stdin stays open."""
+    process = popen(*MAP, f"{tasks}:number", "--quiet")
+    process.stdin.write("1\nx\n")
+    process.stdin.flush()
+    assert process.stdout.read() == "1\n"
+    assert process.wait(PATIENCE) == 1
+    assert "number 'x') failed: ValueError" in process.stderr.read()
+
+
+@posix
+@pytest.mark.slow
+def test_ctrl_c(popen: Callable[..., Any], tasks: str) -> None:
+    """Ctrl-C ends it with 130, stuck task and blocked read or not, and names the task."""
+    # A shell's background job ignores SIGINT, and its children do.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from futurepool.cli import main; sys.exit(main())"
+    )
+    process = popen("-c", code, "map", f"{tasks}:stuck", "--quiet")
+    process.stdin.write("item\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 130
+    text = process.stderr.read()
+    assert "stuck 'item'" in text
+    assert "Traceback" not in text
+
+
+@posix
+@pytest.mark.slow
+def test_names_that_are_no_text(run: Run, tasks: str) -> None:
+    """Bytes that are not UTF-8 come out as they went in."""
+    done = run("map", f"{tasks}:same", "--quiet", lines="a\udcffb\nü\n")
+    assert (done.stdout, done.stderr) == ("a\udcffb\nü\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_results_that_cannot_be_encoded(
+    run: Run, tasks: str, environment: dict[str, str], encoding: str
+) -> None:
+    """What the terminal's encoding lacks is escaped."""
+    env = {**environment, "PYTHONIOENCODING": encoding}
+    code = (
+        f"from futurepool.cli import main; main(['map', {tasks + ':same'!r}, '\\u2713', '--quiet'])"
+    )
+    done = run(start=("-c", code), env=env)
+    assert (done.stdout, done.stderr) == ("\\u2713\n", "")
+
+
+NO_RICH = (
+    "import sys; sys.modules['rich'] = sys.modules['rich.console'] = None; "
+    "from futurepool.cli import main; sys.exit(main())"
+)
+
+
+@pytest.mark.slow
+def test_without_rich_it_says_what_to_install(run: Run, tasks: str) -> None:
+    """Before any work is done, with status 2."""
+    done = run("map", f"{tasks}:same", "item", start=("-c", NO_RICH))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert 'pip install ".[cli]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_without_rich_quiet_works(run: Run, tasks: str) -> None:
+    """--quiet draws nothing, so it needs nothing."""
+    done = run("map", f"{tasks}:same", "item", "--quiet", start=("-c", NO_RICH))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "item\n", "")
+
+
+@pytest.mark.slow
+def test_version(run: Run) -> None:
+    """--version names the package and its version."""
+    assert run("--version").stdout == f"futurepool {futurepool.__version__}\n"
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk(run: Run, tasks: str) -> None:
+    """Results that cannot be written are an error, in one line."""
+    with Path("/dev/full").open("w") as full:
+        done = run(
+            *("map", f"{tasks}:same", "item", "--quiet"),
+            capture_output=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("futurepool: cannot write the results:")
+    assert done.stderr.count("\n") == 1
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_closed_streams(run: Run, tasks: str, closed: str) -> None:
+    """A stream that is closed from the start is no reason for a traceback."""
+    script = f'exec "$0" -m futurepool map "$1" item {closed}'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, f"{tasks}:same"],
+        env={**os.environ, "PYTHONPATH": PACKAGE},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ("" if closed == ">&-" else "item\n")
+
+
+def on_terminal(
+    popen: Callable[..., Any], environment: dict[str, str], *words: str, stdout: bool
+) -> tuple[int, str, str]:
+    """Run with stderr, and perhaps stdout, a terminal: status, stdout, what the terminal got."""
+    import pty
+
+    master, slave = pty.openpty()
+    env = {**environment, "TERM": "xterm"}
+    more = {"stdout": slave} if stdout else {}
+    process = popen(*words, stdin=subprocess.DEVNULL, stderr=slave, env=env, **more)
+    os.close(slave)
+    seen = b""
+    while True:
+        try:
+            chunk = os.read(master, 4096)
+        except OSError:  # how Linux says that there is no more
+            break
+        if not chunk:
+            break
+        seen += chunk
+    os.close(master)
+    output = "" if stdout else process.stdout.read()
+    return process.wait(PATIENCE), output, seen.decode()
+
+
+@posix
+@pytest.mark.slow
+def test_progress_on_a_terminal(
+    popen: Callable[..., Any], environment: dict[str, str], tasks: str
+) -> None:
+    """A terminal gets a bar and the summary; stdout has the results alone."""
+    words = (*MAP, f"{tasks}:number", "1", "x", "2", "--on-error=skip")
+    status, output, seen = on_terminal(popen, environment, *words, stdout=False)
+    assert (status, output) == (1, "1\n2\n")
+    assert "3/3" in seen
+    assert "1 failed" in seen
+    assert "ValueError" in seen
+    assert "completed" in seen
+
+
+@posix
+@pytest.mark.slow
+def test_results_and_progress_on_one_terminal(
+    popen: Callable[..., Any], environment: dict[str, str], tasks: str
+) -> None:
+    """Long lines stay whole, above the bar."""
+    line = "word " * 60
+    status, _, seen = on_terminal(popen, environment, *MAP, f"{tasks}:same", line, stdout=True)
+    assert status == 0
+    assert line in seen
+    assert "1/1" in seen
+
+
+@posix
+@pytest.mark.slow
+def test_quiet_on_a_terminal(
+    popen: Callable[..., Any], environment: dict[str, str], tasks: str
+) -> None:
+    """--quiet draws nothing there either."""
+    words = (*MAP, f"{tasks}:same", "item", "--quiet")
+    assert on_terminal(popen, environment, *words, stdout=False) == (0, "item\n", "")
+
+
+# -- in this process -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`main()` with words; a usage error is its status. `sys` is put back at the end."""
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+
+    def main(*words: str) -> int:
+        try:
+            return cli.main(words)
+        except SystemExit as end:
+            return int(str(end.code))
+        finally:
+            for name in set(sys.modules) - before:
+                if "tasks_for_cli" in name:
+                    del sys.modules[name]
+
+    return main
+
+
+Main = Callable[..., int]
+
+
+def test_items_from_arguments(main: Main, capsys: Any, tasks: str) -> None:
+    """Options may stand anywhere; negative numbers and what follows -- are items."""
+    status = main(
+        *("map", "-j2", f"{tasks}:same", "a", "--json", "b", "-3", "--quiet", "-", "--", "-x", "--")
+    )
+    out, err = capsys.readouterr()
+    items = ["a", "b", "-3", "-", "-x", "--"]
+    assert [json.loads(line)["item"] for line in out.splitlines()] == items
+    assert (status, err) == (0, "")
+
+
+def test_json(main: Main, capsys: Any, tasks: str) -> None:
+    """A record for each item: its result, or its error."""
+    status = main("map", f"{tasks}:number", "1", "x", "--json", "--on-error=skip", "--quiet")
+    out, err = capsys.readouterr()
+    good, bad = map(json.loads, out.splitlines())
+    assert status == 1
+    assert good == {"item": "1", "result": 1}
+    assert (bad["item"], bad["error"]["type"]) == ("x", "ValueError")
+    assert bad["error"]["message"] == "invalid literal for int() with base 10: 'x'"
+    assert bad["error"]["traceback"].startswith("Traceback")
+    assert bad["error"]["traceback"] in err
+
+
+@pytest.mark.parametrize("name", ["box", "nan"])
+def test_results_that_are_not_json(main: Main, capsys: Any, tasks: str, name: str) -> None:
+    """They fail that item, and the message says why."""
+    assert main("map", f"{tasks}:{name}", "a", "--json", "--quiet") == 1
+    assert "the result cannot be written as JSON" in capsys.readouterr().err
+
+
+def test_stop_ends_at_the_first_failure(main: Main, capsys: Any, tasks: str) -> None:
+    """What came before is printed; the failed item is named, with its traceback; status 1."""
+    assert main("map", f"{tasks}:number", "1", "2", "x", "3", "y", "--quiet", "-j1") == 1
+    out, err = capsys.readouterr()
+    assert out == "1\n2\n"
+    assert "number 'x') failed: ValueError: invalid literal" in err
+    assert "Traceback" in err
+    assert "return int(item)" in err
+
+
+@pytest.mark.parametrize("order", [(), ("--unordered",)])
+def test_stop_tells_what_runs(main: Main, capsys: Any, tasks: str, order: tuple[str, ...]) -> None:
+    """Tasks that look at their token end, and are no failures themselves."""
+    assert main("map", f"{tasks}:told", "a", "b", "bad", "c", *order, "--quiet", "-j3") == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("failed: ") == 1
+    assert "told 'bad') failed: ValueError: bad item" in err
+
+
+@pytest.mark.parametrize("order", [(), ("--unordered",)])
+def test_skip_goes_on(main: Main, capsys: Any, tasks: str, order: tuple[str, ...]) -> None:
+    """Every failure is named, everything else printed; status 1."""
+    words = ("x", "1", "y", "2")
+    assert main("map", f"{tasks}:number", *words, *order, "--on-error=skip", "--quiet") == 1
+    out, err = capsys.readouterr()
+    assert sorted(out.split()) == ["1", "2"]
+    assert ("number 'x')" in err, "number 'y')" in err) == (True, True)
+
+
+def test_a_task_that_exits(main: Main, capsys: Any, tasks: str) -> None:
+    """SystemExit ends the task only, and is a failure."""
+    assert main("map", f"{tasks}:leave", "a", "--quiet") == 1
+    assert "leave 'a') failed: SystemExit" in capsys.readouterr().err
+
+
+def test_an_error_without_text(main: Main, capsys: Any, tasks: str) -> None:
+    """An exception's own code is not trusted."""
+    assert main("map", f"{tasks}:mute", "a", "--quiet", "--json") == 1
+    record = json.loads(capsys.readouterr().out)
+    assert record["error"]["message"] == "<unprintable Mute object>"
+
+
+def test_summary(main: Main, capsys: Any, tasks: str) -> None:
+    """At the end a table of the statistics, on stderr."""
+    assert main("map", f"{tasks}:same", "a", "b", "-j3") == 0
+    out, err = capsys.readouterr()
+    assert out == "a\nb\n"
+    for name in ("completed", "workers", "mean run time", "run time p99"):
+        assert name in err
+
+
+def test_long_items_are_named_in_short(main: Main, capsys: Any, tasks: str) -> None:
+    """A message does not repeat a page."""
+    assert main("map", f"{tasks}:number", "x" * 1000, "--quiet") == 1
+    assert f"number '{'x' * 77}...') failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "the following arguments are required: COMMAND"),
+        (("map",), "the following arguments are required: TARGET"),
+        (("map", "builtins:len", "-j", "0"), "-j/--workers: must be at least 1, not 0"),
+        (("map", "builtins:len", "-j", "-3"), "-j/--workers: must be at least 1, not -3"),
+        (("map", "builtins:len", "-j", "many"), "must be a whole number, not 'many'"),
+        (("map", "builtins:len", "-q", "-1"), "-q/--queue-size: must be at least 0, not -1"),
+        (("map", "builtins:len", "--on-error", "ask"), "--on-error: invalid choice: 'ask'"),
+        (("map", "builtins:len", "--loud"), "unrecognized arguments: --loud"),
+        (("map", "len"), "TARGET: 'len': must be `module:function` or"),
+        (("map", "builtins:"), "must be `module:function` or"),
+        (("map", "no_such_module:f"), "No module named 'no_such_module'"),
+        (("map", "no_such_file.py:f"), "there is no file 'no_such_file.py'"),
+        (("map", "builtins:no_such"), "module 'builtins' has no attribute 'no_such'"),
+        (("map", "builtins:Ellipsis"), "Ellipsis is not callable"),
+        (("map", "builtins:..x"), "has no attribute ''"),
+    ],
+)
+def test_wrong_usage(main: Main, capsys: Any, words: tuple[str, ...], message: str) -> None:
+    """Status 2, and a message that names the argument and the value."""
+    assert main(*words) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert out == ""
+
+
+def test_a_coroutine_function_is_no_target(main: Main, capsys: Any, tasks: str) -> None:
+    """It would only make coroutines."""
+    assert main("map", f"{tasks}:coroutine", "a") == 2
+    assert "coroutine is a coroutine function" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["import no_such_module", "1 / 0", "raise SystemExit(0)"])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_target_that_cannot_be_imported(
+    main: Main, capsys: Any, tmp_path: Path, text: str, by_name: bool
+) -> None:
+    """Its own traceback is shown, without the machinery's."""
+    path = tmp_path / "broken_tasks_for_cli.py"
+    path.write_text(text, "utf-8")
+    sys.path.insert(0, str(tmp_path))
+    assert main("map", f"{path.stem if by_name else path}:f", "a") == 2
+    err = capsys.readouterr().err
+    assert "importing it failed" in err
+    assert err.count("  File ") == 1
+    assert text in err
+
+
+def test_targets(main: Main, capsys: Any, tasks: str, tmp_path: Path) -> None:
+    """A module, attributes of attributes, a file with a neighbour to import."""
+    assert main("map", "os.path:basename", "a/b", "--quiet") == 0
+    assert main("map", f"{tasks}:Box.same", "c", "--quiet") == 0
+    neighbour = tmp_path / "neighbour.py"
+    neighbour.write_text("from tasks_for_cli import same\n", "utf-8")
+    assert main("map", f"{neighbour}:same", "d", "--quiet") == 0
+    assert capsys.readouterr().out == "b\nc\nd\n"
+
+
+def test_a_file_does_not_take_the_place_of_a_module(
+    main: Main, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is called like a module others have imported leaves it alone."""
+    path = tmp_path / "json.py"
+    path.write_text("def f(item):\n    return __name__\n", "utf-8")
+    assert main("map", f"{path}:f", "a", "--quiet") == 0
+    monkeypatch.delitem(sys.modules, "_futurepool_target_json")
+    assert capsys.readouterr().out == "_futurepool_target_json\n"
+    assert sys.modules["json"] is json
+
+
+def lines_of(data: bytes, tmp_path: Path, encoding: str = "utf-8") -> list[str]:
+    path = tmp_path / "input"
+    path.write_bytes(data)
+    with path.open(encoding=encoding) as stdin:
+        return list(cli._lines(stdin))
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"", []),
+        (b"\n", [""]),
+        (b"a", ["a"]),
+        (b"a\n\nb\n", ["a", "", "b"]),
+        (b"a\xff\n", ["a\udcff"]),
+        (b"x" * 200_000 + b"\ny", ["x" * 200_000, "y"]),
+    ],
+)
+def test_lines(data: bytes, lines: list[str], tmp_path: Path) -> None:
+    """Lines without their ends, across blocks, whatever their bytes."""
+    assert lines_of(data, tmp_path) == lines
+
+
+@pytest.mark.parametrize(("end", "lines"), [("\n", ["a\r", "b"]), ("\r\n", ["a", "b"])])
+def test_line_ends_are_the_platforms(
+    end: str, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A carriage return belongs to the line end on Windows only."""
+    monkeypatch.setattr(os, "linesep", end)
+    assert lines_of(b"a\r\nb\n", tmp_path) == lines
+
+
+def test_lines_of_what_has_no_descriptor() -> None:
+    """A stream that somebody has put in the place of stdin."""
+    assert list(cli._lines(io.StringIO("a\nb"))) == ["a", "b"]
+
+
+def test_an_input_that_cannot_be_read(
+    main: Main, capsys: Any, tasks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is finished; then status 1."""
+
+    class Stdin(io.StringIO):
+        def __next__(self) -> str:
+            line = super().__next__()
+            if line == "broken\n":
+                raise OSError(errno.EIO, "cable cut")
+            return line
+
+    monkeypatch.setattr(sys, "stdin", Stdin("a\nbroken\n"))
+    assert main("map", f"{tasks}:same", "--quiet") == 1
+    out, err = capsys.readouterr()
+    assert out == "a\n"
+    assert err == f"futurepool: cannot read standard input: [Errno {errno.EIO}] cable cut\n"
+
+
+def test_no_input(main: Main, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed stdin is an error, not an empty one."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main("map", "builtins:len", "--quiet") == 1
+    assert "cannot read standard input" in capsys.readouterr().err
+
+
+class Endless(io.StringIO):
+    """An endless input that sees how far it is ahead of the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_lines = self.written = self.ahead = 0
+
+    def __iter__(self) -> Endless:
+        return self
+
+    def __next__(self) -> str:
+        self.ahead = max(self.ahead, self.read_lines - self.written)
+        self.read_lines += 1
+        return "y\n"
+
+    def write(self, text: str) -> int:
+        if self.written == 2000:
+            raise BrokenPipeError
+        self.written += 1
+        return len(text)
+
+
+@pytest.mark.parametrize("order", [(), ("--unordered",)])
+def test_bounded_memory(
+    main: Main, capsys: Any, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...]
+) -> None:
+    """At most workers + queue size items are read and not printed, and one in the reader's hand."""
+    stream = Endless()
+    monkeypatch.setattr(sys, "stdin", stream)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main("map", "builtins:len", "-j2", "-q5", *order) == 0
+    monkeypatch.undo()
+    assert stream.written == 2000
+    assert stream.ahead <= 2 + 5 + 1
+    assert capsys.readouterr().err == ""
+
+
+def test_output_that_fails(
+    main: Main, capsys: Any, tasks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in writing is said in one line."""
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main("map", f"{tasks}:same", "a", "--quiet") == 1
+    assert "cannot write the results" in capsys.readouterr().err
+
+
+def test_a_pipe_that_closes_at_the_last_flush(
+    main: Main, tasks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the help is piped into something that reads nothing."""
+
+    class Closed(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert main("--version") == 0
+    assert main("map", f"{tasks}:same", "a", "--quiet") == 0
+
+
+def test_ctrl_c_while_it_starts(
+    main: Main, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C before there is a pool is 130 as well."""
+    path = tmp_path / "tasks_for_cli.py"
+    path.write_text("raise KeyboardInterrupt", "utf-8")
+    assert main("map", f"{path}:f", "a") == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_ctrl_c_in_the_main_thread(
+    main: Main, capsys: Any, tasks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left is cancelled, the summary printed."""
+
+    class Interrupted(io.StringIO):
+        def write(self, text: str) -> int:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdout", Interrupted())
+    assert main("map", f"{tasks}:same", "a", "b") == 130
+    assert "completed" in capsys.readouterr().err
+
+
+def test_a_closed_stderr(main: Main, tasks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages that nobody reads keep nothing from being done."""
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    assert main("map", f"{tasks}:number", "x") == 1
+
+
+def test_the_bar(main: Main, capsys: Any, tasks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal the bar is drawn from the statistics, and messages stand above it."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main("map", f"{tasks}:number", "1", "x", "--on-error", "skip") == 1
+    seen = terminal.getvalue()
+    assert "2/2" in seen
+    assert "1 failed" in seen
+    assert "number 'x') failed: ValueError" in seen
+    assert "\n1\n" in seen.replace("\r", "\n").replace("\x1b[2K", "").replace("\x1b[1A", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0 µs"),
+        (0.000012, "12 µs"),
+        (0.00342, "3.42 ms"),
+        (1.5, "1.5 s"),
+        (4321.0, "4321 s"),
+    ],
+)
+def test_durations(value: float, text: str) -> None:
+    """In the unit that suits them."""
+    from futurepool.ext.rich_ui import seconds
+
+    assert seconds(value) == text
+
+
+def test_bench(main: Main, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bench` is a module of its own, which is imported when it is asked for."""
+    bench: Any = types.ModuleType("futurepool.bench")
+    bench.__spec__ = ModuleSpec("futurepool.bench", None)
+    bench.add_arguments = lambda parser: parser.add_argument("--rounds", type=int)
+    bench.main = lambda args: args.rounds
+    monkeypatch.setitem(sys.modules, "futurepool.bench", bench)
+    assert main("bench", "--rounds", "7") == 7
+    assert main("bench", "--rounds", "7", "more") == 2
+    assert "unrecognized arguments: more" in capsys.readouterr().err

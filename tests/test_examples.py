@@ -1,0 +1,94 @@
+"""The examples run, and print what they promise."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import futurepool
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PACKAGE = str(Path(futurepool.__file__).parent.parent)  # there also where it is not installed
+
+#: Lines that each example prints, among others.
+EXPECTED = {
+    "asyncio_app": ["the loop went on: True", "tasks: True"],
+    "basic": ["task 11 (count_words) failed: FileNotFoundError", "11 tasks, 1 failed"],
+    "checksum": [],
+    "rate_limiting": [
+        "40 replies, the last: reply to /39",
+        "requests the server saw: 40",
+        "told to come back later: True, True",
+        "no faster than the limit: True",
+    ],
+    "with_context": [
+        "hit: 000019726cf8...",
+        "the rest was called off: True",
+        "two tasks worked until the deadline: True",
+        "the third never started: deadline of 0.2 s passed",
+    ],
+    "with_metrics": [
+        "its stack shows the line: True",
+        "every task accounted for: True",
+    ],
+    "with_priority": [
+        "finished: viewer, preview, " + ", ".join(f"batch {number}" for number in range(6)),
+    ],
+}
+
+
+def run(*words: str, lines: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python, warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", *words],
+        cwd=EXAMPLES.parent,
+        env={**os.environ, "PYTHONPATH": PACKAGE, "PYTHONIOENCODING": "utf-8"},
+        input=lines,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=50,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_example(path: Path) -> None:
+    """It ends well, says nothing on stderr, and prints the lines that are expected."""
+    done = run(str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(EXPECTED.get(path.stem, [])) - set(done.stdout.splitlines()) == set()
+
+
+def test_none_is_missing() -> None:
+    """Every example that is promised is there."""
+    assert set(EXPECTED) - {path.stem for path in EXAMPLES.glob("*.py")} == set()
+
+
+def checksums(paths: list[str]) -> list[str]:
+    """What sha256sum prints."""
+    root = EXAMPLES.parent
+    return [f"{hashlib.sha256((root / path).read_bytes()).hexdigest()}  {path}" for path in paths]
+
+
+@pytest.mark.slow
+def test_checksum_of_its_arguments() -> None:
+    """The script prints what sha256sum prints."""
+    paths = [path.relative_to(EXAMPLES.parent).as_posix() for path in sorted(EXAMPLES.glob("*.py"))]
+    done = run("examples/checksum.py", *paths)
+    assert (done.stdout.splitlines(), done.stderr) == (checksums(paths), "")
+
+
+@pytest.mark.slow
+def test_checksum_as_a_job() -> None:
+    """The README's job: names on stdin, a line for each, in their order."""
+    paths = [path.relative_to(EXAMPLES.parent).as_posix() for path in sorted(EXAMPLES.glob("*.py"))]
+    job = ("-m", "futurepool", "map", "examples/checksum.py:sha256", "--quiet")
+    done = run(*job, lines="".join(f"{path}\n" for path in paths))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == checksums(paths)
