@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent import futures as cf
-from typing import Any
+from typing import Any, cast
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
@@ -179,7 +179,9 @@ class CoreLife(CoreState):
         if error is not None:
             self.failed += 1
             if isinstance(error, TaskError):
-                self.last_error = error
+                # Not the one that is raised: that holds the frames of whoever reads it.
+                cause = cast(Exception, error.cause)
+                self.last_error = wrap_failure(cause, error.task_id, error.name)
         if record.thread is None:
             if self.records.pop(record, _NOTHING) is None:
                 self.inline -= 1
