@@ -49,7 +49,7 @@ from typing_extensions import ParamSpec
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
-from futurepool.errors import PoolClosedError, TaskError
+from futurepool.errors import ExitRuntimeError, PoolClosedError, TaskError
 from futurepool.future import CANCELLED, PENDING, RUNNING, Future
 from futurepool.order import Order, make_order
 from futurepool.stats import HistogramRecorder, Stats
@@ -358,9 +358,7 @@ class CoreState:
         if self.broken is not None:
             return BrokenThreadPool(self.broken)
         if CoreState.exiting:
-            error = PoolClosedError("cannot schedule new futures after interpreter shutdown")
-            error.__cause__ = RuntimeError(str(error))  # what a log of such an exit is searched for
-            return error
+            return ExitRuntimeError()
         return PoolClosedError()
 
     def own_record(self) -> Record | None:

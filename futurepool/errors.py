@@ -72,6 +72,18 @@ class PoolClosedError(FuturePoolError, RuntimeError):
         super().__init__(message)
 
 
+class ExitRuntimeError(PoolClosedError):
+    """The interpreter shuts down, and no executor takes new tasks.
+
+    Shown where only the name and the message are, it reads as the standard library's RuntimeError.
+    """
+
+    def __init__(
+        self, message: str = "cannot schedule new futures after interpreter shutdown"
+    ) -> None:
+        super().__init__(message)
+
+
 class QueueFullError(FuturePoolError, queue.Full):
     """There was no place for the task; it will not run.
 
