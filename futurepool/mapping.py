@@ -191,31 +191,36 @@ def _single(tasks: list[Future[Any]], end: float | None) -> Iterator[Any]:
 def _chunked(tasks: list[tuple[Future[Any], Chunk]], end: float | None) -> Iterator[Any]:
     try:
         while tasks:
-            yield from _unpack(*tasks.pop(), end)
+            yield from _deliver(*_unpack(*tasks.pop(), end))
     finally:
         for future, _ in tasks:
             future.cancel()
 
 
-def _unpack(future: Future[Any], chunk: Chunk | None, end: float | None) -> Iterable[Any]:
-    """The results of one task; of a failed chunk, first those before the failure."""
+def _unpack(
+    future: Future[Any], chunk: Chunk | None, end: float | None
+) -> tuple[list[Any], TaskError | None]:
+    """The results of one task; of a failed chunk, those before the failure, and that."""
     if chunk is None:
-        return (_take(future, end),)
+        return [_take(future, end)], None
     try:
-        results: list[Any] = _take(future, end)
-        return results
+        return _take(future, end), None
     except TaskError as error:
-        return _then_raise(chunk.results, error)
+        return chunk.results, error
     finally:
         del future
 
 
-def _then_raise(results: list[Any], error: TaskError) -> Iterator[Any]:
-    yield from results
-    try:
-        raise error.with_traceback(None)
-    finally:
-        del error
+def _deliver(results: list[Any], error: TaskError | None) -> Iterator[Any]:
+    """Yield the results, holding on to none, then raise the error, if any."""
+    results.reverse()
+    while results:
+        yield results.pop()
+    if error is not None:
+        try:
+            raise error.with_traceback(None)
+        finally:
+            del error
 
 
 def _lazy(
@@ -226,17 +231,14 @@ def _lazy(
 ) -> Iterator[Any]:
     try:
         while window:
-            results = _unpack(*window.popleft(), end)
+            results, error = _unpack(*window.popleft(), end)
             # The next one goes in before these are read, so that the workers stay busy.
             task = source.submit()
             if task is not None:
                 window.append(task)
             del task
-            if type(results) is tuple:
-                yield results[0]
-            else:
-                yield from results
-            del results
+            yield from _deliver(results, error)
+            del error
     finally:
         for future, _ in window:
             future.cancel()
@@ -288,7 +290,7 @@ def _unordered(
                     future = finished.get(timeout=max(0.0, end - _sync.clock()))
             except _sync.Empty:
                 raise cf.TimeoutError from None
-            yield from _unpack(future, flying.pop(future), None)
+            yield from _deliver(*_unpack(future, flying.pop(future), None))
             del future
     finally:
         for future in list(flying):

@@ -55,8 +55,7 @@ class ThreadEngine:
         listed = False
         thread: threading.Thread | None = None
         try:
-            name = f"{self._prefix}_{next(self._numbers)}"
-            record.thread = thread = _thread(self._run, record, name)
+            record.thread = thread = _thread(self._run, record)
             with core.mutex:
                 if core.starting <= 0:
                     return  # another thread has made it
@@ -68,6 +67,7 @@ class ThreadEngine:
                     return
                 core.records[record] = None
                 core.workers[record] = thread
+            thread.name = f"{self._prefix}_{next(self._numbers)}"
             _sync.start(thread)
             self.threads.add(thread)
         except BaseException as error:
@@ -126,15 +126,15 @@ class ThreadEngine:
             _sync.here.record = Record(self._core, depth=0) if outer is not None else None
             answer.append(run_one(self._core, future))
 
-        thread = _thread(run, None, f"{self._prefix}_aside")
+        thread = _thread(run)
+        thread.name = f"{self._prefix}_aside"
         _sync.start(thread)
         _sync.join(thread)
         return bool(answer and answer[0])
 
 
-def _thread(run: Callable[..., object], argument: Any, name: str) -> threading.Thread:
-    args = () if argument is None else (argument,)
+def _thread(run: Callable[..., object], *args: object) -> threading.Thread:
     try:
-        return threading.Thread(target=run, name=name, args=args, daemon=True)
+        return threading.Thread(target=run, args=args, daemon=True)
     except RuntimeError:  # no daemons in this subinterpreter
-        return threading.Thread(target=run, name=name, args=args, daemon=False)
+        return threading.Thread(target=run, args=args, daemon=False)

@@ -1,0 +1,273 @@
+"""map and map_unordered."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any
+
+import pytest
+
+from futurepool import BoundedExecutor, InvalidConfigError, TaskError
+
+
+@pytest.fixture
+def ex() -> Iterator[BoundedExecutor]:
+    with BoundedExecutor(2, queue_size=3) as ex:
+        yield ex
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"chunksize": 3},
+    {"chunksize": 1000},
+    {"buffersize": 1},
+    {"buffersize": 4},
+    {"buffersize": 7, "chunksize": 3},
+    {"buffersize": 2, "chunksize": 50},
+    {"timeout": 60},
+    {"timeout": 60, "chunksize": 2, "buffersize": 5},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("make", [list, iter, tuple, lambda items: (i for i in items)])
+def test_results_in_input_order(ex: BoundedExecutor, shape: Any, make: Any) -> None:
+    """Whatever the inputs are, and however the calls travel."""
+    items = range(-50, 50)
+    assert list(ex.map(abs, make(items), **shape)) == list(map(abs, items))
+    assert list(ex.map(pow, make(items), itertools.repeat(2), **shape)) == [i * i for i in items]
+    assert sorted(ex.map_unordered(abs, make(items), **shape)) == sorted(map(abs, items))
+    assert list(ex.map(abs, make([]), **shape)) == []
+    assert list(ex.map_unordered(abs, make([]), **shape)) == []
+
+
+def test_the_shortest_iterable_ends_it(ex: BoundedExecutor) -> None:
+    """As with the builtin."""
+    assert list(ex.map(max, [1, 5, 3], (4, 2))) == [4, 5]
+
+
+def test_an_eager_map_runs_what_nobody_reads(ex: BoundedExecutor) -> None:
+    """Everything is submitted before map returns."""
+    ran: list[int] = []
+    ex.map(ran.append, range(20))
+    assert ex.wait(30)
+    assert sorted(ran) == list(range(20))
+    ex.map(ran.append, iter(range(20)), chunksize=3)
+    assert ex.wait(30)
+    assert len(ran) == 40
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_a_lazy_map_reads_endless_inputs(ex: BoundedExecutor, chunksize: int) -> None:
+    """With at most `buffersize` unread results."""
+    drawn = itertools.count()
+    results = ex.map(str, drawn, buffersize=4, chunksize=chunksize)
+    assert [next(results) for _ in range(10)] == [str(n) for n in range(10)]
+    results.close()  # type: ignore[attr-defined]
+    assert next(drawn) <= 10 + 4
+
+
+def test_map_unordered_is_always_lazy(ex: BoundedExecutor) -> None:
+    """Nothing is drawn before the first result is asked for, and no more than the buffer after."""
+    drawn = itertools.count()
+    results = ex.map_unordered(str, drawn, buffersize=3)
+    assert next(drawn) == 0
+    assert {next(results) for _ in range(5)} <= {str(n) for n in range(1, 9)}
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_unordered_results_come_as_they_finish(ex: BoundedExecutor, gate: threading.Event) -> None:
+    """A slow first call does not hold the others back."""
+
+    def call(number: int) -> int:
+        if number == 0:
+            gate.wait(30)
+        return number
+
+    results = ex.map_unordered(call, range(6))
+    assert sorted(next(results) for _ in range(5)) == [1, 2, 3, 4, 5]
+    gate.set()
+    assert list(results) == [0]
+
+
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 4}])
+def test_leaving_early_cancels_the_rest(shape: Any, gate: threading.Event) -> None:
+    """What has not started never does."""
+    ran: list[int] = []
+
+    def call(number: int) -> int:
+        ran.append(number)
+        if number > 1:
+            gate.wait(30)
+        return number
+
+    with BoundedExecutor(1, queue_size=None) as ex:
+        results = ex.map(call, range(20), **shape)
+        assert next(results) == 0
+        results.close()  # type: ignore[attr-defined]
+        gate.set()
+    assert len(ran) <= 6
+    assert ex.stats().cancelled_tasks > 0
+
+
+def test_leaving_map_unordered_early(gate: threading.Event) -> None:
+    """The same there."""
+    with BoundedExecutor(1) as ex:
+        results = ex.map_unordered(lambda n: n and gate.wait(30), itertools.count(), buffersize=8)
+        assert next(results) == 0
+        results.close()  # type: ignore[attr-defined]
+        gate.set()
+        assert ex.wait(30)
+        assert ex.stats().cancelled_tasks >= 5
+
+
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 4}, {"buffersize": 5, "chunksize": 2}])
+def test_a_failure_comes_in_its_place(ex: BoundedExecutor, shape: Any) -> None:
+    """Results before it are delivered first; it ends the iterator; both types catch it."""
+    results = ex.map(int, ["0", "1", "2", "x", "4"], **shape)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        next(results)
+    assert isinstance(caught.value, TaskError)
+    assert list(results) == []
+
+
+def test_a_failure_in_a_chunk_does_not_keep_its_other_calls() -> None:
+    """They run as they would alone; the first failure is the task's, counted once."""
+    ran: list[int] = []
+
+    def call(number: int) -> int:
+        ran.append(number)
+        return 1 // (number % 2)
+
+    with BoundedExecutor(1) as ex:
+        with pytest.raises(ZeroDivisionError):
+            list(ex.map(call, range(6), chunksize=6))
+        assert ran == list(range(6))
+        assert ex.stats().failed_tasks == 1
+        with pytest.raises(ZeroDivisionError):
+            list(ex.map_unordered(call, range(6), chunksize=6))
+
+
+def test_a_chunk_is_called_what_its_function_is() -> None:
+    """In errors and in running()."""
+    with BoundedExecutor(1) as ex:
+        with pytest.raises(TaskError, match="task 1 [(]int[)]"):
+            list(ex.map(int, "x", chunksize=2))
+        with pytest.raises(TaskError) as caught:
+            list(ex.options(name="mine").map(int, "x", chunksize=2))
+        assert caught.value.name == "mine"
+
+
+@pytest.mark.parametrize("unordered", [False, True])
+def test_timeout(ex: BoundedExecutor, gate: threading.Event, unordered: bool) -> None:
+    """Counted from the call; what is given up is cancelled."""
+    each = ex.map_unordered if unordered else ex.map
+    with pytest.raises(FutureTimeoutError):
+        list(each(lambda _: gate.wait(30), range(4), timeout=0.01))
+    gate.set()
+    assert ex.wait(30)
+    assert ex.stats().cancelled_tasks > 0
+
+
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+def test_bad_input(ex: BoundedExecutor, method: str) -> None:
+    """At the call, naming argument and value."""
+    each: Any = getattr(ex, method)
+    with pytest.raises(TypeError, match="fn must be callable, not 3"):
+        each(3, [1])
+    with pytest.raises(TypeError, match="int"):
+        each(abs, 5)
+    for name in ("chunksize", "buffersize"):
+        for bad in (0, -1):
+            with pytest.raises(InvalidConfigError, match=f"{name} .*{bad}"):
+                each(abs, [1], **{name: bad})
+        with pytest.raises(TypeError, match=f"{name} .*1.5"):
+            each(abs, [1], **{name: 1.5})
+    with pytest.raises(ValueError, match="timeout .*nan"):
+        each(abs, [1], timeout=float("nan"))
+    assert ex.stats().submitted_tasks == 0
+
+
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 3}])
+def test_an_input_that_raises(ex: BoundedExecutor, shape: Any) -> None:
+    """The error comes through, and what was submitted before it is given up."""
+
+    def items() -> Iterator[int]:
+        yield from range(2)
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        list(ex.map(abs, items(), **shape))
+    with pytest.raises(LookupError, match="no more"):
+        list(ex.map_unordered(abs, items(), **shape))
+    assert ex.wait(30)
+
+
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+def test_a_map_inside_a_task(method: str) -> None:
+    """One worker, and the task waits for tasks queued behind it: it runs them itself."""
+    with BoundedExecutor(1) as ex:
+        total = ex.submit(lambda: sum(getattr(ex, method)(abs, range(-50, 0)))).result(30)
+        assert total == sum(range(51))
+
+
+def test_a_lazy_map_keeps_its_executor() -> None:
+    """Nobody else may hold on to it."""
+    assert list(BoundedExecutor(2).map(abs, range(-9, 0), buffersize=2)) == list(range(9, 0, -1))
+    assert sorted(BoundedExecutor(2).map_unordered(abs, range(-9, 0))) == list(range(1, 10))
+
+
+def test_a_map_after_shutdown_of_its_pool(ex: BoundedExecutor) -> None:
+    """Eager results are there; a lazy one cannot go on, and says so."""
+    eager, lazy = ex.map(abs, range(3)), ex.map(abs, range(9), buffersize=2)
+    ex.shutdown()
+    assert list(eager) == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        list(lazy)
+
+
+def test_cancelled_under_the_reader(gate: threading.Event) -> None:
+    """shutdown(cancel_futures=True) shows as CancelledError."""
+    ex = BoundedExecutor(1)
+    results = ex.map(lambda _: gate.wait(30), range(3))
+    ex.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    with pytest.raises(CancelledError):
+        list(results)
+    ex.shutdown()
+
+
+def test_results_are_not_kept(ex: BoundedExecutor) -> None:
+    """Once read, nothing holds on to a result; no gc run needed."""
+
+    class Result:
+        pass
+
+    pause = threading.Event()
+    gc.disable()
+    try:
+        for shape in ({}, {"buffersize": 2}):
+            for result in ex.map(lambda _: Result(), range(5), **shape):
+                seen = weakref.ref(result)
+                del result
+                for _ in range(1000):  # the worker may be about to let go of it
+                    if seen() is None:
+                        break
+                    pause.wait(0.01)
+                assert seen() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,320 @@
+"""Ways to submit, what reaches the task, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from futurepool import (
+    BoundedExecutor,
+    CancelToken,
+    FuturePoolError,
+    InvalidConfigError,
+    OnFull,
+    PoolClosedError,
+    Priority,
+    QueueFullError,
+    SubmitTimeoutError,
+)
+
+
+def echo(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, kwargs
+
+
+KEYWORDS = {"timeout": 1, "priority": 2, "token": 3, "fn": 4, "self": 5, "name": 6, "on_full": 7}
+
+#: Every way to submit, as a function of the executor, the task and its arguments.
+WAYS: dict[str, Callable[..., Any]] = {
+    "submit": lambda ex, *a, **k: ex.submit(*a, **k),
+    "try_submit": lambda ex, *a, **k: ex.try_submit(*a, **k),
+    "submit_with_timeout": lambda ex, *a, **k: ex.submit_with_timeout(5, *a, **k),
+    "submit_with_priority": lambda ex, *a, **k: ex.submit_with_priority(5, *a, **k),
+    "submit_with_token": lambda ex, *a, **k: ex.submit_with_token(CancelToken(), *a, **k),
+    "view": lambda ex, *a, **k: ex.options(priority=3, name="n").submit(*a, **k),
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    return WAYS[request.param]
+
+
+def test_arguments_reach_the_task(way: Callable[..., Any]) -> None:
+    """Also keywords that an option is called by."""
+    with BoundedExecutor(1) as ex:
+        assert way(ex, echo, 1, 2, **KEYWORDS).result() == ((1, 2), KEYWORDS)
+
+
+@pytest.mark.parametrize("bad", [None, 3, "print", object()])
+def test_what_cannot_be_called_is_refused(way: Callable[..., Any], bad: object) -> None:
+    """The error names the argument and the value, and nothing is left behind."""
+    with BoundedExecutor(1, queue_size=1) as ex:
+        with pytest.raises(TypeError, match="fn must be callable, not "):
+            way(ex, bad)
+        assert ex.stats().submitted_tasks == 0
+        assert ex.wait(0)
+
+
+def test_a_missing_function_is_a_type_error(way: Callable[..., Any]) -> None:
+    """As it is in the standard library."""
+    with BoundedExecutor(1) as ex, pytest.raises(TypeError):
+        way(ex)
+
+
+def test_a_closed_executor_refuses(way: Callable[..., Any]) -> None:
+    """With the standard library's words, for those who search for them."""
+    ex = BoundedExecutor(1)
+    ex.shutdown()
+    with pytest.raises(PoolClosedError, match="cannot schedule new futures after shutdown"):
+        way(ex, echo)
+    assert ex.stats().submitted_tasks == 0
+    assert issubclass(PoolClosedError, RuntimeError)
+
+
+def test_each_task_gets_a_copy_of_the_context(way: Callable[..., Any]) -> None:
+    """The task sees the submitter's context, and keeps its changes to itself."""
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="none")
+
+    def task(new: str) -> str:
+        old = var.get()
+        var.set(new)
+        return old
+
+    with BoundedExecutor(1) as ex:
+        var.set("mine")
+        assert [way(ex, task, new).result() for new in ("a", "b")] == ["mine", "mine"]
+        assert ex.submit(var.get).result() == "mine"
+        assert var.get() == "mine"
+
+
+def hold(ex: BoundedExecutor, count: int, gate: threading.Event) -> list[Any]:
+    return [ex.submit(gate.wait) for _ in range(count)]
+
+
+def test_try_submit_refuses_at_once() -> None:
+    """The error knows the limit, and the place of the refused task was never taken."""
+    gate = threading.Event()
+    with BoundedExecutor(1, queue_size=1) as ex:
+        hold(ex, 2, gate)
+        with pytest.raises(QueueFullError) as caught:
+            ex.try_submit(echo)
+        assert caught.value.limit == 2
+        assert caught.value.waited == 0.0
+        assert ex.stats().rejected_tasks == 1
+        gate.set()
+        assert ex.wait(10)
+        assert ex.try_submit(echo).result() == ((), {})
+
+
+def test_submit_with_timeout_gives_up() -> None:
+    """It is a QueueFullError and a TimeoutError, and the task never runs."""
+    gate = threading.Event()
+    ran = []
+    with BoundedExecutor(1, queue_size=0) as ex:
+        hold(ex, 1, gate)
+        for timeout in (0, 0.01):
+            with pytest.raises(SubmitTimeoutError) as caught:
+                ex.submit_with_timeout(timeout, ran.append, 1)
+            assert isinstance(caught.value, TimeoutError)
+            assert isinstance(caught.value, QueueFullError)
+            assert caught.value.waited >= timeout
+        gate.set()
+    assert ran == []
+    assert ex.stats().rejected_tasks == 2
+
+
+def test_submit_with_timeout_waits_for_a_place() -> None:
+    """A place that comes free in time is taken."""
+    gate = threading.Event()
+    with BoundedExecutor(1, queue_size=0) as ex:
+        hold(ex, 1, gate)
+        opener = threading.Timer(0.01, gate.set)
+        opener.start()
+        assert ex.submit_with_timeout(30, echo, 1).result() == ((1,), {})
+        opener.join()
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), -0.5])
+def test_impossible_timeouts(timeout: float) -> None:
+    """Named, with the value, wherever a timeout is taken."""
+    with BoundedExecutor(1) as ex:
+        for call in (
+            lambda: ex.submit_with_timeout(timeout, echo),
+            lambda: ex.options(timeout=timeout),
+            lambda: ex.wait(timeout),
+            lambda: ex.stop(timeout),
+            lambda: ex.map(echo, [1], timeout=timeout),
+        ):
+            with pytest.raises(ValueError, match=f"timeout .*{timeout}"):
+                call()
+        assert not ex.closed
+
+
+@pytest.mark.parametrize("timeout", ["1", [], True, 1j])
+def test_timeouts_of_a_wrong_type(timeout: Any) -> None:
+    """A TypeError that names the argument."""
+    with BoundedExecutor(1) as ex:
+        for call in (
+            lambda: ex.submit_with_timeout(timeout, echo),
+            lambda: ex.options(timeout=timeout),
+            lambda: ex.wait(timeout),
+            lambda: ex.stop(timeout),
+        ):
+            with pytest.raises(TypeError, match="timeout"):
+                call()
+
+
+@pytest.mark.parametrize("priority", ["high", 1.5, None])
+def test_priorities_are_integers(priority: Any) -> None:
+    """Anything else is a TypeError that names the argument."""
+    with BoundedExecutor(1) as ex:
+        with pytest.raises(TypeError, match="priority"):
+            ex.submit_with_priority(priority, echo)
+        with pytest.raises(TypeError, match="priority"):
+            ex.options(priority=priority)
+
+
+def test_tokens_policies_and_names_have_types() -> None:
+    """Each wrong one is named."""
+    with BoundedExecutor(1) as ex:
+        with pytest.raises(TypeError, match="token must be a CancelToken"):
+            ex.submit_with_token("token", echo)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="on_full must be an OnFull"):
+            ex.options(on_full="block")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="name must be a str"):
+            ex.options(name=3)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="token must be a CancelToken"):
+            ex.stop(token=3)  # type: ignore[arg-type]
+        assert not ex.closed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"max_workers": 0}, InvalidConfigError, "max_workers must be greater than 0, not 0"),
+        ({"max_workers": -1}, InvalidConfigError, "max_workers must be greater than 0, not -1"),
+        ({"max_workers": 1.5}, TypeError, "max_workers .*1.5"),
+        ({"max_workers": True}, TypeError, "max_workers .*True"),
+        ({"max_workers": "2"}, TypeError, "max_workers .*'2'"),
+        ({"queue_size": -1}, InvalidConfigError, "queue_size .*-1"),
+        ({"queue_size": 0.5}, TypeError, "queue_size .*0.5"),
+        ({"on_full": "raise"}, TypeError, "on_full .*'raise'"),
+        ({"shutdown_timeout": -1}, InvalidConfigError, "shutdown_timeout .*-1"),
+        ({"shutdown_timeout": float("nan")}, InvalidConfigError, "shutdown_timeout .*nan"),
+        ({"shutdown_timeout": None}, TypeError, "shutdown_timeout .*None"),
+        ({"shutdown_timeout": "1"}, TypeError, "shutdown_timeout .*'1'"),
+        ({"aging": 0}, InvalidConfigError, "aging .*0"),
+        ({"aging": -2}, InvalidConfigError, "aging .*-2"),
+        ({"aging": float("nan")}, InvalidConfigError, "aging .*nan"),
+        ({"aging": "1"}, TypeError, "aging .*'1'"),
+        ({"enable_metrics": 1}, TypeError, "enable_metrics .*1"),
+        ({"error_handler": 3}, TypeError, "error_handler .*3"),
+        ({"initializer": 3}, TypeError, "initializer .*3"),
+        ({"initargs": 3}, TypeError, "initargs .*3"),
+        ({"thread_name_prefix": 3}, TypeError, "thread_name_prefix .*3"),
+    ],
+)
+def test_nonsense_configuration(arguments: Any, error: type[Exception], text: str) -> None:
+    """Every impossible argument is named with its value."""
+    with pytest.raises(error, match=text):
+        BoundedExecutor(**arguments)
+
+
+def test_config_errors_are_value_errors() -> None:
+    """As the standard library's are."""
+    assert issubclass(InvalidConfigError, ValueError)
+    assert issubclass(InvalidConfigError, FuturePoolError)
+
+
+def test_views_collect_options() -> None:
+    """A view of a view keeps what it does not change, and the views before it stay as they were."""
+    gate = threading.Event()
+    with BoundedExecutor(1, queue_size=0) as ex:
+        high = ex.options(priority=Priority.HIGH, name="job")
+        both = high.options(on_full=OnFull.RAISE)
+        future = both.submit(gate.wait)
+        assert (future.priority, future.name) == (2, "job")
+        with pytest.raises(QueueFullError):
+            both.submit(echo)
+        assert high.options(timeout=0).options(priority=7)._options.timeout == 0
+        with pytest.raises(SubmitTimeoutError):
+            both.options(timeout=0).submit(echo)
+        with pytest.raises(QueueFullError):
+            high.options(timeout=60).try_submit(echo)
+        gate.set()
+        assert ex.wait(10)
+        later = both.options(name=None).submit(echo)
+        assert (later.priority, later.name) == (2, "echo")
+
+
+def test_a_timeout_contradicts_a_policy_that_does_not_wait() -> None:
+    """Said at once, not found out later."""
+    with BoundedExecutor(1) as ex, pytest.raises(InvalidConfigError, match="timeout=1"):
+        ex.options(timeout=1, on_full=OnFull.RAISE)
+
+
+def test_a_view_is_an_executor() -> None:
+    """It maps, serves asyncio, and shutting it down does not touch the pool."""
+
+    async def main(view: Executor) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(view, echo, 1)
+
+    with BoundedExecutor(2) as ex:
+        with ex.options(priority=5, name="v") as view:
+            assert list(view.map(abs, [-1, -2])) == [1, 2]
+            assert list(view.map_unordered(abs, [-1])) == [1]
+            assert asyncio.run(main(view)) == ((1,), {})
+        view.shutdown(wait=True, cancel_futures=True)
+        assert view.submit(echo).result() == ((), {})
+        assert isinstance(view, Executor)
+        assert "priority=5" in repr(view)
+
+
+def test_a_view_keeps_its_executor_open() -> None:
+    """An executor that only a view refers to is not forgotten."""
+    view = BoundedExecutor(1).options(priority=1)
+    assert view.submit(echo).result() == ((), {})
+    view._executor().shutdown()
+
+
+def test_it_is_a_thread_pool_executor_by_name() -> None:
+    """asyncio accepts it as default executor, and to_thread uses it."""
+
+    async def main() -> str:
+        asyncio.get_running_loop().set_default_executor(BoundedExecutor(1, "mine"))
+        return await asyncio.to_thread(lambda: threading.current_thread().name)
+
+    assert asyncio.run(main()) == "mine_0"
+    assert issubclass(BoundedExecutor, ThreadPoolExecutor)
+
+
+def test_submitting_under_a_cancelled_token() -> None:
+    """The future comes back cancelled, and counts as rejected."""
+    token = CancelToken()
+    token.cancel("enough")
+    with BoundedExecutor(1) as ex:
+        future = ex.submit_with_token(token, echo)
+        assert future.cancelled()
+        with pytest.raises(CancelledError):
+            future.result()
+        assert future.task_id == 0
+        assert (ex.stats().rejected_tasks, ex.stats().submitted_tasks) == (1, 0)
+    with pytest.raises(PoolClosedError):
+        ex.submit_with_token(token, echo)
+
+
+def test_repr_says_what_it_is() -> None:
+    """Size, bound and state."""
+    ex = BoundedExecutor(3, queue_size=7)
+    assert repr(ex) == "<BoundedExecutor max_workers=3 queue_size=7 running>"
+    ex.shutdown(cancel_futures=True)
+    assert repr(ex).endswith("stopping>")
+    with BoundedExecutor(3, queue_size=None) as unbounded:
+        assert "unbounded" in repr(unbounded)
