@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import gc
 import itertools
 import logging
@@ -917,6 +918,24 @@ def test_race_of_children_and_cancel(fast_switches):
         assert all(token._settled() for token in made)
 
 
+def in_a_thread(function):
+    """Run it in a thread of its own.
+
+    An interrupt at some instructions leaves the error then handled in the thread's state for ever.
+    """
+
+    @functools.wraps(function)
+    def call(*args):
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(function(*args)))
+        thread.start()
+        thread.join(PATIENCE)
+        return answers[0]
+
+    return call
+
+
+@in_a_thread
 def interrupt_at(points, fn):
     """Run `fn`, raising KeyboardInterrupt at the given opcodes of the modules; False if all ran."""
     files = {cancellation.__file__, timer_module.__file__}

@@ -752,7 +752,7 @@ class Stubborn:
         while True:
             try:
                 self.gate.get()
-            except BaseException:  # noqa: PERF203 - as a worker's loop does
+            except BaseException:
                 self.struck += 1
 
 
