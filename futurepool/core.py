@@ -459,7 +459,10 @@ class CoreState:
         return not self.threads
 
     def flush(self) -> None:
-        """Do what sections have left. Each entry stays until it is done, and may run twice."""
+        """Do what sections have left. Each entry stays until it is done, and may run twice.
+
+        So an entry must not flush, but by way of a user's callback, of which it has let go before.
+        """
         todo = self.todo
         if self.mutex._is_owned():
             return

@@ -333,6 +333,7 @@ class CoreLife(CoreState):
         with self.mutex:
             self.state = max(self.state, state)
         self._send_home()
+        self.flush()
 
     def _send_home(self) -> None:
         with self.mutex:
@@ -340,7 +341,6 @@ class CoreLife(CoreState):
                 self.todo.append(self.blocked[0].open)
                 self.blocked.popleft()
             self._wake_all()
-        self.flush()
 
     def _start_worker(self) -> None:
         """A worker that some section asked for; without any worker, fail what waits for one."""

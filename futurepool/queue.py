@@ -200,21 +200,24 @@ class Core(CoreLife):
             raise self.closed_error()
         if options.on_full is OnFull.RAISE and self.unfinished >= self.limit:
             raise QueueFullError(limit=self.limit, waited=0.0)
-        self.todo.append(functools.partial(self._submit_over, future))
+        self.todo.append(functools.partial(self._admit_late, future))
         return future
 
     def _submit_over(self, future: AnyFuture) -> AnyFuture:
         """Admit, over the bound if need be."""
         try:
-            with self.mutex:
-                if not future.task_id and not self._try_admit(future):
-                    self.overflow += 1
-                    self._admit(future)
+            self._admit_late(future)
             self.flush()
         except BaseException:
             self.recover(future)
             raise
         return future
+
+    def _admit_late(self, future: AnyFuture) -> None:
+        with self.mutex:
+            if not future.task_id and not self._try_admit(future):
+                self.overflow += 1
+                self._admit(future)
 
     def _submit_full(self, options: Options, future: AnyFuture) -> AnyFuture:
         """The queue is full, or the pool closed: what now is the policy's to say."""

@@ -33,7 +33,7 @@ def mypy(path: Path, cache: Path) -> dict[int, str]:
         cwd=cache,
     )
     assert done.stderr == ""
-    found = re.findall(r"^.*?\.py:(\d+): error: (.*)$", done.stdout, re.M)
+    found = re.findall(r"^.*?\.py:(\d+): error: (.*)$", done.stdout, re.MULTILINE)
     assert done.returncode == bool(found), done.stdout
     return {int(line): text for line, text in found}
 

@@ -13,7 +13,6 @@ from futurepool import (
     CancelToken,
     ExecutorView,
     Future,
-    Histogram,
     OnFull,
     Priority,
     RunningTask,
@@ -53,7 +52,7 @@ assert_type(pool.submit(len, "a").task_id, int)
 assert_type(pool.map(len, ["a"], chunksize=2, buffersize=3), Iterator[int])
 assert_type(view.map_unordered(len, ["a"], timeout=1), Iterator[int])
 assert_type(pool.stats(), Stats)
-assert_type(pool.stats().latency, "Histogram | None")
+assert_type(pool.stats().queued_tasks, int)
 assert_type(pool.stats().last_error, "TaskError | None")
 assert_type(pool.running(stack=True), list[RunningTask])
 assert_type(pool.wait(), bool)
