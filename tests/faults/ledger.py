@@ -1,0 +1,174 @@
+"""A ledger under stress: each task runs at most once, each future ends once, nothing is lost.
+
+    python -m tests.faults.ledger --tasks 1000000
+    python -m tests.faults.ledger --minutes 60        a soak; prints memory, threads and files
+
+Producers submit with priorities, tokens, timeouts and every policy, and cancel, all at random from
+a fixed seed; threads switch as often as they can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures as cf
+import os
+import random
+import sys
+import threading
+import time
+from typing import Any
+
+from futurepool import (
+    BoundedExecutor,
+    CancelToken,
+    Future,
+    OnFull,
+    QueueFullError,
+    SubmitTimeoutError,
+)
+
+POLICIES = list(OnFull)
+
+
+class Ledger:
+    """One run: what each task number came to."""
+
+    def __init__(self, tasks: int, producers: int, workers: int, seed: int) -> None:
+        self.ran = bytearray(tasks)
+        self.told = bytearray(tasks)  # by callback
+        self.refused = bytearray(tasks)
+        self.producers = producers
+        self.seed = seed
+        self.ex = BoundedExecutor(workers, queue_size=100, error_handler=id, enable_metrics=True)
+
+    def task(self, number: int) -> int:
+        self.ran[number] += 1  # each number is one task's: no other thread writes there
+        if number % 97 == 0:
+            raise ValueError(number)
+        return number
+
+    def tell(self, number: int) -> Any:
+        def called(_future: Future[int]) -> None:
+            self.told[number] += 1
+
+        return called
+
+    def produce(self, first: int) -> list[tuple[int, Future[int]]]:
+        """Submit each `producers`-th task, checking the oldest as they get too many."""
+        chance = random.Random(self.seed + first)
+        flying: list[tuple[int, Future[int]]] = []
+        token = CancelToken()
+        for number in range(first, len(self.ran), self.producers):
+            if number % 50 == first:
+                if chance.random() < 0.3:
+                    token.cancel()
+                token = CancelToken(timeout=None if chance.random() < 0.7 else chance.random())
+            options: dict[str, Any] = {"priority": chance.randrange(-3, 4)}
+            if chance.random() < 0.3:
+                options["token"] = token
+            if chance.random() < 0.2:
+                options["timeout"] = chance.random() / 100
+            elif chance.random() < 0.4:
+                options["on_full"] = chance.choice(POLICIES)
+            try:
+                future = self.ex.options(**options).submit(self.task, number)
+            except (QueueFullError, SubmitTimeoutError):
+                self.refused[number] = 1
+                continue
+            future.add_done_callback(self.tell(number))
+            if chance.random() < 0.1:
+                future.cancel()
+            flying.append((number, future))
+            if len(flying) > 300:
+                for entry in flying[:150]:
+                    self.check(*entry)
+                del flying[:150]
+        for entry in flying:
+            self.check(*entry)
+        return []
+
+    def check(self, number: int, future: Future[int]) -> None:
+        """Wait for a future and hold it against the ledger."""
+        try:
+            assert future.result(60) == number
+        except ValueError:
+            assert number % 97 == 0, number
+        except cf.CancelledError:
+            assert self.ran[number] == 0, f"task {number} ran and is cancelled"
+            return
+        assert self.ran[number] == 1, f"task {number} ran {self.ran[number]} times"
+
+    def run(self) -> None:
+        """All of it; raises where the books do not balance."""
+        errors: list[BaseException] = []
+
+        def produce(first: int) -> None:
+            try:
+                self.produce(first)
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=produce, args=(n,)) for n in range(self.producers)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            stats = self.ex.stats()
+            parts = stats.completed_tasks + stats.cancelled_tasks
+            parts += stats.active_workers + stats.queued_tasks
+            assert parts == stats.submitted_tasks, stats
+            threads[0].join(0.01)
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        assert self.ex.wait(60), self.ex.stats()
+        self.ex.shutdown()
+        stats = self.ex.stats()
+        ran, refused = sum(self.ran), sum(self.refused)
+        assert stats.completed_tasks == ran, (stats, ran)
+        assert max(self.ran) == 1
+        assert sum(self.told) == len(self.told) - refused, "a callback was lost or doubled"
+        assert max(self.told) == 1
+        assert stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks, stats
+
+
+def footprint() -> str:
+    """Resident memory, threads and open files, where the system tells."""
+    try:
+        with open("/proc/self/statm") as statm:
+            pages = int(statm.read().split()[1])
+        memory = f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.0f} MiB"
+        files = len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return f"{threading.active_count()} threads"
+    return f"{memory}, {threading.active_count()} threads, {files} files"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.ledger", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=100_000)
+    parser.add_argument("--minutes", type=float, default=0.0, help="repeat for so long")
+    parser.add_argument("--producers", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    sys.setswitchinterval(1e-6)
+    end = time.monotonic() + 60 * options.minutes
+    turn = 0
+    while True:
+        began = time.monotonic()
+        ledger = Ledger(options.tasks, options.producers, options.workers, options.seed + turn)
+        ledger.run()
+        stats = ledger.ex.stats()
+        print(
+            f"{options.tasks} tasks in {time.monotonic() - began:.1f} s: {stats.completed_tasks} ran, "
+            f"{stats.cancelled_tasks} cancelled, {sum(ledger.refused)} refused; {footprint()}",
+            flush=True,
+        )
+        turn += 1
+        if time.monotonic() >= end:
+            break
+
+
+if __name__ == "__main__":
+    main()
