@@ -142,6 +142,14 @@ class Engine(Protocol):
         """The same in a thread of its own, waiting for it: for when the stack grows too deep."""
         ...
 
+    def ended(self) -> None:
+        """The pool is closed and its last worker has left; outside the mutex, maybe repeatedly."""
+        ...
+
+    def joined(self, wait: bool) -> None:
+        """The pool was shut down by a thread that waited for it, or gave up on it."""
+        ...
+
     def reset(self) -> None:
         """Forget all threads: we are in the child of a fork."""
         ...
@@ -549,8 +557,10 @@ class CoreState:
         self._ended()
 
     def _ended(self) -> None:
-        """The number of threads went down. Mutex held."""
-        if self.ends and not self.threads:
+        """The number of threads went down, or the pool was closed. Mutex held."""
+        if not self.threads:
             for gate in self.ends:
                 self.todo.append(functools.partial(open_gate, gate))
             self.ends = []
+            if self.state:
+                self.todo.append(self.engine.ended)

@@ -5,7 +5,7 @@ What happens is written elsewhere:
     admission, cancelling, counting   futurepool.queue
     which task comes next             futurepool.order
     running a task                    futurepool.worker
-    threads                           futurepool.engines.threads
+    where tasks run                   futurepool.engines
     stop, interpreter exit, fork      futurepool.lifecycle
     map                               futurepool.mapping
 
@@ -30,6 +30,7 @@ from futurepool import lifecycle, mapping
 from futurepool.cancellation import CancelToken
 from futurepool.checks import check_callable, check_int, check_timeout
 from futurepool.core import RunState
+from futurepool.engines.delegate import DelegateEngine, capacity
 from futurepool.engines.threads import ThreadEngine
 from futurepool.errors import InvalidConfigError, TaskError
 from futurepool.future import Future
@@ -230,7 +231,11 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         error_handler: Called in the worker with the `TaskError` of each task that failed. Without
             one, failures that nobody looks at are logged (logger `futurepool`).
         aging: Seconds in which a waiting task gains one level of priority; None: never.
-        engine: Another executor to run the tasks.
+        engine: Another executor to run the tasks: processes, interpreters, a cluster. At most
+            `max_workers` are in there at a time, by default as many as it says it can run; the
+            rest wait here, where they can be cancelled and overtaken. Tasks then have no context
+            of the caller's and no `current_token()`.
+        close_engine: Whether to shut the engine down with this executor.
 
     Raises:
         InvalidConfigError: An argument has an impossible value.
@@ -254,9 +259,18 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         error_handler: Callable[[TaskError], object] | None = None,
         aging: float | None = None,
         engine: cf.Executor | None = None,
+        close_engine: bool = True,
     ) -> None:
+        if engine is not None:
+            if not isinstance(cast(object, engine), cf.Executor):
+                raise TypeError(f"engine must be a concurrent.futures.Executor, not {engine!r}")
+            if initializer is not None:
+                raise InvalidConfigError(
+                    f"initializer={initializer!r} is for threads; give the engine its own"
+                )
         if max_workers is None:
-            max_workers = min(32, (_cpu_count() or 1) + 4)
+            default = min(32, (_cpu_count() or 1) + 4)
+            max_workers = default if engine is None else capacity(engine)
         max_workers = check_int("max_workers", max_workers, minimum=1)
         if not isinstance(cast(object, thread_name_prefix), str):
             raise TypeError(f"thread_name_prefix must be a str, not {thread_name_prefix!r}")
@@ -278,14 +292,17 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
             aging = check_timeout("aging", aging, config=True)
             if not aging:
                 raise InvalidConfigError("aging must be more than 0 seconds, or None, not 0")
-        if engine is not None:
-            raise NotImplementedError("engine")
+        if not isinstance(cast(object, close_engine), bool):
+            raise TypeError(f"close_engine must be a bool, not {close_engine!r}")
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
         self._core = core = Core(
             max_workers, queue_size, aging, enable_metrics, error_handler, limit
         )
         self._options = Options(on_full=on_full)
-        self._engine = core.engine = ThreadEngine(core, prefix, initializer, initargs)
+        if engine is None:
+            core.engine = ThreadEngine(core, prefix, initializer, initargs)
+        else:
+            core.engine = DelegateEngine(core, engine, close_engine)
         lifecycle.register(core)
         # When the executor is collected: no new tasks, run what there is, end the threads.
         self._collected = weakref.ref(self, lambda _: core.close())

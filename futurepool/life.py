@@ -341,6 +341,7 @@ class CoreLife(CoreState):
                 self.todo.append(self.blocked[0].open)
                 self.blocked.popleft()
             self._wake_all()
+            self._ended()
 
     def _start_worker(self) -> None:
         """A worker that some section asked for; without any worker, fail what waits for one."""

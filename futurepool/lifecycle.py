@@ -65,6 +65,8 @@ def join(core: Core, timeout: float | None = None) -> None:
             _sync.join(thread, left())
             if not thread.is_alive():
                 core.engine.threads.discard(thread)
+        if timeout is None:
+            core.engine.joined(wait=True)
 
 
 def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
@@ -74,6 +76,7 @@ def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
         return
     if core.wait_empty(timeout, token):
         join(core, _GRACE if timeout is not None else None)
+        core.engine.joined(wait=timeout is None)
         return
     core.close(RunState.STOPPING)
     core.cancel_queued()
@@ -83,6 +86,7 @@ def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
         if task is not None:
             core.token_of(task).cancel(why)
     core.wait_empty(_GRACE)
+    core.engine.joined(wait=False)
     raise ForcedShutdownError(running(core, stack=True))
 
 

@@ -85,6 +85,12 @@ class ThreadEngine:
                 return  # fewer workers, that is all
             raise
 
+    def ended(self) -> None:
+        """Nothing to close."""
+
+    def joined(self, wait: bool) -> None:
+        """Nothing to close."""
+
     def reset(self) -> None:
         self.threads = set()
 

@@ -24,6 +24,9 @@ def run(
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.faults", "--run", name]
     command += ["--limit", str(limit)] + ["--std"] * (not bounded) + ["--full"] * full
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TOP), *sys.path])}
+    if name.startswith("async_exception"):
+        # Under a tracer CPython 3.11 spins for ever where such an exception is to be raised.
+        env = {key: value for key, value in env.items() if not key.startswith("COVERAGE_")}
     try:
         done = subprocess.run(
             command,

@@ -1,4 +1,4 @@
-"""What the probes share: the executor under test, its health, and interrupts at every point."""
+"""What the probes share: the executor under test, its health, and events at any instruction."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ from futurepool import BoundedExecutor, QueueFullError
 PATIENCE = 30.0
 HERE = str(Path(futurepool.__file__).parent)
 
+#: In the order of the table. The first line of a probe's docstring is its row.
+PROBES: dict[str, Callable[[Subject], None]] = {}
+
+
+class NotApplicableError(Exception):
+    """The probe says nothing about this executor, or cannot be run here; the text says why."""
+
 
 @dataclass
 class Subject:
@@ -33,21 +40,38 @@ class Subject:
         return ThreadPoolExecutor(workers, **arguments)
 
     def try_submit(self, ex: Any, *call: Any) -> Any:
-        return ex.try_submit(*call) if self.bounded else ex.submit(*call)
+        """Submit without waiting for a place; None if there is none."""
+        if not self.bounded:
+            return ex.submit(*call)
+        try:
+            return ex.try_submit(*call)
+        except QueueFullError:
+            return None
 
     def files(self) -> str:
         """Where the executor's own code is."""
         return HERE if self.bounded else str(Path(str(cf.__file__)).parent)
 
-    def points(self, sample: int) -> Iterator[int]:
-        """1, 2, 3 ... or every `sample`-th of them."""
-        k = 1
-        while True:
-            yield k
-            k += 1 if self.full else sample
+    def points(self, last: int, sample: int) -> Iterator[int]:
+        """1, 2, 3 ... last, or `sample` of them, evenly spread."""
+        step = 1 if self.full else max(1, last // sample)
+        return iter(range(1, last + 1, step))
+
+    def rounds(self, full: int, sample: int) -> range:
+        return range(full if self.full else sample)
+
+    def only_bounded(self) -> None:
+        if not self.bounded:
+            raise NotApplicableError("it has nothing like it")
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+def probe(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
+    """List a probe. It raises, hangs, or returns: then the executor is alive."""
+    PROBES[function.__name__] = function
+    return function
 
 
 def check(condition: object, text: object = "wrong") -> None:
@@ -55,14 +79,23 @@ def check(condition: object, text: object = "wrong") -> None:
         raise AssertionError(text)
 
 
+def boom(error: BaseException) -> None:
+    raise error
+
+
+def balanced(ex: Any) -> None:
+    """Nothing is queued or runs, and the counters of a BoundedExecutor add up."""
+    check(ex.wait(PATIENCE), ("not idle", ex.stats()))
+    stats = ex.stats()
+    check((stats.active_workers, stats.queued_tasks) == (0, 0), stats)
+    check(stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks, stats)
+    check(min(stats.completed_tasks, stats.cancelled_tasks) >= 0, stats)
+
+
 def healthy(subject: Subject, ex: Any, workers: int = 2, queue: int = 2) -> None:
     """Every worker works, every place is there and no more, the counters add up."""
     if subject.bounded:
-        check(ex.wait(PATIENCE), ("not idle", ex.stats()))
-        stats = ex.stats()
-        check((stats.active_workers, stats.queued_tasks) == (0, 0), stats)
-        check(stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks, stats)
-        check(min(stats.completed_tasks, stats.cancelled_tasks) >= 0, stats)
+        balanced(ex)
     gate = threading.Event()
     started = threading.Semaphore(0)
 
@@ -74,61 +107,82 @@ def healthy(subject: Subject, ex: Any, workers: int = 2, queue: int = 2) -> None
     for _ in range(workers):
         check(started.acquire(timeout=PATIENCE), "a worker is missing")
     for number in range(queue):
-        try:
-            futures.append(subject.try_submit(ex, hold))
-        except QueueFullError:
-            raise AssertionError(f"{queue - number} places lost") from None
+        future = subject.try_submit(ex, hold)
+        check(future is not None, f"{queue - number} places lost")
+        futures.append(future)
     if subject.bounded:
-        try:
-            ex.try_submit(hold)
-        except QueueFullError:
-            pass
-        else:
-            raise AssertionError("a place too many")
+        check(subject.try_submit(ex, hold) is None, "a place too many")
     gate.set()
     check(all(future.result(PATIENCE) for future in futures))
+    if subject.bounded:
+        balanced(ex)
 
 
-def interrupt(subject: Subject, k: int, operation: Callable[[], Any]) -> tuple[bool, bool]:
-    """Run `operation`, with KeyboardInterrupt at the k-th instruction in the executor's code.
+def until(condition: Callable[[], Any], patience: float = PATIENCE) -> bool:
+    """Wait until something becomes true that nobody announces; False if it does not."""
+    nobody = threading.Event()
+    for _ in range(int(patience * 2000)):
+        if condition():
+            return True
+        nobody.wait(0.0005)
+    return False
 
-    In this thread, which the caller throws away: an interrupt at some instructions leaves the error
-    then handled in the thread's state for ever. Returns whether there was a k-th instruction, and
-    whether the interrupt came out.
+
+class Tracer:
+    """Calls `act` before the k-th instruction of the executor's own code.
+
+    With `threads` in every thread that starts meanwhile, else in the calling one only.
     """
-    files = subject.files()
-    count = 0
 
-    def local(frame: Any, event: str, _argument: Any) -> Any:
-        nonlocal count
-        if event == "opcode":
-            count += 1
-            if count == k:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return local
+    def __init__(
+        self, subject: Subject, k: int, act: Callable[[], Any], threads: bool = False
+    ) -> None:
+        self.files = subject.files()
+        self.k = k
+        self.act = act
+        self.threads = threads
+        self.count = 0
+        self.lock = threading.Lock()
+        self.where = ""  # the function of the k-th instruction
 
-    def trace(frame: Any, _event: str, _argument: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(files):
+    def __enter__(self) -> Tracer:
+        # Python 3.12 wants this before it has any events for instructions.
+        sys._getframe().f_trace_opcodes = True
+        if self.threads:
+            threading.settrace(self._enter)
+        else:
+            sys.settrace(self._enter)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threading.settrace(None)  # type: ignore[arg-type]
+        sys.settrace(None)
+
+    def _enter(self, frame: Any, _event: str, _argument: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(self.files):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
-        return local
+        return self._step
 
-    came_out = False
-    sys._getframe().f_trace_opcodes = True  # or Python 3.12 and later have no such events
-    sys.settrace(trace)
-    try:
-        operation()
-    except KeyboardInterrupt:
-        came_out = True
-    finally:
-        sys.settrace(None)
-    return count >= k, came_out
+    def _step(self, frame: Any, event: str, _argument: Any) -> Any:
+        if event == "opcode":
+            with self.lock:
+                self.count += 1
+                mine = self.count == self.k
+            if mine:
+                self.where = frame.f_code.co_name
+                sys.settrace(None)
+                self.act()
+        return self._step
 
 
 def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run in a thread of its own; what it raises comes out here."""
+    """Run in a thread of its own; what it raises comes out here.
+
+    To be thrown away: an exception raised at some instructions leaves the error that is handled
+    there in the thread's state for ever.
+    """
     answer: list[Any] = []
     errors: list[BaseException] = []
 
@@ -138,7 +192,7 @@ def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(PATIENCE)
     if errors:
