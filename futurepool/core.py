@@ -113,9 +113,13 @@ class Waiter:
     __slots__ = ("future", "gate")
 
     def __init__(self, future: AnyFuture) -> None:
-        self.future: AnyFuture = future
+        self.future: AnyFuture | None = future
         self.gate: Any = _sync.Lock()
         self.gate.acquire()
+
+    def choose(self) -> AnyFuture | None:
+        """The task to be admitted, now that a place is free. Mutex held."""
+        return self.future
 
     def open(self) -> None:
         """Let the submitter go on."""
@@ -210,6 +214,7 @@ class CoreState:
         "last_error",
         "latency",
         "limit",
+        "line",
         "max_workers",
         "mutex",
         "order",
@@ -298,6 +303,7 @@ class CoreState:
         self.idle: deque[Record] = deque()  # the workers that sleep; the last one is woken first
         self.waking = False
         self.blocked: deque[Waiter] = deque()  # submitters, oldest first
+        self.line: Any = None  # of coroutines that wait for a place, see futurepool.aio
         self.empties: list[Any] = []  # gates of those who wait until no task is unfinished
         self.ends: list[Any] = []  # gates of those who wait until no thread is left
         self.todo.clear()
@@ -345,8 +351,8 @@ class CoreState:
         blocked = self.blocked
         while blocked and self.unfinished < self.limit:
             waiter = blocked[0]
-            future = waiter.future
-            if future._state is PENDING and not future.task_id:
+            future = waiter.choose()
+            if future is not None and future._state is PENDING and not future.task_id:
                 future._queued_at = _sync.clock()
                 self._admit(future)
             self.todo.append(waiter.open)
@@ -535,8 +541,9 @@ class CoreState:
         if self.blocked:
             there = set(map(id, self.order.tasks()))
             for waiter in self.blocked:
-                if waiter.future._state is PENDING and id(waiter.future) not in there:
-                    waiter.future.task_id = 0
+                future = waiter.choose() if waiter.future is None else waiter.future
+                if future is not None and future._state is PENDING and id(future) not in there:
+                    future.task_id = 0
         # Which wake-ups were lost is not known: wake all that sleep.
         self.waking = False
         self.idle.clear()

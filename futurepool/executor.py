@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from concurrent import futures as cf
 from concurrent.futures.thread import ThreadPoolExecutor
 from types import TracebackType
@@ -161,6 +161,47 @@ class _Submitting(cf.Executor):
         return mapping.map_unordered(
             self._core, self, self._options, fn, iterables, timeout, chunksize, buffersize
         )
+
+    async def arun(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `fn(*args, **kwargs)` in the pool and return its result, without blocking the loop.
+
+        With no place in the queue the coroutine waits for one, by priority, then arrival
+        (`OnFull.CALLER_RUNS` counts as `OnFull.BLOCK` here). Cancelling it cancels the task, or
+        its token if it runs.
+
+        Raises:
+            As `submit` and `Future.result`; asyncio.CancelledError if the task was cancelled.
+        """
+        from futurepool import aio
+
+        return cast(T, await aio.run(self._core, self._options, fn, args, kwargs))
+
+    def amap(
+        self,
+        fn: Callable[[Any], T],
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        buffersize: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncIterator[T]:
+        """Apply `fn` to each of `items` in the pool; `async for` over the results.
+
+        Args:
+            fn: Called with one item.
+            items: Plain or async, read as results are.
+            buffersize: At most so many results unread; the default is two for each worker.
+            ordered: Results in input order; False: as they finish.
+
+        Leaving early (`aclose`) cancels the rest.
+        """
+        from futurepool import aio
+
+        check_callable("fn", fn)
+        if not isinstance(cast(object, items), (Iterable, AsyncIterable)):
+            raise TypeError(f"items must be iterable, not {items!r}")
+        if buffersize is not None:
+            buffersize = check_int("buffersize", buffersize, minimum=1)
+        return aio.amap(self._core, self, self._options, fn, items, buffersize, ordered)
 
     def options(
         self,
@@ -330,6 +371,20 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         leaving = exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit))
         self.shutdown(wait=True, cancel_futures=leaving)
         return None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """As `with`, without blocking the loop."""
+        from futurepool import aio
+
+        await aio.in_thread(lambda: self.__exit__(exc_type, exc_value, traceback))
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -177,7 +177,7 @@ def _after_fork_in_child() -> None:
 def _restart(core: Core) -> None:
     tasks: list[Any] = core.order.tasks()
     tasks += [record.task for record in core.records if record.task is not None]
-    tasks += [waiter.future for waiter in core.blocked]
+    tasks += [waiter.future for waiter in core.blocked if waiter.future is not None]
     for task in tasks:
         if task._state is not FINISHED:
             task._watch = None

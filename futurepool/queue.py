@@ -18,6 +18,7 @@ from futurepool.core import Waiter, mending, open_gate, sleep_at
 from futurepool.errors import QueueFullError, SubmitTimeoutError
 from futurepool.future import NOTIFIED, PENDING, Future, Watch
 from futurepool.life import MAX_DEPTH, CoreLife
+from futurepool.line import Line, StandIn
 from futurepool.options import Options
 from futurepool.priority import OnFull
 
@@ -309,6 +310,60 @@ class Core(CoreLife):
         if self.state:
             raise self.closed_error()
         raise SubmitTimeoutError(limit=self.limit, waited=_sync.clock() - began)
+
+    def submit_waiting(
+        self, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AnyFuture:
+        """Submit without blocking: without a place the future waits in the line of coroutines."""
+        check_callable("fn", fn)
+        future = _new(Future)
+        future._core = self
+        future._fn = fn
+        future._args = args
+        future._kwargs = kwargs or None
+        future._context = copy_context()
+        future._state = PENDING
+        future._watch = None
+        future.task_id = 0
+        future.priority = options.priority
+        future._queued_at = _sync.clock()
+        if options.name is not None:
+            future._name = options.name
+        token = options.token
+        if self.state:
+            raise self.closed_error()
+        try:
+            if token is not None:
+                future._token = token
+                future._watch = watch = Watch()
+                watch.token = token
+                if not token._add_listener(future):
+                    watch.token = None
+                    future._state = NOTIFIED
+            with self.mutex:
+                if not self._try_admit(future):
+                    if self.line is None:
+                        self.line = Line()
+                    self.line.push(future)
+                    self.blocked.append(StandIn(self, self.line))
+            self.flush()
+            if self.state and not future.task_id:
+                self.cancel(future)  # closed meanwhile, perhaps before the stand-in stood there
+        except BaseException:
+            self.recover(future)
+            raise
+        return future
+
+    @mending
+    def withdraw(self, future: AnyFuture) -> bool:
+        """Cancel a future that still waits for its place; False if it has one."""
+        with self.mutex:
+            if future.task_id or future._state is not PENDING:
+                return False
+            self.rejected += 1
+            self._cancel_locked(future)
+        self.flush()
+        return True
 
     def _warn_loop(self) -> None:
         if not self.warned:

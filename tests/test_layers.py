@@ -23,16 +23,16 @@ LAYERS: list[set[str]] = [
     {"future"},
     {"order", "options"},
     {"core"},
-    {"life"},
+    {"life", "line"},
     {"queue"},
     {"worker"},
     {"engines"},
-    {"lifecycle", "mapping"},
+    {"aio", "lifecycle", "mapping"},
     {"executor"},
 ]
 
 #: These see what a user sees: names from `futurepool` itself, and modules of their own group.
-OUTSIDE = {"aio", "ext", "bench", "cli", "__main__"}
+OUTSIDE = {"ext", "bench", "cli", "__main__"}
 
 #: (from, to) that cross a layer all the same, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
@@ -40,7 +40,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli", "ext"): "it draws with ext, when that can be imported",
     ("cli", "bench"): "a subcommand in a file of its own",
     ("bench", "ext"): "it draws with ext, when that can be imported",
-    ("executor", "aio"): "its async methods import what they are made of when they are called",
 }
 
 #: Third-party packages that any module may import. All others are for `ext` and the command line.

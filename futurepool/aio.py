@@ -1,0 +1,209 @@
+"""asyncio: waiting for places and for results without blocking the loop.
+
+**One wake-up for many completions.** Each loop has a mailbox. Workers append to it; the first one
+also asks the loop, through `call_soon_threadsafe`, to empty it. Nothing is lost:
+
+    a poster appends, then looks at the flag; if it is down, it raises it and wakes the loop
+    the loop takes the flag down, then empties the box
+
+A poster that finds the flag up has appended before the loop took it down, or after, and then the
+flag it saw was up for a wake-up that is still to come. Two posters that both find it down wake the
+loop twice, which is harmless. Appending, popping, and reading or writing the flag are single steps.
+
+A coroutine waits for its place in `futurepool.line`, and only for the end of its task here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from functools import partial
+from typing import Any, cast
+
+from futurepool import _sync
+from futurepool.errors import SubmitTimeoutError
+from futurepool.future import Future
+from futurepool.options import Options
+from futurepool.priority import OnFull
+from futurepool.queue import Core
+
+__all__: list[str] = []  # internal
+
+AnyFuture = Future[Any]
+
+
+class Mailbox:
+    """What workers tell one loop. See the head of this module."""
+
+    __slots__ = ("_box", "_loop", "_raised")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Weak, because the table of mailboxes holds this one as long as its loop lives.
+        self._loop = weakref.ref(loop)
+        self._box: deque[asyncio.Future[None]] = deque()
+        self._raised = False
+
+    def post(self, waiter: asyncio.Future[None], _future: object = None) -> None:
+        """Any thread: let `waiter` go on."""
+        self._box.append(waiter)
+        if not self._raised:
+            self._raised = True
+            loop = self._loop()
+            try:
+                if loop is not None:
+                    loop.call_soon_threadsafe(self._empty)
+            except RuntimeError:  # the loop is closed, nobody waits
+                self._raised = False
+
+    def _empty(self) -> None:
+        self._raised = False
+        while self._box:
+            waiter = self._box.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = (
+    weakref.WeakKeyDictionary()
+)
+_mailboxes_lock = _sync.Lock()
+
+
+def mailbox() -> tuple[asyncio.AbstractEventLoop, Mailbox]:
+    """The running loop and its mailbox."""
+    loop = asyncio.get_running_loop()
+    box = _mailboxes.get(loop)
+    if box is None:
+        with _mailboxes_lock:
+            box = _mailboxes.setdefault(loop, Mailbox(loop))
+    return loop, box
+
+
+class Flight:
+    """One task on its way through the pool, and the loop's future for its end."""
+
+    __slots__ = ("box", "future", "loop", "timer", "waiter")
+
+    def __init__(
+        self, core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.loop, self.box = mailbox()
+        self.waiter: asyncio.Future[None] = self.loop.create_future()
+        self.timer: asyncio.TimerHandle | None = None
+        if options.on_full in (OnFull.BLOCK, OnFull.CALLER_RUNS):
+            # Neither may happen in a loop's thread; both mean to slow the submitter down.
+            self.future = core.submit_waiting(options, fn, args, kwargs)
+            if options.timeout is not None and not self.future.task_id:
+                self.timer = self.loop.call_later(options.timeout, self._give_up, core)
+        else:
+            self.future = core.submit(options, fn, args, kwargs)
+        self.future.add_done_callback(partial(self.box.post, self.waiter))
+
+    def _give_up(self, core: Core) -> None:
+        if core.withdraw(self.future):
+            self.timer = None  # says that it was us
+
+    async def end(self, core: Core, options: Options) -> Any:
+        """Wait for the result; cancelling this cancels the task, or tells it."""
+        timed = self.timer is not None
+        try:
+            await self.waiter
+        except asyncio.CancelledError:
+            self.future.cancel()
+            raise
+        finally:
+            if self.timer is not None:
+                self.timer.cancel()
+        if self.future.cancelled():
+            if timed and self.timer is None:
+                raise SubmitTimeoutError(limit=core.limit, waited=options.timeout or 0.0)
+            if core.state and not self.future.task_id:
+                raise core.closed_error()
+            raise asyncio.CancelledError
+        try:
+            return self.future.result()
+        finally:
+            del self  # a failure's traceback holds this frame
+
+
+async def run(
+    core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """See `BoundedExecutor.arun`."""
+    return await Flight(core, options, fn, args, kwargs).end(core, options)
+
+
+async def _each(items: Any) -> AsyncGenerator[Any, None]:
+    if isinstance(items, AsyncIterable):
+        async for item in cast("AsyncIterable[Any]", items):  # type: ignore[redundant-cast]
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+async def amap(
+    core: Core,
+    keep: object,
+    options: Options,
+    fn: Any,
+    items: Any,
+    buffersize: int | None,
+    ordered: bool,
+) -> AsyncIterator[Any]:
+    """See `BoundedExecutor.amap`. `keep` is kept alive while this is."""
+    width = buffersize or 2 * core.max_workers
+    flying: dict[asyncio.Future[None], Flight] = {}  # in order of submission
+    landed: deque[asyncio.Future[None]] = deque()  # of those, in the order to be yielded
+    source = _each(items)
+    more = True
+    try:
+        while True:
+            while more and len(flying) < width:
+                try:
+                    item = await source.__anext__()
+                except StopAsyncIteration:
+                    more = False
+                    break
+                flight = Flight(core, options, fn, (item,), {})
+                flying[flight.waiter] = flight
+            if not flying:
+                return
+            if ordered:
+                landed.append(next(iter(flying)))
+            elif not landed:
+                done, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+                landed.extend(waiter for waiter in flying if waiter in done)
+            flight = flying[landed[0]]
+            result = await flight.end(core, options)
+            del flying[landed.popleft()], flight
+            yield result
+            del result
+    finally:
+        for flight in flying.values():
+            flight.future.cancel()
+        await source.aclose()
+        del keep
+
+
+async def in_thread(fn: Callable[[], object]) -> None:
+    """Run `fn` in a thread of its own, without blocking the loop, to its end even if cancelled."""
+    loop, box = mailbox()
+    waiter: asyncio.Future[None] = loop.create_future()
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            fn()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            box.post(waiter)
+
+    _sync.start(threading.Thread(target=body, name="futurepool-shutdown", daemon=True))
+    await asyncio.shield(waiter)
+    if errors:
+        raise errors[0]

@@ -1,0 +1,393 @@
+"""asyncio: arun, amap, async with, await; and that the loop is never blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from futurepool import (
+    BoundedExecutor,
+    CancelToken,
+    OnFull,
+    PoolClosedError,
+    QueueFullError,
+    SubmitTimeoutError,
+    TaskError,
+    current_token,
+)
+from futurepool.aio import Mailbox
+
+
+def _uvloop(main: Awaitable[Any]) -> Any:
+    uvloop = pytest.importorskip("uvloop")
+    loop = uvloop.new_event_loop()
+    try:
+        return loop.run_until_complete(asyncio.wait_for(main, 40))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _asyncio(main: Awaitable[Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(main, 40))
+
+
+@pytest.fixture(params=[_asyncio, _uvloop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    return request.param
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+async def ticks() -> None:
+    """Let everything that can happen in the loop happen."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_arun(run: Any) -> None:
+    """Arguments in, result out; a failure is of both types."""
+
+    async def main() -> None:
+        with BoundedExecutor(2) as ex:
+            assert await ex.arun(dict, timeout=1, fn=2, self=3) == {"timeout": 1, "fn": 2, "self": 3}
+            assert await ex.options(name="view").arun(abs, -3) == 3
+            with pytest.raises(ValueError, match="invalid literal") as caught:
+                await ex.arun(int, "x")
+            assert isinstance(caught.value, TaskError)
+            with pytest.raises(TypeError, match="fn must be callable, not 3"):
+                await ex.arun(3)  # type: ignore[arg-type]
+
+    run(main())
+
+
+def test_ten_thousand_at_once_stay_within_the_bound(run: Any) -> None:
+    """Never more than four unfinished, and none over the bound."""
+    most = 0
+
+    async def main() -> None:
+        nonlocal most
+
+        def task(number: int) -> int:
+            nonlocal most
+            most = max(most, ex._core.unfinished)
+            return number
+
+        with BoundedExecutor(2, queue_size=2) as ex:
+            results = await asyncio.gather(*(ex.arun(task, n) for n in range(10_000)))
+            assert results == list(range(10_000))
+            assert ex.stats().overflow_tasks == 0
+            assert ex.stats().submitted_tasks == 10_000
+
+    run(main())
+    assert most <= 4
+
+
+def test_served_by_priority_then_arrival(gate: threading.Event) -> None:
+    """Also those who wait for a place."""
+    order: list[tuple[int, int]] = []
+
+    async def main() -> None:
+        with BoundedExecutor(1, queue_size=0) as ex:
+            first = asyncio.ensure_future(ex.arun(gate.wait))
+            await ticks()
+            entries = [(n % 3, n) for n in range(12)]
+            waiting = [
+                asyncio.ensure_future(ex.options(priority=p).arun(order.append, (p, n)))
+                for p, n in entries
+            ]
+            await ticks()
+            assert ex.stats().queued_tasks == 0
+            with pytest.raises(QueueFullError):
+                ex.try_submit(int)
+            gate.set()
+            await asyncio.gather(first, *waiting)
+
+    _asyncio(main())
+    assert order == sorted(order, key=lambda entry: (-entry[0], entry[1]))
+    assert len(order) == 12
+
+
+def test_threads_and_coroutines_wait_in_one_line(gate: threading.Event) -> None:
+    """Places go round in the order of arrival; nobody starves."""
+    with BoundedExecutor(1, queue_size=0) as ex:
+        ex.submit(gate.wait)
+        thread = threading.Thread(target=lambda: ex.submit(int))
+        thread.start()
+        while not ex._core.blocked:
+            ex.stats()
+
+        async def main() -> None:
+            waiting = [asyncio.ensure_future(ex.arun(int)) for _ in range(5)]
+            await ticks()
+            gate.set()
+            assert await asyncio.gather(*waiting) == [0] * 5
+
+        _asyncio(main())
+        thread.join(30)
+        assert ex.stats().submitted_tasks == 7
+
+
+def test_cancelling_the_await_cancels_the_task(run: Any, gate: threading.Event) -> None:
+    """Queued, or still without a place: it never runs, and its place is back at once."""
+    ran: list[int] = []
+
+    async def main() -> None:
+        with BoundedExecutor(1, queue_size=1) as ex:
+            first = asyncio.ensure_future(ex.arun(gate.wait))
+            await ticks()
+            queued, placeless = [asyncio.ensure_future(ex.arun(ran.append, n)) for n in range(2)]
+            await ticks()
+            for task in (placeless, queued):
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert ex.try_submit(int).cancel()
+            gate.set()
+            await first
+
+    run(main())
+    assert ran == []
+
+
+def test_cancelling_the_await_tells_a_running_task() -> None:
+    """Through its token."""
+    started, told = threading.Event(), threading.Event()
+
+    def task() -> None:
+        started.set()
+        if current_token().wait(30):
+            told.set()
+
+    async def main() -> None:
+        async with BoundedExecutor(1) as ex:
+            running = asyncio.ensure_future(ex.arun(task))
+            while not started.is_set():
+                await asyncio.sleep(0)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+
+    _asyncio(main())
+    assert told.is_set()
+
+
+def test_policies_and_timeouts(gate: threading.Event) -> None:
+    """RAISE raises, a timeout gives up, a token frees who waits, closing turns away."""
+
+    async def main() -> None:
+        ex = BoundedExecutor(1, queue_size=0)
+        first = asyncio.ensure_future(ex.arun(gate.wait))
+        await ticks()
+        with pytest.raises(QueueFullError):
+            await ex.options(on_full=OnFull.RAISE).arun(int)
+        with pytest.raises(SubmitTimeoutError):
+            await ex.options(timeout=0.01).arun(int)
+        with pytest.raises(asyncio.CancelledError):
+            await ex.options(on_full=OnFull.DROP_NEW).arun(int)
+        token = CancelToken()
+        under = asyncio.ensure_future(ex.options(token=token).arun(int))
+        other = asyncio.ensure_future(ex.options(on_full=OnFull.CALLER_RUNS).arun(int))
+        await ticks()
+        token.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await under
+        with pytest.raises(asyncio.CancelledError):
+            await ex.options(token=token).arun(int)
+        ex.shutdown(wait=False)
+        with pytest.raises(PoolClosedError):
+            await other
+        with pytest.raises(PoolClosedError):
+            await ex.arun(int)
+        gate.set()
+        assert await first is True
+
+    _asyncio(main())
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_amap(run: Any, ordered: bool) -> None:
+    """Plain and async inputs, in order or as they finish, and no more than asked for."""
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(100):
+            yield number
+
+    async def main() -> None:
+        async with BoundedExecutor(3, queue_size=2) as ex:
+            for source in (range(100), items()):
+                got = [r async for r in ex.amap(str, source, buffersize=7, ordered=ordered)]
+                assert (got if ordered else sorted(got, key=int)) == [str(n) for n in range(100)]
+            assert [r async for r in ex.options(priority=3).amap(str, [])] == []
+            assert ex.stats().overflow_tasks == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_leaving_amap_early(ordered: bool) -> None:
+    """Draws no more, and cancels what has not started; works on endless inputs."""
+    drawn = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield drawn
+
+    async def main() -> None:
+        async with BoundedExecutor(1) as ex:
+            results = ex.amap(abs, numbers(), buffersize=5, ordered=ordered)
+            async for result in results:
+                if result >= 20:
+                    break
+            await results.aclose()  # type: ignore[attr-defined]
+            assert drawn <= 26
+
+    _asyncio(main())
+
+
+def test_amap_with_a_failure() -> None:
+    """It ends the iteration, with both types."""
+
+    async def main() -> None:
+        async with BoundedExecutor(1, error_handler=id) as ex:
+            got = []
+            with pytest.raises(ValueError, match="invalid literal"):
+                async for result in ex.amap(int, ["1", "2", "x", "4"]):
+                    got.append(result)
+            assert got == [1, 2]
+            for bad, text in ((0, "buffersize .*0"), (-1, "buffersize .*-1")):
+                with pytest.raises(ValueError, match=text):
+                    ex.amap(int, [], buffersize=bad)
+            with pytest.raises(TypeError, match="items must be iterable, not 3"):
+                ex.amap(int, 3)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="fn must be callable"):
+                ex.amap(3, [])  # type: ignore[arg-type]
+
+    _asyncio(main())
+
+
+def test_async_with_does_not_block_the_loop(gate: threading.Event) -> None:
+    """While it waits for running tasks, other coroutines go on."""
+
+    async def main() -> None:
+        async def opener() -> None:
+            gate.set()
+
+        async with BoundedExecutor(1) as ex:
+            future = ex.submit(gate.wait, 30)
+            other = asyncio.ensure_future(opener())
+        assert future.result(0) is True
+        await other
+        with pytest.raises(LookupError):
+            async with BoundedExecutor(1):
+                raise LookupError
+
+    _asyncio(main())
+
+
+def test_await_a_future(run: Any) -> None:
+    """On any loop."""
+
+    async def main() -> None:
+        with BoundedExecutor(1) as ex:
+            assert await ex.submit(int, "5") == 5
+            with pytest.raises(ValueError, match="invalid"):
+                await ex.submit(int, "x")
+
+    run(main())
+
+
+def test_the_standard_entrances(run: Any) -> None:
+    """run_in_executor, the default executor, to_thread."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ex = BoundedExecutor(2, "default")
+        assert await loop.run_in_executor(ex, abs, -2) == 2
+        loop.set_default_executor(ex)
+        name = await asyncio.to_thread(lambda: threading.current_thread().name)
+        assert name.startswith("default_")
+        await loop.shutdown_default_executor()
+        assert ex.closed
+
+    run(main())
+
+
+def test_two_loops_share_one_executor() -> None:
+    """In two threads."""
+    with BoundedExecutor(2, queue_size=2) as ex:
+        totals: list[int] = []
+
+        def loop() -> None:
+            async def main() -> list[int]:
+                return await asyncio.gather(*(ex.arun(abs, -n) for n in range(500)))
+
+            totals.append(sum(asyncio.run(main())))
+
+        threads = [threading.Thread(target=loop) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert totals == [sum(range(500))] * 2
+
+
+def test_completions_that_fall_together_wake_the_loop_once() -> None:
+    """Counted at the loop's door."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        box = Mailbox(loop)
+        calls = 0
+        original = loop.call_soon_threadsafe
+
+        def counted(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return original(*args)
+
+        loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
+        waiters = [loop.create_future() for _ in range(50)]
+        for waiter in waiters:
+            box.post(waiter)
+        assert calls == 1
+        await asyncio.gather(*waiters)
+        again = loop.create_future()
+        box.post(again)
+        await again
+        assert calls == 2
+
+    _asyncio(main())
+
+
+def test_a_loop_that_is_gone() -> None:
+    """Whoever finishes after that is not bothered."""
+    gate = threading.Event()
+    with BoundedExecutor(1) as ex:
+
+        async def main() -> None:
+            asyncio.ensure_future(ex.arun(gate.wait, 30))
+            await ticks()
+
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        task = asyncio.all_tasks(loop).pop()
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+        gate.set()
+        assert ex.wait(30)
+        assert ex.submit(int).result(30) == 0
+        del task
+    assert sys.exc_info() == (None, None, None)
