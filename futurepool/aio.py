@@ -16,6 +16,7 @@ A coroutine waits for its place in `futurepool.line`, and only for the end of it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import weakref
 from collections import deque
@@ -25,14 +26,11 @@ from typing import Any, cast
 
 from futurepool import _sync
 from futurepool.errors import SubmitTimeoutError
-from futurepool.future import Future
+from futurepool.future import FINISHED, Watch
 from futurepool.options import Options
-from futurepool.priority import OnFull
 from futurepool.queue import Core
 
 __all__: list[str] = []  # internal
-
-AnyFuture = Future[Any]
 
 
 class Mailbox:
@@ -41,12 +39,12 @@ class Mailbox:
     __slots__ = ("_box", "_loop", "_raised")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Weak, because the table of mailboxes holds this one as long as its loop lives.
+        # Weak, because the loop, or the table of mailboxes, holds this one.
         self._loop = weakref.ref(loop)
         self._box: deque[asyncio.Future[None]] = deque()
         self._raised = False
 
-    def post(self, waiter: asyncio.Future[None], _future: object = None) -> None:
+    def post(self, waiter: asyncio.Future[None]) -> None:
         """Any thread: let `waiter` go on."""
         self._box.append(waiter)
         if not self._raised:
@@ -60,8 +58,9 @@ class Mailbox:
 
     def _empty(self) -> None:
         self._raised = False
-        while self._box:
-            waiter = self._box.popleft()
+        box = self._box
+        while box:
+            waiter = box.popleft()
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -72,68 +71,68 @@ _mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = (
 _mailboxes_lock = _sync.Lock()
 
 
-def mailbox() -> tuple[asyncio.AbstractEventLoop, Mailbox]:
-    """The running loop and its mailbox."""
-    loop = asyncio.get_running_loop()
-    box = _mailboxes.get(loop)
+def mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
+    """The loop's mailbox: kept on the loop, or in a table if it takes no attributes."""
+    box: Mailbox | None = getattr(loop, "_futurepool_mailbox", None)
     if box is None:
         with _mailboxes_lock:
             box = _mailboxes.setdefault(loop, Mailbox(loop))
-    return loop, box
+        with contextlib.suppress(AttributeError):
+            loop._futurepool_mailbox = box  # type: ignore[attr-defined]
+    return box
 
 
 class Flight:
     """One task on its way through the pool, and the loop's future for its end."""
 
-    __slots__ = ("box", "future", "loop", "timer", "waiter")
+    __slots__ = ("core", "future", "options", "timer", "waiter")
 
     def __init__(
         self, core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self.loop, self.box = mailbox()
-        self.waiter: asyncio.Future[None] = self.loop.create_future()
+        loop = asyncio.get_running_loop()
+        self.core = core
+        self.options = options = options.waiting()
+        self.waiter: asyncio.Future[None] = loop.create_future()
         self.timer: asyncio.TimerHandle | None = None
-        if options.on_full in (OnFull.BLOCK, OnFull.CALLER_RUNS):
-            # Neither may happen in a loop's thread; both mean to slow the submitter down.
-            self.future = core.submit_waiting(options, fn, args, kwargs)
-            if options.timeout is not None and not self.future.task_id:
-                self.timer = self.loop.call_later(options.timeout, self._give_up, core)
-        else:
-            self.future = core.submit(options, fn, args, kwargs)
-        self.future.add_done_callback(partial(self.box.post, self.waiter))
+        watch = Watch(partial(mailbox(loop).post, self.waiter))
+        self.future = core.submit(options, fn, args, kwargs, watch)
+        if options.timeout is not None and options.waits and not self.future.task_id:
+            self.timer = loop.call_later(options.timeout, self._give_up)
 
-    def _give_up(self, core: Core) -> None:
-        if core.withdraw(self.future):
+    def _give_up(self) -> None:
+        if self.core.withdraw(self.future):
             self.timer = None  # says that it was us
 
-    async def end(self, core: Core, options: Options) -> Any:
+    async def end(self) -> Any:
         """Wait for the result; cancelling this cancels the task, or tells it."""
+        future = self.future
         timed = self.timer is not None
         try:
             await self.waiter
         except asyncio.CancelledError:
-            self.future.cancel()
+            future.cancel()
             raise
         finally:
             if self.timer is not None:
                 self.timer.cancel()
-        if self.future.cancelled():
-            if timed and self.timer is None:
-                raise SubmitTimeoutError(limit=core.limit, waited=options.timeout or 0.0)
-            if core.state and not self.future.task_id:
-                raise core.closed_error()
-            raise asyncio.CancelledError
-        try:
-            return self.future.result()
-        finally:
-            del self  # a failure's traceback holds this frame
+        if future._state is FINISHED:
+            try:
+                return future.result()
+            finally:
+                del self, future  # a failure's traceback holds this frame
+        if timed and self.timer is None:
+            raise SubmitTimeoutError(limit=self.core.limit, waited=self.options.timeout or 0.0)
+        if self.core.state and not future.task_id:
+            raise self.core.closed_error()
+        raise asyncio.CancelledError
 
 
 async def run(
     core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """See `BoundedExecutor.arun`."""
-    return await Flight(core, options, fn, args, kwargs).end(core, options)
+    return await Flight(core, options, fn, args, kwargs).end()
 
 
 async def _each(items: Any) -> AsyncGenerator[Any, None]:
@@ -178,7 +177,7 @@ async def amap(
                 done, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
                 landed.extend(waiter for waiter in flying if waiter in done)
             flight = flying[landed[0]]
-            result = await flight.end(core, options)
+            result = await flight.end()
             del flying[landed.popleft()], flight
             yield result
             del result
@@ -191,7 +190,8 @@ async def amap(
 
 async def in_thread(fn: Callable[[], object]) -> None:
     """Run `fn` in a thread of its own, without blocking the loop, to its end even if cancelled."""
-    loop, box = mailbox()
+    loop = asyncio.get_running_loop()
+    box = mailbox(loop)
     waiter: asyncio.Future[None] = loop.create_future()
     errors: list[BaseException] = []
 

@@ -89,17 +89,39 @@ class Owner(Protocol):
 
 
 class Watch:
-    """Who wants to hear of one future. Made under the mutex; told once, outside it."""
+    """Who wants to hear of one future. Made under the mutex; told once, outside it.
 
-    __slots__ = ("callbacks", "condition", "gates", "token", "told", "waiters")
+    `slow` says that telling may take long, or needs the condition: then the worker commits with
+    care and tells before it claims its next task.
+    """
 
-    def __init__(self) -> None:
-        self.gates: list[Any] = []  # locks that threads in result() sleep at
-        self.callbacks: deque[Callable[[Future[Any]], object]] = deque()
-        self.waiters: list[Any] = []  # concurrent.futures.wait and as_completed; under condition
+    __slots__ = ("callbacks", "condition", "gates", "mail", "slow", "token", "told", "waiters")
+
+    def __init__(self, mail: Callable[[], object] | None = None) -> None:
+        self.mail = mail  # a mailbox of futurepool.aio: quick, never raises
+        self.slow = False
+        self.gates: list[Any] | None = None  # locks that threads in result() sleep at
+        self.callbacks: deque[Callable[[Future[Any]], object]] | None = None
         self.condition: threading.Condition | None = None
-        self.told: bool = False  # the waiters, under condition
+        # concurrent.futures.wait and as_completed; under condition
+        self.waiters: list[Any] | None = None
+        self.told = False  # the waiters, under condition
         self.token: CancelToken | None = None  # where the future is listed
+
+    def add_gate(self, gate: Any) -> None:
+        """Open `gate` when the future is done."""
+        if self.gates is None:
+            self.gates = [gate]
+        else:
+            self.gates.append(gate)
+
+    def add_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """Call `fn` when the future is done."""
+        if self.callbacks is None:
+            self.callbacks = deque([fn])
+        else:
+            self.callbacks.append(fn)
+        self.slow = True
 
 
 class Unretrieved:
@@ -283,7 +305,7 @@ class Future(cf.Future[T], Generic[T]):
         What `fn` raises is logged (logger `concurrent.futures`), `SystemExit` and the like too.
         """
         check_callable("fn", fn)
-        if not self._subscribe(lambda watch: watch.callbacks.append(fn)):
+        if not self._subscribe(lambda watch: watch.add_callback(fn)):
             self._call(fn)
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -324,7 +346,7 @@ class Future(cf.Future[T], Generic[T]):
         if not self.done() and not self._core.help(self, timeout):
             gate = _sync.Lock()
             gate.acquire()
-            if self._subscribe(lambda watch: watch.gates.append(gate)):
+            if self._subscribe(lambda watch: watch.add_gate(gate)):
                 try:
                     if timeout is None:
                         gate.acquire()
@@ -332,7 +354,7 @@ class Future(cf.Future[T], Generic[T]):
                         gate.acquire(True, min(timeout, _sync.TIMEOUT_MAX))
                 finally:
                     watch = self._watch
-                    if watch is not None:
+                    if watch is not None and watch.gates is not None:
                         _discard(watch.gates, gate)
         if self._state in (CANCELLED, NOTIFIED):
             raise cf.CancelledError
@@ -362,6 +384,9 @@ class Future(cf.Future[T], Generic[T]):
                 self._tell_waiters()
         if watch.token is not None:
             watch.token._discard_listener(self)
+        mail, watch.mail = watch.mail, None
+        if mail is not None:
+            mail()
         while watch.gates:
             try:
                 watch.gates.pop().release()
@@ -380,7 +405,7 @@ class Future(cf.Future[T], Generic[T]):
         assert watch is not None and watch.condition is not None
         if not watch.told:
             watch.told = True
-            for waiter in watch.waiters:
+            for waiter in watch.waiters or ():
                 if self._state is NOTIFIED:
                     waiter.add_cancelled(self)
                 elif self._exception is not None:
@@ -419,6 +444,8 @@ class Future(cf.Future[T], Generic[T]):
                 if watch is None:
                     self._watch = watch = Watch()
                 if watch.condition is None:
+                    watch.slow = True
+                    watch.waiters = []
                     watch.told = self._state in (NOTIFIED, FINISHED)
                     watch.condition = threading.Condition()
                 condition = watch.condition
@@ -431,12 +458,12 @@ class Future(cf.Future[T], Generic[T]):
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
         watch = self._watch
-        return [] if watch is None else watch.waiters
+        return [] if watch is None or watch.waiters is None else watch.waiters
 
     @property
     def _done_callbacks(self) -> list[Any]:
         watch = self._watch
-        return [] if watch is None else list(watch.callbacks)
+        return [] if watch is None or watch.callbacks is None else list(watch.callbacks)
 
     def set_running_or_notify_cancel(self) -> bool:
         """For executors: the standard step from PENDING to RUNNING, on a detached future."""

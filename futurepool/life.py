@@ -60,12 +60,13 @@ class CoreLife(CoreState):
         The hot path of workers, one section for each task; long and flat on purpose.
         """
         task = record.task
-        following = gate = None
+        following = gate = watch = None
         now = _sync.clock()
         mutex = self.mutex
         mutex.acquire()
         if task is not None:
-            if error is not None or task._watch is not None:
+            watch = task._watch
+            if error is not None or (watch is not None and watch.slow):
                 mutex.release()
                 self.finish(record, result, error)
                 return None
@@ -113,6 +114,8 @@ class CoreLife(CoreState):
             record.away = PARKED
             self.idle.append(record)
         mutex.release()
+        if watch is not None:
+            task._announce()  # type: ignore[union-attr]
         if gate is not None:
             open_gate(gate)
         if self.todo:

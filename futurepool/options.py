@@ -24,7 +24,16 @@ UNSET: Any = _Unset()
 class Options:
     """The options of a submission, checked. Immutable by convention; shared by all its tasks."""
 
-    __slots__ = ("name", "on_full", "priority", "special", "timeout", "token")
+    __slots__ = (
+        "_waiting",
+        "name",
+        "on_full",
+        "priority",
+        "special",
+        "timeout",
+        "token",
+        "waits",
+    )
 
     def __init__(
         self,
@@ -40,6 +49,17 @@ class Options:
         self.on_full: OnFull = on_full
         self.name: str | None = name
         self.special: bool = token is not None or name is not None  # off the fast path
+
+        self.waits: bool = False  # without a place, in the line of coroutines
+        self._waiting: Options | None = None
+
+    def waiting(self) -> Options:
+        """The same for a coroutine: BLOCK and CALLER_RUNS would stop its loop, so it waits."""
+        if self._waiting is None:
+            copy = Options(self.priority, self.timeout, self.token, self.on_full, self.name)
+            copy.waits = self.on_full in (OnFull.BLOCK, OnFull.CALLER_RUNS)
+            self._waiting = copy
+        return self._waiting
 
     def changed(
         self,

@@ -49,7 +49,12 @@ class Core(CoreLife):
     unfinished: int
 
     def submit(
-        self, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        options: Options,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        watch: Watch | None = None,
     ) -> AnyFuture:
         """Admit one task, or do with it what `options.on_full` says. The hot path of submitters.
 
@@ -64,7 +69,7 @@ class Core(CoreLife):
         future._kwargs = kwargs or None
         future._context = copy_context()
         future._state = PENDING
-        future._watch = None
+        future._watch = watch
         future.priority = priority = options.priority
         mutex = self.mutex
         if options.special or mutex._is_owned():
@@ -168,7 +173,9 @@ class Core(CoreLife):
         try:
             if token is not None and not self.state:
                 future._token = token
-                future._watch = watch = Watch()
+                watch = future._watch
+                if watch is None:
+                    future._watch = watch = Watch()
                 watch.token = token
                 if not token._add_listener(future):
                     watch.token = None
@@ -177,6 +184,7 @@ class Core(CoreLife):
                             self.rejected += 1
                     future._state = NOTIFIED
                     future._drop()
+                    future._announce()
                     return future
             if not nested:
                 with self.mutex:
@@ -225,6 +233,8 @@ class Core(CoreLife):
         policy = options.on_full
         if self.state:
             raise self.closed_error()
+        if options.waits:
+            return self._submit_waiting(future)
         if policy is OnFull.BLOCK:
             record = self.own_record()
             if record is not None:
@@ -311,35 +321,9 @@ class Core(CoreLife):
             raise self.closed_error()
         raise SubmitTimeoutError(limit=self.limit, waited=_sync.clock() - began)
 
-    def submit_waiting(
-        self, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> AnyFuture:
-        """Submit without blocking: without a place the future waits in the line of coroutines."""
-        check_callable("fn", fn)
-        future = _new(Future)
-        future._core = self
-        future._fn = fn
-        future._args = args
-        future._kwargs = kwargs or None
-        future._context = copy_context()
-        future._state = PENDING
-        future._watch = None
-        future.task_id = 0
-        future.priority = options.priority
-        future._queued_at = _sync.clock()
-        if options.name is not None:
-            future._name = options.name
-        token = options.token
-        if self.state:
-            raise self.closed_error()
+    def _submit_waiting(self, future: AnyFuture) -> AnyFuture:
+        """Without a place a coroutine's future waits in line, and nobody blocks."""
         try:
-            if token is not None:
-                future._token = token
-                future._watch = watch = Watch()
-                watch.token = token
-                if not token._add_listener(future):
-                    watch.token = None
-                    future._state = NOTIFIED
             with self.mutex:
                 if not self._try_admit(future):
                     if self.line is None:

@@ -1,66 +1,89 @@
-"""KeyboardInterrupt, or another call of ours, at every instruction of every operation."""
+"""KeyboardInterrupt at every instruction of every operation."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent import futures as cf
+
 from typing import Any
 
 from futurepool import CancelToken, ForcedShutdownError, OnFull, QueueFullError
 from tests.faults.tools import PATIENCE, Subject, Tracer, check, healthy, in_thread, probe, until
 
-Prepare = Callable[[Any, threading.Event, list[int]], Callable[[], Any]]
-
 _FAR = 10**9  # no operation has so many instructions
 
+Operation = Callable[[], Any]
 
-def _interrupt() -> None:
-    raise KeyboardInterrupt
+
+class Case:
+    """One operation on one executor, to be interrupted."""
+
+    def __init__(self, subject: Subject, **arguments: Any) -> None:
+        self.subject = subject
+        self.ex = subject.make(2, 2, **arguments)
+        self.gate = threading.Event()  # opens after the operation
+        self.ran: list[int] = []  # what `note` has noted
+        self.others: list[Any] = []  # futures that must end well, or cancelled
+
+    def fill(self, tasks: int) -> None:
+        """Submit tasks that wait for the gate."""
+        self.others += [self.ex.submit(self.gate.wait, PATIENCE) for _ in range(tasks)]
+
+    def submit(self) -> Any:
+        """Submit the task that must run at most once."""
+        return self.ex.submit(self.ran.append, 1)
+
+    def open_soon(self) -> None:
+        threading.Timer(0.002, self.gate.set).start()
 
 
 def every_point(
     subject: Subject,
     name: str,
     sample: int,
-    prepare: Prepare,
+    prepare: Callable[[Case], Operation],
     *,
-    act: Callable[[Any], Any] | None = None,
+    act: Callable[[Case], Any] | None = None,
     closes: bool = False,
     **arguments: Any,
 ) -> None:
     """Interrupt an operation at its k-th instruction, for every k; then all must be well.
 
-    `prepare(executor, gate, ran)` returns the operation; the gate opens after it. What `act` does
-    at the instruction is called with the executor; the default raises KeyboardInterrupt.
+    `act` happens at the instruction; the default raises KeyboardInterrupt.
     """
     late: set[str] = set()
 
     def once(k: int) -> int:
-        ex = subject.make(2, 2, **arguments)
-        gate = threading.Event()
-        ran: list[int] = []
-        operation = prepare(ex, gate, ran)
+        case = Case(subject, **arguments)
+        operation = prepare(case)
         came_out = False
-        with Tracer(subject, k, _interrupt if act is None else lambda: act(ex)) as tracer:
+
+        def strike() -> None:
+            if act is None:
+                raise KeyboardInterrupt
+            act(case)
+
+        with Tracer(subject, k, strike) as tracer:
             try:
                 operation()
             except KeyboardInterrupt:
                 came_out = True
-        gate.set()
+        case.gate.set()
         if closes:
-            ex.shutdown()
-            check(not any(thread.is_alive() for thread in ex._threads), "a thread is alive")
+            case.ex.shutdown()
+            check(not any(thread.is_alive() for thread in case.ex._threads), "a thread is alive")
         else:
-            healthy(subject, ex)
-            ex.shutdown()
-        check(len(ran) <= 1, "ran twice")
-        if came_out and ran:
+            healthy(subject, case.ex)
+            case.ex.shutdown()
+        check(len(case.ran) <= 1, "ran twice")
+        for future in case.others:
+            check(future.done(), (tracer.where, "not done", future))
+            check(future.cancelled() or future.result(0) is True, (tracer.where, future))
+        if came_out and case.ran:
             late.add(tracer.where)
         return tracer.count
 
-    # From Python 3.13 on, code shows its instructions from the second traced call on.
-    last = max(in_thread(once, _FAR) for _ in range(3))
+    last = in_thread(once, _FAR)
     check(last > 20, f"{last} instructions traced")
     for k in subject.points(last, sample):
         try:
@@ -70,48 +93,19 @@ def every_point(
     subject.note(f"{name}: {last} points" + (f", late in {', '.join(sorted(late))}" if late else ""))
 
 
-def _fill(ex: Any, gate: threading.Event, tasks: int) -> None:
-    for _ in range(tasks):
-        ex.submit(gate.wait, PATIENCE)
-
-
-def _wait_for_room(ex: Any, gate: threading.Event, ran: list[int]) -> Any:
-    """Fill the pool; a place comes free once the operation blocks, or has been interrupted."""
-    first, over = threading.Event(), threading.Event()
-    ex.submit(first.wait, PATIENCE)
-    _fill(ex, gate, 3)
-
-    def release() -> None:
-        until(lambda: ex._core.blocked or over.is_set())
-        first.set()
-
-    threading.Thread(target=release, daemon=True).start()
-
-    def operation() -> None:
-        try:
-            ex.submit(ran.append, 1)
-        finally:
-            over.set()
-
-    return operation
-
-
 @probe
 def interrupt_submit(subject: Subject) -> None:
     """KeyboardInterrupt at any point inside submit"""
 
-    def first(ex: Any, gate: Any, ran: Any) -> Any:
-        return lambda: ex.submit(ran.append, 1)
+    def idle(case: Case) -> Operation:
+        case.ex.submit(int).result(PATIENCE)
+        return case.submit
 
-    def idle(ex: Any, gate: Any, ran: Any) -> Any:
-        ex.submit(int).result(PATIENCE)
-        return lambda: ex.submit(ran.append, 1)
+    def busy(case: Case) -> Operation:
+        case.fill(2)
+        return case.submit
 
-    def busy(ex: Any, gate: Any, ran: Any) -> Any:
-        _fill(ex, gate, 2)
-        return lambda: ex.submit(ran.append, 1)
-
-    every_point(subject, "first", 20, first)
+    every_point(subject, "first", 20, lambda case: case.submit)
     every_point(subject, "worker idle", 20, idle)
     every_point(subject, "workers busy", 20, busy)
 
@@ -122,56 +116,77 @@ def interrupt_try_submit(subject: Subject) -> None:
     subject.only_bounded()
     for tasks in (0, 4):
 
-        def prepare(ex: Any, gate: Any, ran: Any, tasks: int = tasks) -> Any:
-            _fill(ex, gate, tasks)
-            return lambda: subject.try_submit(ex, ran.append, 1)
+        def prepare(case: Case, tasks: int = tasks) -> Operation:
+            case.fill(tasks)
+            return lambda: subject.try_submit(case.ex, case.ran.append, 1)
 
         every_point(subject, f"{tasks} tasks", 25, prepare)
+
+
+def blocking(case: Case) -> Operation:
+    """A submit that blocks; a place comes free once it does, or has been interrupted."""
+    first, over = threading.Event(), threading.Event()
+    case.others.append(case.ex.submit(first.wait, PATIENCE))
+    case.fill(3)
+
+    def release() -> None:
+        until(lambda: case.ex._core.blocked or over.is_set())
+        first.set()
+
+    threading.Thread(target=release, daemon=True).start()
+
+    def operation() -> None:
+        try:
+            case.submit()
+        finally:
+            over.set()
+
+    return operation
 
 
 @probe
 def interrupt_blocking_submit(subject: Subject) -> None:
     """KeyboardInterrupt at any point inside a submit that blocks on a full queue"""
     subject.only_bounded()
-    every_point(subject, "blocking", 40, _wait_for_room)
-    every_point(subject, "with aging", 20, _wait_for_room, aging=1.0)
+    every_point(subject, "blocking", 40, blocking)
+    every_point(subject, "with aging", 20, blocking, aging=1.0)
 
 
 @probe
 def interrupt_policies(subject: Subject) -> None:
     """KeyboardInterrupt at any point inside a submit with any option, on a full queue"""
     subject.only_bounded()
-    for options in (
-        {"on_full": OnFull.DROP_OLDEST},
-        {"on_full": OnFull.DROP_NEW},
-        {"on_full": OnFull.CALLER_RUNS},
-        {"timeout": 0.0},
-        {"token": CancelToken(), "on_full": OnFull.RAISE},
-    ):
+    for name, options in {
+        "DROP_OLDEST": {"on_full": OnFull.DROP_OLDEST},
+        "DROP_NEW": {"on_full": OnFull.DROP_NEW},
+        "CALLER_RUNS": {"on_full": OnFull.CALLER_RUNS},
+        "timeout": {"timeout": 0.0},
+        "token": {"token": CancelToken(), "on_full": OnFull.RAISE},
+    }.items():
 
-        def prepare(ex: Any, gate: Any, ran: Any, options: Any = options) -> Any:
-            _fill(ex, gate, 4)
-            view = ex.options(**options)
+        def prepare(case: Case, options: Any = options) -> Operation:
+            case.fill(4)
+            view = case.ex.options(**options)
 
             def operation() -> None:
                 try:
-                    view.submit(ran.append, 1)
+                    view.submit(case.ran.append, 1)
                 except QueueFullError:
                     pass
 
             return operation
 
-        every_point(subject, next(iter(options)), 15, prepare)
+        every_point(subject, name, 15, prepare)
 
 
 @probe
 def interrupt_result(subject: Subject) -> None:
     """KeyboardInterrupt at any point inside result"""
 
-    def prepare(ex: Any, gate: Any, ran: Any) -> Any:
-        future = ex.submit(gate.wait, PATIENCE)
-        threading.Timer(0.002, gate.set).start()
-        return future.result
+    def prepare(case: Case) -> Operation:
+        case.fill(1)
+        case.open_soon()
+        return case.others[0].result  # type: ignore[no-any-return]
 
     every_point(subject, "result", 20, prepare)
 
@@ -180,29 +195,31 @@ def interrupt_result(subject: Subject) -> None:
 def interrupt_cancel(subject: Subject) -> None:
     """KeyboardInterrupt at any point inside cancel"""
 
-    def prepare(ex: Any, gate: Any, ran: Any) -> Any:
-        _fill(ex, gate, 2)
-        future = ex.submit(ran.append, 1)
-        future.add_done_callback(id)
-        return future.cancel
+    def queued(case: Case) -> Operation:
+        case.fill(3)
+        case.others[2].add_done_callback(lambda future: check(future.done()))
+        return case.others[2].cancel  # type: ignore[no-any-return]
 
-    every_point(subject, "cancel", 20, prepare)
-    if not subject.bounded:
-        return
+    def running(case: Case) -> Operation:
+        case.fill(1)
+        check(until(case.others[0].running))
+        return case.others[0].cancel  # type: ignore[no-any-return]
 
-    def by_token(ex: Any, gate: Any, ran: Any) -> Any:
-        _fill(ex, gate, 2)
+    def token(case: Case) -> Operation:
+        case.fill(2)
         token = CancelToken()
-        ex.submit_with_token(token, ran.append, 1)
-        return token.cancel
+        case.others.append(case.ex.submit_with_token(token, case.gate.wait, PATIENCE))
 
-    def running(ex: Any, gate: Any, ran: Any) -> Any:
-        future = ex.submit(gate.wait, PATIENCE)
-        check(until(future.running))
-        return future.cancel
+        def operation() -> None:
+            token.cancel()
+            check(case.others[2].cancelled(), "not cancelled with its token")
 
-    every_point(subject, "by token", 20, by_token)
+        return operation
+
+    every_point(subject, "queued", 20, queued)
     every_point(subject, "running", 20, running)
+    if subject.bounded:
+        every_point(subject, "by token", 30, token)
 
 
 @probe
@@ -213,8 +230,8 @@ def interrupt_map(subject: Subject) -> None:
         shapes.append({"buffersize": 3})
     for shape in shapes:
 
-        def prepare(ex: Any, gate: Any, ran: Any, shape: Any = shape) -> Any:
-            return lambda: list(ex.map(abs, range(8), **shape))
+        def prepare(case: Case, shape: Any = shape) -> Operation:
+            return lambda: list(case.ex.map(abs, range(8), **shape))
 
         every_point(subject, f"map {shape or ''}", 25, prepare)
     if subject.bounded:
@@ -222,57 +239,51 @@ def interrupt_map(subject: Subject) -> None:
             subject,
             "map_unordered",
             25,
-            lambda ex, gate, ran: lambda: list(ex.map_unordered(abs, range(8))),
+            lambda case: lambda: list(case.ex.map_unordered(abs, range(8))),
         )
 
 
 @probe
 def interrupt_other_methods(subject: Subject) -> None:
-    """KeyboardInterrupt at any point of add_done_callback, wait, as_completed, stats"""
+    """KeyboardInterrupt at any point of add_done_callback, wait, stats and running"""
 
-    def callback(ex: Any, gate: Any, ran: Any) -> Any:
-        future = ex.submit(gate.wait, PATIENCE)
-        return lambda: future.add_done_callback(id)
-
-    def as_completed(ex: Any, gate: Any, ran: Any) -> Any:
-        futures = [ex.submit(gate.wait, PATIENCE) for _ in range(3)]
-        threading.Timer(0.002, gate.set).start()
-        return lambda: list(cf.as_completed(futures, PATIENCE))
+    def callback(case: Case) -> Operation:
+        case.fill(1)
+        return lambda: case.others[0].add_done_callback(id)
 
     every_point(subject, "add_done_callback", 15, callback)
-    every_point(subject, "as_completed", 15, as_completed)
     if not subject.bounded:
         return
 
-    def wait(ex: Any, gate: Any, ran: Any) -> Any:
-        _fill(ex, gate, 3)
-        threading.Timer(0.002, gate.set).start()
-        return ex.wait
+    def wait(case: Case) -> Operation:
+        case.fill(3)
+        case.open_soon()
+        return case.ex.wait  # type: ignore[no-any-return]
 
     every_point(subject, "wait", 15, wait)
-    every_point(subject, "stats", 15, lambda ex, gate, ran: ex.stats)
-    every_point(subject, "running", 15, lambda ex, gate, ran: lambda: ex.running(stack=True))
+    every_point(subject, "stats", 15, lambda case: case.ex.stats)
+    every_point(subject, "running", 15, lambda case: lambda: case.ex.running(stack=True))
 
 
 @probe
 def interrupt_shutdown(subject: Subject) -> None:
     """KeyboardInterrupt at any point inside shutdown and stop"""
 
-    def shutdown(ex: Any, gate: Any, ran: Any) -> Any:
-        _fill(ex, gate, 3)
-        threading.Timer(0.002, gate.set).start()
-        return ex.shutdown
+    def shutdown(case: Case) -> Operation:
+        case.fill(3)
+        case.open_soon()
+        return case.ex.shutdown  # type: ignore[no-any-return]
 
-    def cancelling(ex: Any, gate: Any, ran: Any) -> Any:
-        _fill(ex, gate, 4)
-        return lambda: ex.shutdown(wait=False, cancel_futures=True)
+    def cancelling(case: Case) -> Operation:
+        case.fill(4)
+        return lambda: case.ex.shutdown(wait=False, cancel_futures=True)
 
-    def stop(ex: Any, gate: Any, ran: Any) -> Any:
-        _fill(ex, gate, 3)
+    def stop(case: Case) -> Operation:
+        case.fill(3)
 
         def operation() -> None:
             try:
-                ex.stop(0.001)
+                case.ex.stop(0.001)
             except ForcedShutdownError:
                 pass
 

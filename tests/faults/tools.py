@@ -146,8 +146,7 @@ class Tracer:
         self.where = ""  # the function of the k-th instruction
 
     def __enter__(self) -> Tracer:
-        # Python 3.12 wants this before it has any events for instructions.
-        sys._getframe().f_trace_opcodes = True
+        sys._getframe().f_trace_opcodes = True  # or Python 3.12 has no such events
         if self.threads:
             threading.settrace(self._enter)
         else:
@@ -161,6 +160,7 @@ class Tracer:
     def _enter(self, frame: Any, _event: str, _argument: Any) -> Any:
         if not frame.f_code.co_filename.startswith(self.files):
             return None
+        frame.f_trace = self._step  # first, or Python 3.13 has none in the first call
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return self._step
