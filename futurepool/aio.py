@@ -131,8 +131,26 @@ class Flight:
 async def run(
     core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """See `BoundedExecutor.arun`."""
-    return await Flight(core, options, fn, args, kwargs).end()
+    """See `BoundedExecutor.arun`. A flight in line, as this is the hot path of coroutines."""
+    if options.timeout is not None:
+        return await Flight(core, options, fn, args, kwargs).end()
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+    watch = Watch(partial(mailbox(loop).post, waiter))
+    future = core.submit(options.waiting(), fn, args, kwargs, watch)
+    try:
+        await waiter
+    except asyncio.CancelledError:
+        future.cancel()
+        raise
+    if future._state is FINISHED:
+        try:
+            return future.result()
+        finally:
+            del future  # a failure's traceback holds this frame
+    if core.state and not future.task_id:
+        raise core.closed_error()
+    raise asyncio.CancelledError
 
 
 async def _each(items: Any) -> AsyncGenerator[Any, None]:

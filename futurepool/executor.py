@@ -15,10 +15,12 @@ and its weak reference closes the core, which runs what it has accepted and ends
 
 from __future__ import annotations
 
+import functools
+import importlib
 import itertools
 import os
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent import futures as cf
 from concurrent.futures.thread import ThreadPoolExecutor
 from types import TracebackType
@@ -162,7 +164,9 @@ class _Submitting(cf.Executor):
             self._core, self, self._options, fn, iterables, timeout, chunksize, buffersize
         )
 
-    async def arun(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def arun(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]:
         """Run `fn(*args, **kwargs)` in the pool and return its result, without blocking the loop.
 
         With no place in the queue the coroutine waits for one, by priority, then arrival
@@ -172,9 +176,9 @@ class _Submitting(cf.Executor):
         Raises:
             As `submit` and `Future.result`; asyncio.CancelledError if the task was cancelled.
         """
-        from futurepool import aio
-
-        return cast(T, await aio.run(self._core, self._options, fn, args, kwargs))
+        # Not a coroutine itself: a layer less for each task.
+        run: Callable[..., Coroutine[Any, Any, T]] = _aio().run
+        return run(self._core, self._options, fn, args, kwargs)
 
     def amap(
         self,
@@ -194,14 +198,15 @@ class _Submitting(cf.Executor):
 
         Leaving early (`aclose`) cancels the rest.
         """
-        from futurepool import aio
-
         check_callable("fn", fn)
         if not isinstance(cast(object, items), (Iterable, AsyncIterable)):
             raise TypeError(f"items must be iterable, not {items!r}")
         if buffersize is not None:
             buffersize = check_int("buffersize", buffersize, minimum=1)
-        return aio.amap(self._core, self, self._options, fn, items, buffersize, ordered)
+        results: AsyncIterator[T] = _aio().amap(
+            self._core, self, self._options, fn, items, buffersize, ordered
+        )
+        return results
 
     def options(
         self,
@@ -382,9 +387,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         traceback: TracebackType | None,
     ) -> None:
         """As `with`, without blocking the loop."""
-        from futurepool import aio
-
-        await aio.in_thread(lambda: self.__exit__(exc_type, exc_value, traceback))
+        await _aio().in_thread(lambda: self.__exit__(exc_type, exc_value, traceback))
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -498,6 +501,12 @@ class _QueueView:
 
     def empty(self) -> bool:
         return not self.qsize()
+
+
+@functools.cache
+def _aio() -> Any:
+    """The module behind the async methods, loaded when first used: asyncio is slow to import."""
+    return importlib.import_module("futurepool.aio")
 
 
 def _cpu_count() -> int | None:

@@ -1,0 +1,112 @@
+"""Exceptions that strike a worker from outside: `PyThreadState_SetAsyncExc`, and at every point."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from typing import Any
+
+from tests.faults.tools import (
+    Subject,
+    Tracer,
+    balanced,
+    check,
+    healthy,
+    in_thread,
+    probe,
+    until,
+)
+
+
+class Asynchronous(BaseException):
+    pass
+
+
+def strike(ident: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(ident), ctypes.py_object(Asynchronous)
+    )
+
+
+@probe
+def async_exception_idle(subject: Subject) -> None:
+    """An asynchronous exception hits an idle worker"""
+    ex = subject.make()
+    healthy(subject, ex)
+    for _ in subject.rounds(500, 50):
+        for thread in list(ex._threads):
+            strike(thread.ident)
+        for future in [ex.submit(int) for _ in range(3)]:
+            error = future.exception(5)
+            check(error is None or isinstance(error, Asynchronous), error)
+    healthy(subject, ex)
+    ex.shutdown()
+
+
+@probe
+def async_exception_busy(subject: Subject) -> None:
+    """Asynchronous exceptions hit busy workers"""
+    ex = subject.make(2, 50)
+    futures: list[Any] = []
+    ran: list[int] = []
+    for turn in subject.rounds(10_000, 1000):
+        futures.append(ex.submit(ran.append, turn))
+        if turn % 20 == 0:
+            for thread in list(ex._threads):
+                strike(thread.ident)
+    for number, future in enumerate(futures):
+        error = future.exception(5)
+        check(error is None or isinstance(error, Asynchronous), error)
+        check(error is not None or number in ran[-len(futures) :], "lost")
+    check(len(ran) == len(set(ran)), "a task ran twice")
+    # One may still be on its way.
+    for _ in range(4):
+        ex.submit(int).exception(5)
+    if subject.bounded:
+        balanced(ex)
+    ex.shutdown()
+
+
+def _worker_at_point(subject: Subject, k: int) -> int:
+    """Let one worker start, run, fail, sleep and leave, with an exception at the k-th point."""
+
+    def raising() -> None:
+        raise Asynchronous
+
+    with Tracer(subject, k, raising, threads=True) as tracer:
+        ex = subject.make(1, 10)
+        futures = []
+        ran: list[int] = []
+        told: list[Any] = []
+        for number in range(3):
+            future = ex.submit(ran.append, number)
+            future.add_done_callback(told.append)
+            futures.append(future)
+            if number == 1:
+                until(lambda: all(future.done() for future in futures), 5)  # so that it sleeps
+        failing = ex.submit(divmod, 1, 0)
+        for future in futures:
+            error = future.exception(5)
+            check(error is None or isinstance(error, Asynchronous), error)
+        check(isinstance(failing.exception(5), (ZeroDivisionError, Asynchronous)))
+    check(len(set(ran)) == len(ran), "ran twice")
+    for number, future in enumerate(futures):
+        check(future.exception(0) is not None or number in ran, "lost")
+    healthy(subject, ex, 1, 10)
+    ex.shutdown()
+    check(len(told) == len(set(map(id, told))) == 3, f"{len(told)} callbacks for 3 tasks")
+    check(not any(thread.is_alive() for thread in ex._threads), "a thread is alive")
+    return tracer.count
+
+
+@probe
+def async_exception_at_any_point(subject: Subject) -> None:
+    """An exception strikes a worker at any point of its life"""
+    threading.excepthook = lambda _: None  # a thread may end by it
+    last = in_thread(_worker_at_point, subject, 10**9)
+    for k in subject.points(last, 60):
+        try:
+            in_thread(_worker_at_point, subject, k)
+        except BaseException as error:
+            raise AssertionError(f"instruction {k} of {last}: {error!r}") from error
+    subject.note(f"{last} points")
