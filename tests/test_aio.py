@@ -60,7 +60,11 @@ def test_arun(run: Any) -> None:
 
     async def main() -> None:
         with BoundedExecutor(2) as ex:
-            assert await ex.arun(dict, timeout=1, fn=2, self=3) == {"timeout": 1, "fn": 2, "self": 3}
+            assert await ex.arun(dict, timeout=1, fn=2, self=3) == {
+                "timeout": 1,
+                "fn": 2,
+                "self": 3,
+            }
             assert await ex.options(name="view").arun(abs, -3) == 3
             with pytest.raises(ValueError, match="invalid literal") as caught:
                 await ex.arun(int, "x")

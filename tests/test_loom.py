@@ -368,6 +368,44 @@ def test_every_task_has_points(granularity):
     assert longest[0] >= (300 if granularity == "op" else 900)
 
 
+def test_dfs_misses_nothing():
+    """Two tasks of three steps each: DFS meets all 20 orders, or those with one preemption."""
+
+    def orders(preemptions):
+        met = set()
+
+        def build():
+            order = []
+
+            def task(name):
+                for last in (False, False, True):
+                    order.append(name)
+                    if not last:
+                        loom.pause()
+
+            return [lambda: task("a"), lambda: task("b")], lambda: met.add("".join(order))
+
+        assert loom.explore(build, loom.DFS(preemptions)).complete
+        return met
+
+    def switches(order):
+        return sum(x != y for x, y in zip(order, order[1:], strict=False))
+
+    every = orders(10)
+    assert len(every) == 20
+    few = orders(1)
+    assert few == {order for order in every if preemptions_of(order) <= 1}
+    assert max(map(switches, few)) == 2
+
+
+def preemptions_of(order: str) -> int:
+    """How often a task is left that has steps to go."""
+    return sum(
+        x != y and x in order[place:]
+        for place, (x, y) in enumerate(zip(order, order[1:], strict=False), 1)
+    )
+
+
 def test_strategy_is_for_one_exploration():
     """An exhausted strategy is refused instead of passing without a single run."""
     strategy = loom.DFS()

@@ -64,9 +64,7 @@ def test_after_a_turn(ex: BoundedExecutor, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_around_a_commit(
-    ex: BoundedExecutor, monkeypatch: pytest.MonkeyPatch, after: bool
-) -> None:
+def test_around_a_commit(ex: BoundedExecutor, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
     """Before it the task fails with the exception; after it waiters are told all the same."""
     gate = threading.Event()
     told = threading.Event()

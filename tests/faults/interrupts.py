@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-
 from typing import Any
 
 from futurepool import CancelToken, ForcedShutdownError, OnFull, QueueFullError
@@ -90,7 +89,9 @@ def every_point(
             in_thread(once, k)
         except BaseException as error:
             raise AssertionError(f"{name}, instruction {k} of {last}: {error!r}") from error
-    subject.note(f"{name}: {last} points" + (f", late in {', '.join(sorted(late))}" if late else ""))
+    subject.note(
+        f"{name}: {last} points" + (f", late in {', '.join(sorted(late))}" if late else "")
+    )
 
 
 @probe

@@ -144,13 +144,15 @@ class Tracer:
         self.count = 0
         self.lock = threading.Lock()
         self.where = ""  # the function of the k-th instruction
+        # Each one object for good: the interpreter calls them through borrowed references.
+        self.enter, self.step = self._enter, self._step
 
     def __enter__(self) -> Tracer:
         sys._getframe().f_trace_opcodes = True  # or Python 3.12 has no such events
         if self.threads:
-            threading.settrace(self._enter)
+            threading.settrace(self.enter)
         else:
-            sys.settrace(self._enter)
+            sys.settrace(self.enter)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -160,10 +162,10 @@ class Tracer:
     def _enter(self, frame: Any, _event: str, _argument: Any) -> Any:
         if not frame.f_code.co_filename.startswith(self.files):
             return None
-        frame.f_trace = self._step  # first, or Python 3.13 has none in the first call
+        frame.f_trace = self.step  # first, or Python 3.13 has none in the first call
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
-        return self._step
+        return self.step
 
     def _step(self, frame: Any, event: str, _argument: Any) -> Any:
         if event == "opcode":
@@ -174,7 +176,7 @@ class Tracer:
                 self.where = frame.f_code.co_name
                 sys.settrace(None)
                 self.act()
-        return self._step
+        return self.step
 
 
 def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -186,7 +186,7 @@ class SimpleQueue:
             point("get_nowait", self._gate)
             if not self._items:
                 raise queue.Empty
-        elif not wait(self._gate, timeout, "get"):
+        elif not wait(self._gate, timeout, "get") or not self._items:
             raise queue.Empty
         item = self._items.popleft()
         if not self._items:

@@ -1,0 +1,279 @@
+"""The queue in front of other executors: threads, processes, loky, interpreters, a dask cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures as cf
+import multiprocessing
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import engine_tasks as tasks
+import pytest
+
+from futurepool import (
+    BoundedExecutor,
+    CancelToken,
+    ForcedShutdownError,
+    InvalidConfigError,
+    OnFull,
+    QueueFullError,
+    TaskError,
+)
+from futurepool.engines.delegate import capacity
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+class Immediate(cf.Executor):
+    """Runs everything at once, in the caller: its futures are done when submit returns."""
+
+    def __init__(self) -> None:
+        self.closed: list[tuple[bool, bool]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> cf.Future[Any]:
+        if self.closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future: cf.Future[Any] = cf.Future()
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.closed.append((wait, cancel_futures))
+
+
+def processes(workers: int = 2) -> cf.Executor:
+    return cf.ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def loky(workers: int = 2) -> cf.Executor:
+    module = pytest.importorskip("loky")
+    return module.ProcessPoolExecutor(workers)  # type: ignore[no-any-return]
+
+
+def interpreters(workers: int = 2) -> cf.Executor:
+    kind = getattr(cf, "InterpreterPoolExecutor", None)
+    if kind is None:
+        pytest.skip("this Python has no InterpreterPoolExecutor")
+    return kind(workers)  # type: ignore[no-any-return]
+
+
+ENGINES = {
+    "threads": lambda: cf.ThreadPoolExecutor(2),
+    "processes": processes,
+    "loky": loky,
+    "interpreters": interpreters,
+}
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let worker processes import what they are to run."""
+    here = str(Path(__file__).parent)
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", here + (os.pathsep + path if path else ""))
+
+
+@pytest.fixture(params=ENGINES)
+def ex(request: pytest.FixtureRequest) -> Iterator[BoundedExecutor]:
+    with BoundedExecutor(engine=ENGINES[request.param](), queue_size=50) as ex:
+        yield ex
+
+
+def test_the_basics(ex: BoundedExecutor) -> None:
+    """Results, maps, failures with the remote traceback, stats; as many at a time as it can run."""
+    assert ex._max_workers == 2
+    assert ex.submit(tasks.square, 7).result(60) == 49
+    assert list(ex.map(tasks.square, range(60))) == [n * n for n in range(60)]
+    assert sum(ex.map_unordered(tasks.square, range(60), chunksize=1)) == sum(
+        n * n for n in range(60)
+    )
+    error = ex.submit(tasks.fail, "over there").exception(60)
+    assert isinstance(error, TaskError)
+    assert "over there" in str(error)
+    assert "in fail" in error.traceback
+    assert asyncio.run(ex.arun(tasks.square, 5)) == 25
+    assert ex.wait(60)
+    stats = ex.stats()
+    assert (stats.submitted_tasks, stats.completed_tasks, stats.failed_tasks) == (123, 123, 1)
+    assert ex._threads == set()
+
+
+def test_order_bound_and_cancelling(tmp_path: Path) -> None:
+    """What waits here can be reordered and cancelled; the bound is exact."""
+    go = tmp_path / "go"
+    with BoundedExecutor(engine=processes(1), queue_size=4, max_workers=1) as ex:
+        order: list[int] = []
+        ex.submit(tasks.wait_for, str(go))
+        token = CancelToken()
+        low = ex.submit_with_priority(0, tasks.square, 1)
+        high = ex.submit_with_priority(9, tasks.square, 2)
+        under = ex.submit_with_token(token, tasks.square, 3)
+        last = ex.submit(tasks.square, 4)
+        with pytest.raises(QueueFullError):
+            ex.try_submit(tasks.square, 5)
+        for number, future in enumerate((low, high, last)):
+            future.add_done_callback(lambda _, number=number: order.append(number))
+        token.cancel()
+        assert under.cancelled()
+        assert ex.options(on_full=OnFull.RAISE).submit(tasks.square, 6).cancel()
+        go.touch()
+        assert (low.result(60), high.result(60), last.result(60)) == (1, 4, 16)
+    assert order == [1, 2, 0]
+
+
+def test_an_engine_that_is_done_at_once() -> None:
+    """Ten thousand tasks do not recurse."""
+    engine = Immediate()
+    with BoundedExecutor(3, engine=engine, queue_size=None) as ex:
+        assert sum(ex.map(tasks.square, range(10_000))) == sum(n * n for n in range(10_000))
+        nested = ex.submit(lambda: ex.submit(tasks.square, 3).result(60))
+        assert nested.result(60) == 9
+    assert engine.closed
+
+
+def test_closing_the_engine_or_not() -> None:
+    """With the pool, unless it is to stay open."""
+    engine = Immediate()
+    with BoundedExecutor(1, engine=engine, close_engine=False) as ex:
+        assert ex.submit(int).result() == 0
+    assert engine.closed == []
+    idle = BoundedExecutor(1, engine=engine)
+    idle.shutdown(wait=False)
+    assert engine.closed == [(False, False)]
+
+
+def test_an_engine_shut_down_behind_our_back() -> None:
+    """Its tasks fail, clearly, and nothing hangs."""
+    engine = cf.ThreadPoolExecutor(1)
+    with BoundedExecutor(1, engine=engine, error_handler=id) as ex:
+        assert ex.submit(int).result(60) == 0
+        engine.shutdown()
+        for future in [ex.submit(int) for _ in range(5)]:
+            with pytest.raises(RuntimeError, match="after shutdown"):
+                future.result(60)
+        assert ex.wait(60)
+
+
+@pytest.mark.parametrize("make", [processes, loky])
+def test_a_process_that_dies(make: Any) -> None:
+    """Its tasks and those after them fail with the engine's error inside the pool's."""
+    with BoundedExecutor(engine=make(), error_handler=id) as ex:
+        assert ex.submit(tasks.square, 2).result(60) == 4
+        doomed = ex.submit(tasks.die)
+        after = [ex.submit(tasks.square, n) for n in range(5)]
+        assert isinstance(doomed.exception(60), TaskError)
+        assert isinstance(doomed.exception(60), cf.BrokenExecutor)
+        for number, future in enumerate(after):
+            error = future.exception(60)
+            assert isinstance(error, cf.BrokenExecutor) or future.result() == number * number
+        assert ex.wait(60)
+
+
+def test_what_cannot_be_pickled() -> None:
+    """Function, argument, result: that task fails, and its place comes back."""
+    with BoundedExecutor(engine=processes(1), queue_size=0, error_handler=id) as ex:
+        lock = threading.Lock()
+        for call in (
+            (lambda: 1,),
+            (tasks.square, lock),
+            (tasks.unpicklable,),
+        ):
+            assert isinstance(ex.submit(*call).exception(60), TaskError)
+            assert ex.try_submit(tasks.square, 3).result(60) == 9
+
+
+def test_an_exception_that_does_not_unpickle() -> None:
+    """It breaks the standard process pool; here that is a clear failure of each task, no hang."""
+    with BoundedExecutor(engine=processes(1), error_handler=id) as ex:
+        futures = [ex.submit(tasks.raise_stubborn), ex.submit(tasks.square, 2)]
+        assert isinstance(futures[0].exception(60), TaskError)
+        assert futures[1].exception(60) is None or isinstance(futures[1].exception(60), TaskError)
+        assert ex.wait(60)
+
+
+def test_stop_with_a_stuck_process() -> None:
+    """Returns in time, names the task, cancels what waits."""
+    ex = BoundedExecutor(engine=processes(1))
+    ex.submit(tasks.square, 1).result(60)
+    ex.options(name="stuck").submit(tasks.nap, 2.0)
+    queued = ex.submit(tasks.square, 2)
+    with pytest.raises(ForcedShutdownError, match="stuck"):
+        ex.stop(0.01)
+    assert queued.cancelled()
+
+
+def test_cancelling_what_the_engine_has_not_begun() -> None:
+    """Future.cancel says False, as it is running for us, and takes it back all the same."""
+    gate = threading.Event()
+    with cf.ThreadPoolExecutor(1) as engine:
+        with BoundedExecutor(2, engine=engine, error_handler=id) as ex:
+            first, second = ex.submit(gate.wait, 30), ex.submit(int)
+            assert second.cancel() is False
+            assert isinstance(second.exception(30), cf.CancelledError)
+            gate.set()
+            assert first.result(30) is True
+
+
+def test_bad_engines() -> None:
+    """Named at the constructor."""
+    with pytest.raises(TypeError, match="engine must be a concurrent.futures.Executor, not 3"):
+        BoundedExecutor(engine=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="close_engine must be a bool, not 1"):
+        BoundedExecutor(close_engine=1)  # type: ignore[arg-type]
+    with pytest.raises(InvalidConfigError, match="initializer"):
+        BoundedExecutor(engine=Immediate(), initializer=print)
+
+
+def test_capacity() -> None:
+    """What the engine says, or the number of processors."""
+    with cf.ThreadPoolExecutor(3) as engine:
+        assert capacity(engine) == 3
+    assert capacity(Immediate()) == (os.cpu_count() or 1)
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 13) and not hasattr(sys, "_is_gil_enabled"), reason="unknown build"
+)
+def test_dask() -> None:
+    """A real cluster of worker processes; one of them is killed."""
+    distributed = pytest.importorskip("distributed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
+        )
+        client = distributed.Client(cluster)
+        try:
+            client.run(_add_path, str(Path(__file__).parent))
+            engine = client.get_executor(pure=False)
+            with BoundedExecutor(engine=engine, queue_size=20, error_handler=id) as ex:
+                assert ex._max_workers == 2
+                assert list(ex.map(tasks.square, range(40))) == [n * n for n in range(40)]
+                error = ex.submit(tasks.fail, "far away").exception(60)
+                assert isinstance(error, ValueError)
+                assert isinstance(error, TaskError)
+                assert "in fail" in error.traceback
+                assert asyncio.run(ex.arun(tasks.square, 5)) == 25
+                napping = [ex.submit(tasks.nap, 0.2) for _ in range(4)]
+                pid = next(iter(client.run(os.getpid).values()))
+                os.kill(pid, 9)
+                # The scheduler runs the lost task again elsewhere, as it promises.
+                assert [future.result(60) for future in napping] == [0.2] * 4
+                assert ex.wait(60)
+        finally:
+            client.close()
+            cluster.close()
+
+
+def _add_path(path: str) -> None:
+    sys.path.insert(0, path)
