@@ -509,7 +509,7 @@ class CoreState:
             for future in futures:
                 if future._state is PENDING:
                     self.todo.append(future._announce)
-                    self.todo.append(future._drop)
+                    self.todo.append(future._bury)
                     future._state = CANCELLED
             self._settle()
         self.flush()

@@ -98,7 +98,7 @@ class Watch:
     __slots__ = ("callbacks", "condition", "gates", "mail", "slow", "token", "told", "waiters")
 
     def __init__(self, mail: Callable[[], object] | None = None) -> None:
-        self.mail = mail  # a mailbox of futurepool.aio: quick, never raises
+        self.mail = mail  # quick, never raises, may be called twice
         self.slow = False
         self.gates: list[Any] | None = None  # locks that threads in result() sleep at
         self.callbacks: deque[Callable[[Future[Any]], object]] | None = None
@@ -367,6 +367,8 @@ class Future(cf.Future[T], Generic[T]):
         Each gate and callback is taken off by one C call before it is used, so two threads, or a
         thread that was interrupted here and comes back, never use one twice.
         """
+        if self._state is PENDING or self._state is RUNNING:
+            return  # the section that was to change it was interrupted before
         if self._state is CANCELLED:
             with self._core.mutex:
                 # Without a condition nobody can have counted us as not done yet.
@@ -384,9 +386,10 @@ class Future(cf.Future[T], Generic[T]):
                 self._tell_waiters()
         if watch.token is not None:
             watch.token._discard_listener(self)
-        mail, watch.mail = watch.mail, None
+        mail = watch.mail
         if mail is not None:
-            mail()
+            mail()  # rather twice than not at all
+            watch.mail = None
         while watch.gates:
             try:
                 watch.gates.pop().release()
@@ -420,6 +423,11 @@ class Future(cf.Future[T], Generic[T]):
             self._fn = self.name
         self._args = self._kwargs = self._context = None
 
+    def _bury(self) -> None:
+        """`_drop`, left to be done by a section that cancels; it may have been interrupted."""
+        if self._state in (CANCELLED, NOTIFIED):
+            self._drop()
+
     def _call(self, fn: Callable[[Future[T]], object]) -> None:
         try:
             fn(self)
@@ -429,7 +437,11 @@ class Future(cf.Future[T], Generic[T]):
 
     def _token_cancelled(self, _token: CancelToken) -> None:
         """The token it was submitted under was cancelled."""
-        self._core.cancel(self)
+        try:
+            self._core.cancel(self)
+        except BaseException:  # interrupted; the token will not call again
+            self._core.cancel(self)
+            raise
 
     # -- what the standard library reaches for -------------------------------------------------
 

@@ -269,7 +269,7 @@ class CoreLife(CoreState):
     def _cancel_locked(self, future: AnyFuture, grant: bool = True) -> None:
         """PENDING -> CANCELLED. Mutex held; the task's arguments die after the section."""
         self.todo.append(future._announce)
-        self.todo.append(future._drop)
+        self.todo.append(future._bury)
         future._state = CANCELLED
         if future.task_id:
             self.unfinished -= 1
@@ -292,7 +292,7 @@ class CoreLife(CoreState):
             future._state = CANCELLED
             self.todo.append(self._settle)
             self.todo.append(future._announce)
-            self.todo.append(future._drop)
+            self.todo.append(future._bury)
         return future._state in (CANCELLED, NOTIFIED)
 
     @mending

@@ -7,16 +7,18 @@ the production of the next item. A chunk is one task that makes several calls.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures as cf
+from functools import partial
 from itertools import islice, starmap
 from typing import Any, TypeVar, cast
 
 from futurepool import _sync
 from futurepool.checks import check_callable, check_int, check_timeout
 from futurepool.errors import TaskError
-from futurepool.future import FINISHED, Future
+from futurepool.future import FINISHED, Future, Watch
 from futurepool.options import Options
 from futurepool.queue import Core
 
@@ -90,17 +92,17 @@ class _Source:
         else:
             self._calls = zip(*iterables, strict=False)
 
-    def submit(self) -> tuple[Future[Any], Chunk | None] | None:
+    def submit(self, watch: Watch | None = None) -> tuple[Future[Any], Chunk | None] | None:
         """Submit the next task; None at the end."""
         if self._chunksize == 1:
             for args in self._calls:
-                return self._core.submit(self._options, self._fn, args, {}), None
+                return self._core.submit(self._options, self._fn, args, {}, watch), None
             return None
         calls = list(islice(self._calls, self._chunksize))
         if not calls:
             return None
         chunk = Chunk(self._fn, calls, self._single)
-        return self._core.submit(self._options, chunk, (), {}), chunk
+        return self._core.submit(self._options, chunk, (), {}, watch), chunk
 
     def submit_all(self, done: list[Any]) -> None:
         """Submit all tasks, appending futures or (future, chunk) pairs to `done`."""
@@ -266,18 +268,20 @@ def map_unordered(
 def _unordered(
     core: Core, keep: object, source: _Source, width: int, end: float | None
 ) -> Iterator[Any]:
-    finished: _sync.SimpleQueue[Future[Any]] = _sync.SimpleQueue()
-    flying: dict[Future[Any], Chunk | None] = {}
+    finished: _sync.SimpleQueue[int] = _sync.SimpleQueue()
+    flying: dict[int, tuple[Future[Any], Chunk | None]] = {}  # by number
+    numbers = itertools.count()
     more = True
     try:
         while more or flying:
             while more and len(flying) < width:
-                task = source.submit()
+                number = next(numbers)
+                # One C call tells us: a done-callback could be interrupted, and is not called again.
+                task = source.submit(Watch(partial(finished.put, number)))
                 if task is None:
                     more = False
                 else:
-                    flying[task[0]] = task[1]
-                    task[0].add_done_callback(finished.put)
+                    flying[number] = task
                 del task
             if not flying:
                 return
@@ -285,22 +289,24 @@ def _unordered(
                 _help_one(core, flying)
             try:
                 if end is None:
-                    future = finished.get()
+                    number = finished.get()
                 else:
-                    future = finished.get(timeout=max(0.0, end - _sync.clock()))
+                    number = finished.get(timeout=max(0.0, end - _sync.clock()))
             except _sync.Empty:
                 raise cf.TimeoutError from None
-            yield from _deliver(*_unpack(future, flying.pop(future), None))
-            del future
+            done = flying.pop(number, None)
+            if done is not None:
+                yield from _deliver(*_unpack(*done, None))
+            del done
     finally:
-        for future in list(flying):
+        for future, _ in list(flying.values()):
             future.cancel()
         del keep
 
 
-def _help_one(core: Core, flying: dict[Future[Any], Chunk | None]) -> None:
+def _help_one(core: Core, flying: dict[int, tuple[Future[Any], Chunk | None]]) -> None:
     """In a worker of this pool: nobody else may be there to run what this one waits for."""
     if core.own_record() is not None:
-        for future in list(flying):
+        for future, _ in list(flying.values()):
             if core.help(future, None):
                 return

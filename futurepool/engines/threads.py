@@ -95,6 +95,21 @@ class ThreadEngine:
         self.threads = set()
 
     def _run(self, record: Record) -> None:
+        try:
+            self._live(record)
+        except BaseException as error:
+            # Struck outside of all that `work` guards: the worker is gone, its task fails, and
+            # recover() orders another.
+            core = self._core
+            core.recover()
+            if record.task is not None:
+                core.finish(record, None, error)
+            with core.mutex:
+                core._leave(record)
+            core.recover()
+            _log.error("a worker was struck by an exception and is replaced", exc_info=error)
+
+    def _live(self, record: Record) -> None:
         core = self._core
         with core.mutex:
             if record not in core.workers:

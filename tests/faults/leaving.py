@@ -1,0 +1,82 @@
+"""The end of the interpreter, at any moment."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import textwrap
+
+from tests.faults.tools import Subject, check, probe
+
+
+def _exit(subject: Subject, body: str, limit: float = 20.0) -> tuple[int, str, str]:
+    make = (
+        "from futurepool import BoundedExecutor; import threading, time\n"
+        "def make(n): return BoundedExecutor(n, queue_size=100, shutdown_timeout=1.0)\n"
+        if subject.bounded
+        else "from concurrent.futures import ThreadPoolExecutor; import threading, time\n"
+        "def make(n): return ThreadPoolExecutor(n)\n"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", make + textwrap.dedent(body)],
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise AssertionError("the process does not end") from None
+    return done.returncode, done.stdout, done.stderr
+
+
+@probe
+def exit_with_queue(subject: Subject) -> None:
+    """Interpreter exit with queued tasks, and with a submit during exit"""
+    code, out, err = _exit(
+        subject,
+        """
+        ex = make(1)
+        def late():
+            time.sleep(0.05)
+            try: ex.submit(int)
+            except RuntimeError: print("refused")
+        ex.submit(late)
+        for n in range(3): ex.submit(print, n)
+        """,
+    )
+    check((code, err) == (0, ""), (code, out, err))
+    check(sorted(out.split()) in (["0", "1", "2", "refused"], ["0", "1", "2"]), out)
+
+
+@probe
+def exit_with_endless_task(subject: Subject) -> None:
+    """Interpreter exit with a task that never ends"""
+    code, _, err = _exit(subject, "make(1).submit(time.sleep, 3600); time.sleep(0.05)", 8.0)
+    check(code == 0, (code, err))
+    check("Traceback" not in err, err)
+
+
+@probe
+def exit_at_any_moment(subject: Subject) -> None:
+    """Interpreter exit at any moment, with daemon and other submitters still running"""
+    chance = random.Random(5)
+    for turn in range(200 if subject.full else 12):
+        pause, daemon = chance.random() / 20, turn % 2 == 0
+        code, _, err = _exit(
+            subject,
+            f"""
+            ex = make(3)
+            def load():
+                try:
+                    while True: ex.submit(sum, range(20))
+                except RuntimeError: pass
+            for _ in range(2): threading.Thread(target=load, daemon={daemon}).start()
+            time.sleep({pause})
+            """,
+        )
+        check(code == 0, (turn, code, err))
+        foreign = [line for line in err.splitlines() if line.strip() and "futurepool:" not in line]
+        foreign = [line for line in foreign if not line.startswith("  ")]
+        check(not foreign, (turn, err))
