@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import threading
 import time
@@ -389,7 +390,7 @@ def test_dfs_misses_nothing():
         return met
 
     def switches(order):
-        return sum(x != y for x, y in zip(order, order[1:], strict=False))
+        return sum(x != y for x, y in itertools.pairwise(order))
 
     every = orders(10)
     assert len(every) == 20
@@ -401,8 +402,7 @@ def test_dfs_misses_nothing():
 def preemptions_of(order: str) -> int:
     """How often a task is left that has steps to go."""
     return sum(
-        x != y and x in order[place:]
-        for place, (x, y) in enumerate(zip(order, order[1:], strict=False), 1)
+        x != y and x in order[place:] for place, (x, y) in enumerate(itertools.pairwise(order), 1)
     )
 
 
@@ -652,8 +652,9 @@ def test_endless_loop_is_a_livelock():
     assert scenario.expect_failure(kind="livelock").kind == "livelock"
 
     def spins_in_build():
-        build()
+        built = build()
         spin()
+        return built
 
     loom.Scenario(spins_in_build, max_steps=100).expect_failure(kind="livelock")
 

@@ -173,3 +173,118 @@ def test_memory_of_cancelled_tasks_is_given_back(gate: threading.Event) -> None:
         assert sum(ref() is not None for ref in [*watched, *seen]) == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("aging", [None, 10.0])
+def test_the_order_is_that_of_admission_not_of_asking(
+    aging: float | None, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
+    """A submitter that is held up after it looked at the clock comes behind whoever overtook it."""
+    held_up, go_on = threading.Event(), threading.Event()
+    now = [100.0]
+    order: list[int] = []
+    ids: list[int] = []
+
+    def clock() -> float:
+        seen = now[0]
+        if threading.current_thread().name == "slow":
+            held_up.set()
+            go_on.wait(30)
+        return seen
+
+    with BoundedExecutor(1, aging=aging) as ex:
+        started = threading.Event()
+        ex.submit_with_priority(100, lambda: (started.set(), gate.wait(30)))
+        started.wait(30)
+        monkeypatch.setattr(_sync, "clock", clock)
+
+        def submit(number: int) -> None:
+            ids.append(ex.submit(order.append, number).task_id)
+
+        slow = threading.Thread(target=submit, args=(3,), name="slow")
+        slow.start()
+        held_up.wait(30)
+        now[0] = 101.0
+        submit(2)
+        go_on.set()
+        slow.join(30)
+        gate.set()
+        assert ex.wait(30)
+        monkeypatch.undo()
+    assert ids == [2, 3]
+    assert order == ids
+
+
+def test_any_integer_is_a_priority_with_aging_too(
+    monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
+    """Of two tasks that have waited equally long the higher one starts sooner, however high."""
+    priorities = [10**10, 10**12, -(10**12), -(10**10), 10**40, 10**40 + 1, 2**63, 0, -(10**40)]
+    order: list[int] = []
+    with BoundedExecutor(1, aging=10.0) as ex:
+        ex.submit_with_priority(10**50, gate.wait)
+        monkeypatch.setattr(_sync, "clock", lambda: 100.0)
+        for priority in priorities:
+            ex.submit_with_priority(priority, order.append, priority)
+        monkeypatch.undo()
+        gate.set()
+    assert order == sorted(priorities, reverse=True)
+
+
+@pytest.mark.parametrize("aging", [None, 10.0])
+def test_tasks_that_a_waiting_worker_ran_do_not_stay_queued(aging: float | None) -> None:
+    """Their results are given back as those of other tasks are; no gc run needed."""
+
+    class Result:
+        pass
+
+    def outer() -> int:
+        seen = []
+        for _ in range(1000):
+            result = ex.submit(Result).result()
+            seen.append(weakref.ref(result))
+            del result
+        return sum(ref() is not None for ref in seen)
+
+    with BoundedExecutor(1, queue_size=5, aging=aging) as ex:
+        assert ex.submit(outer).result(30) < 200
+
+
+@pytest.mark.parametrize("aging", [None, 10.0])
+def test_cancelled_tasks_are_swept_whatever_the_order(
+    aging: float | None, gate: threading.Event
+) -> None:
+    """Their futures go while the worker is still busy with something else."""
+    with BoundedExecutor(1, queue_size=None, aging=aging) as ex:
+        ex.submit(gate.wait)
+        futures = [ex.submit_with_priority(number % 5, int) for number in range(1000)]
+        seen = [weakref.ref(future) for future in futures]
+        for future in futures:
+            future.cancel()
+        del future, futures
+        assert sum(ref() is not None for ref in seen) < 200
+        assert ex.stats().queued_tasks == 0
+        gate.set()
+
+
+def test_several_submitters_share_one_line(gate: threading.Event) -> None:
+    """The numbers tasks get are the order in which they start."""
+    started: list[tuple[int, int]] = []
+    ids: dict[tuple[int, int], int] = {}
+    with BoundedExecutor(1, queue_size=None) as ex:
+        ex.submit(gate.wait)
+        together = threading.Barrier(4)
+
+        def submit(thread: int) -> None:
+            together.wait(30)
+            for number in range(100):
+                key = (thread, number)
+                ids[key] = ex.submit(started.append, key).task_id
+
+        threads = [threading.Thread(target=submit, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        gate.set()
+    assert [ids[key] for key in started] == list(range(2, 402))

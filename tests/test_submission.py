@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -14,6 +19,7 @@ import pytest
 from futurepool import (
     BoundedExecutor,
     CancelToken,
+    Future,
     FuturePoolError,
     InvalidConfigError,
     OnFull,
@@ -171,7 +177,7 @@ def test_timeouts_of_a_wrong_type(timeout: Any) -> None:
                 call()
 
 
-@pytest.mark.parametrize("priority", ["high", 1.5, None])
+@pytest.mark.parametrize("priority", ["high", 1.5, None, True, float("nan")])
 def test_priorities_are_integers(priority: Any) -> None:
     """Anything else is a TypeError that names the argument."""
     with BoundedExecutor(1) as ex:
@@ -205,6 +211,11 @@ def test_tokens_policies_and_names_have_types() -> None:
         ({"max_workers": "2"}, TypeError, "max_workers .*'2'"),
         ({"queue_size": -1}, InvalidConfigError, "queue_size .*-1"),
         ({"queue_size": 0.5}, TypeError, "queue_size .*0.5"),
+        ({"queue_size": True}, TypeError, "queue_size .*True"),
+        ({"queue_size": float("inf")}, TypeError, "queue_size .*inf"),
+        ({"max_workers": float("nan")}, TypeError, "max_workers .*nan"),
+        ({"shutdown_timeout": True}, TypeError, "shutdown_timeout .*True"),
+        ({"aging": True}, TypeError, "aging .*True"),
         ({"on_full": "raise"}, TypeError, "on_full .*'raise'"),
         ({"shutdown_timeout": -1}, InvalidConfigError, "shutdown_timeout .*-1"),
         ({"shutdown_timeout": float("nan")}, InvalidConfigError, "shutdown_timeout .*nan"),
@@ -318,3 +329,261 @@ def test_repr_says_what_it_is() -> None:
     assert repr(ex).endswith("stopping>")
     with BoundedExecutor(3, queue_size=None) as unbounded:
         assert "unbounded" in repr(unbounded)
+
+
+#: Every public way in, on an executor or a view, that needs a pool that is open.
+ENTRANCES: dict[str, Callable[..., Any]] = {
+    **WAYS,
+    "map": lambda ex, fn: ex.map(fn, [1]),
+    "map chunks": lambda ex, fn: ex.map(fn, [1], chunksize=2),
+    "map lazily": lambda ex, fn: ex.map(fn, [1], buffersize=1),
+    "map_unordered": lambda ex, fn: list(ex.map_unordered(fn, [1])),
+}
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize("view", [False, True])
+def test_every_entrance_is_closed_after_shutdown(entrance: str, view: bool) -> None:
+    """A view taken before goes with its executor."""
+    ex = BoundedExecutor(1)
+    entered = ex.options(priority=4) if view else ex
+    ex.shutdown()
+    with pytest.raises(PoolClosedError, match="cannot schedule new futures after shutdown"):
+        ENTRANCES[entrance](entered, echo)
+    assert (ex.stats().submitted_tasks, ex.stats().rejected_tasks) == (0, 0)
+
+
+class Argument:
+    """Something to hold on to."""
+
+
+REFUSALS: dict[str, Callable[..., Any]] = {
+    "try_submit": lambda ex, *a: ex.try_submit(*a),
+    "RAISE": lambda ex, *a: ex.options(on_full=OnFull.RAISE).submit(*a),
+    "DROP_NEW": lambda ex, *a: ex.options(on_full=OnFull.DROP_NEW).submit(*a),
+    "DROP_OLDEST": lambda ex, *a: ex.options(on_full=OnFull.DROP_OLDEST).submit(*a),
+    "timeout": lambda ex, *a: ex.submit_with_timeout(0, *a),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("under_token", [False, True])
+def test_what_is_refused_leaves_nothing_behind(refusal: str, under_token: bool) -> None:
+    """No place, no task, no argument, and no future in the token it was submitted under."""
+
+    def futures() -> int:
+        gc.collect()
+        return sum(type(thing) is Future for thing in gc.get_objects())
+
+    gate = threading.Event()
+    token = CancelToken()
+    with BoundedExecutor(1, queue_size=0) as ex:
+        ex.submit(gate.wait)
+        entered = ex.options(token=token) if under_token else ex
+        before, watched = futures(), []
+        for _ in range(20):
+            argument = Argument()
+            watched.append(weakref.ref(argument))
+            try:
+                assert REFUSALS[refusal](entered, id, argument).cancelled()
+            except QueueFullError:
+                pass
+        del argument
+        assert futures() - before == 0
+        assert [ref() for ref in watched] == [None] * 20
+        stats = ex.stats()
+        assert (stats.rejected_tasks, stats.submitted_tasks, stats.queued_tasks) == (20, 1, 0)
+        gate.set()
+        assert ex.wait(30)
+        assert ex.try_submit(echo).result(30) == ((), {})
+
+
+def descend(frames: int, call: Callable[[], Any]) -> Any:
+    return descend(frames - 1, call) if frames else call()
+
+
+@pytest.mark.parametrize("policy", [OnFull.BLOCK, OnFull.CALLER_RUNS])
+@pytest.mark.parametrize("room", [True, False])
+def test_a_submit_with_no_stack_left_takes_no_place(policy: OnFull, room: bool) -> None:
+    """RecursionError at any step of it: the pool goes on, whole, with all its places."""
+    if policy is OnFull.BLOCK and not room:
+        pytest.skip("would wait for a place")
+    limit, refused = sys.getrecursionlimit(), 0
+
+    def run(frames: int, ex: BoundedExecutor) -> None:
+        nonlocal refused
+        try:
+            descend(frames, lambda: ex.submit(int))
+        except RecursionError:
+            refused += 1
+
+    broken = []
+    for frames in range(limit - 40, limit):
+        gate = threading.Event()
+        ex = BoundedExecutor(1, queue_size=1 if room else 0, on_full=policy)
+        ex.submit(int).result(30)  # its worker is there
+        if not room:
+            ex.submit(gate.wait)
+        thread = threading.Thread(target=run, args=(frames, ex))
+        thread.start()
+        thread.join(30)
+        gate.set()
+        # Looked at from a thread that can be given up: a leaked mutex would hang this one.
+        whole: list[object] = []
+
+        def look(ex: BoundedExecutor = ex, whole: list[object] = whole) -> None:
+            if ex.wait(2) and ex.try_submit(int).result(2) == 0:
+                whole.append(ex.stats().active_workers)
+
+        looker = threading.Thread(target=look, daemon=True)
+        looker.start()
+        looker.join(5)
+        if whole != [0]:
+            broken.append(frames - limit)
+            break  # one is enough, and each takes seconds
+        ex.shutdown()
+    else:
+        assert refused > 0
+    assert broken == []
+
+
+def test_a_context_is_copied_when_the_task_is_submitted() -> None:
+    """Not when it runs; and map takes one for each of its tasks."""
+    var: contextvars.ContextVar[int] = contextvars.ContextVar("var", default=0)
+    gate = threading.Event()
+
+    def task(_: object = None) -> int:
+        seen = var.get()
+        var.set(99)
+        return seen
+
+    with BoundedExecutor(1) as ex:
+        ex.submit(gate.wait)
+        var.set(1)
+        first = ex.submit(task)
+        var.set(2)
+        several = ex.map(task, range(3))
+        var.set(3)
+        gate.set()
+        assert first.result(30) == 1
+        assert list(several) == [2, 2, 2]
+        assert var.get() == 3
+
+
+def test_a_task_run_by_its_submitter_keeps_its_context_to_itself() -> None:
+    """With CALLER_RUNS in the calling thread, and inside another task of a full pool."""
+    var: contextvars.ContextVar[int] = contextvars.ContextVar("var", default=0)
+    gate = threading.Event()
+
+    def task() -> int:
+        seen = var.get()
+        var.set(seen + 1)
+        return seen
+
+    def outer() -> tuple[int, int, int]:
+        var.set(10)
+        return ex.submit(task).result(), ex.submit(task).result(), var.get()
+
+    with BoundedExecutor(1, queue_size=0) as ex:
+        assert ex.submit(outer).result(30) == (10, 10, 10)
+        ex.submit(gate.wait)
+        var.set(5)
+        assert ex.options(on_full=OnFull.CALLER_RUNS).submit(task).result(30) == 5
+        assert var.get() == 5
+        gate.set()
+
+
+def test_a_view_maps_with_its_options() -> None:
+    """Priority decides when its tasks come; the executor's own are not affected."""
+    gate, order = threading.Event(), []
+    with BoundedExecutor(1) as ex:
+        ex.submit(gate.wait)
+        ex.map(order.append, ["plain 1", "plain 2"])
+        urgent = ex.options(priority=Priority.HIGH)
+        urgent.map(order.append, ["urgent 1", "urgent 2"])
+        urgent.options(priority=3).map(order.append, ["first"], chunksize=2)
+        ex.submit(order.append, "plain 3")
+        gate.set()
+    assert order == ["first", "urgent 1", "urgent 2", "plain 1", "plain 2", "plain 3"]
+
+
+def test_shutting_a_view_down_leaves_what_it_submitted() -> None:
+    """Queued tasks included, whichever way."""
+    gate = threading.Event()
+    with BoundedExecutor(1) as ex:
+        ex.submit(gate.wait)
+        with ex.options(priority=2) as view:
+            future = view.submit(echo, 1)
+        view.shutdown(cancel_futures=True)
+        assert not future.done()
+        assert not ex.closed
+        gate.set()
+        assert future.result(30) == ((1,), {})
+
+
+@pytest.mark.parametrize(
+    "timeout", [float("inf"), 1e300, 10**400, Fraction(10**9), Decimal(10**9), None]
+)
+def test_long_timeouts(timeout: Any) -> None:
+    """However long, of whatever real type: they wait, and overflow nowhere."""
+    gate, blocked = threading.Event(), threading.Event()
+    done: list[Future[Any]] = []
+    with BoundedExecutor(1, queue_size=0) as ex:
+        ex.submit(gate.wait)
+
+        def submit() -> None:
+            blocked.set()
+            done.append(ex.submit_with_timeout(timeout, echo, 1))
+
+        thread = threading.Thread(target=submit)
+        thread.start()
+        blocked.wait(30)
+        gate.set()
+        thread.join(30)
+        assert done[0].result(30) == ((1,), {})
+
+
+class Unshowable:
+    """Its repr is as bad as its use as an argument."""
+
+    def __repr__(self) -> str:
+        raise LookupError("no repr")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "max_workers",
+        "queue_size",
+        "on_full",
+        "shutdown_timeout",
+        "aging",
+        "enable_metrics",
+        "error_handler",
+        "initializer",
+        "initargs",
+        "thread_name_prefix",
+    ],
+)
+def test_a_bad_argument_does_not_hide_the_message(argument: str) -> None:
+    """A repr that raises is the argument's trouble, not the reader's."""
+    arguments: Any = {argument: Unshowable()}
+    with pytest.raises(TypeError, match=argument):
+        BoundedExecutor(**arguments)
+
+
+@pytest.mark.parametrize("option", ["priority", "timeout", "token", "on_full", "name"])
+def test_a_bad_option_does_not_hide_the_message(option: str) -> None:
+    """The same on views."""
+    arguments: Any = {option: Unshowable()}
+    with BoundedExecutor(1) as ex, pytest.raises(TypeError, match=option):
+        ex.options(**arguments)
+
+
+def test_options_are_named() -> None:
+    """Neither by position nor by a name that is none."""
+    options: Any = BoundedExecutor(1).options
+    with pytest.raises(TypeError):
+        options(5)
+    with pytest.raises(TypeError, match="prio"):
+        options(prio=5)

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from tests.faults import watchdog
 from tests.faults.probes import PROBES
-from tests.faults.tools import Subject
+from tests.faults.tools import NotApplicableError, Subject
 
 TOP = Path(__file__).parent.parent.parent
+TITLES = {True: "BoundedExecutor", False: "ThreadPoolExecutor"}
 
 
 def run(
     name: str, bounded: bool = True, full: bool = False, limit: float = 60.0
 ) -> tuple[str, str]:
-    """Run one probe; (`ok`, notes), (`hangs`, where), or (what went wrong, all of it)."""
+    """Run one probe; (`ok`, notes), (`-`, why not), (`hangs`, where) or (what it raised, all)."""
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.faults", "--run", name]
-    command += ["--limit", str(limit)] + ["--std"] * (not bounded) + ["--full"] * full
+    command += ["--limit", str(limit), "--executor", "bounded" if bounded else "std"]
+    command += ["--full"] * full
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TOP), *sys.path])}
-    if name.startswith("async_exception"):
-        # Under a tracer CPython 3.11 spins for ever where such an exception is to be raised.
-        env = {key: value for key, value in env.items() if not key.startswith("COVERAGE_")}
     try:
         done = subprocess.run(
             command,
@@ -39,69 +38,89 @@ def run(
         )
     except subprocess.TimeoutExpired:
         return "hangs", "even the watchdog"
-    if done.returncode == 0:
-        return "ok", done.stdout.strip()
-    if "Timeout (" in done.stderr:
+    if watchdog.barked(done.stderr):
         return "hangs", done.stderr
-    lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-    return (lines[-1][:100] if lines else f"exit status {done.returncode}"), done.stderr
+    if done.returncode == 0:
+        word, _, notes = done.stdout.strip().partition(" ")
+        return word, notes
+    if done.returncode < 0:
+        return f"dies of signal {-done.returncode}", done.stderr
+    lines = [line for line in done.stderr.splitlines() if line and not line.startswith(" ")]
+    return (lines[-1] if lines else f"exit status {done.returncode}"), done.stderr
 
 
 def run_here(name: str, bounded: bool, full: bool, limit: float) -> None:
-    faulthandler.dump_traceback_later(limit, exit=True)
+    """Run one probe in this process, and end the process."""
     subject = Subject(bounded=bounded, full=full)
-    PROBES[name](subject)
-    print("; ".join(subject.notes), flush=True)
-    faulthandler.cancel_dump_traceback_later()
+    with watchdog.Watchdog(limit):
+        try:
+            PROBES[name](subject)
+            print("ok", "; ".join(subject.notes))
+        except NotApplicableError as reason:
+            print("-", reason)
+        except BaseException as error:
+            # Written here, and the process ended: threads that hang must not hide the error.
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            print(_in_words(error), file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def _in_words(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if not isinstance(error, AssertionError) or not text:
+        text = f"{type(error).__name__}: {text}".rstrip(": ")
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("names", nargs="*", help="probes to run; all of them if none is named")
+    parser.add_argument("--executor", choices=["bounded", "std", "both"], default="bounded")
     parser.add_argument("--full", action="store_true", help="the exhaustive ones exhaustively")
-    parser.add_argument("--std", action="store_true", help="against ThreadPoolExecutor")
-    parser.add_argument("--both", action="store_true", help="against both")
     parser.add_argument("--markdown", action="store_true", help="print a table for a page")
     parser.add_argument("--limit", type=float, default=None, help="seconds for each probe")
+    parser.add_argument("--jobs", type=int, default=2, help="probes at a time")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    limit = options.limit or (1500.0 if options.full else 60.0)
+    limit = options.limit or (1500.0 if options.full else 90.0)
     if options.run:
-        run_here(options.run, not options.std, options.full, limit)
-        return 0
+        run_here(options.run, options.executor == "bounded", options.full, limit)
     names = options.names or list(PROBES)
-    sides = [True, False] if options.both else [not options.std]
+    sides = {"bounded": [True], "std": [False], "both": [False, True]}[options.executor]
     failed = 0
     if options.markdown:
-        print("| what happens |" + "".join(f" {_title(side)} |" for side in sides))
+        print("| what happens |" + "".join(f" {TITLES[side]} |" for side in sides))
         print("|---|" + "---|" * len(sides))
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
 
         def outcome(name: str, side: bool) -> tuple[str, str, float]:
             began = time.monotonic()
-            # What hangs for long enough hangs for ever.
-            word, text = run(name, side, options.full and side, limit if side else 20.0)
+            # The other one gets the sample only: what hangs for so long hangs for ever.
+            word, text = run(name, side, options.full and side, limit if side else 30.0)
             return word, text, time.monotonic() - began
 
-        jobs = {(n, side): pool.submit(outcome, n, side) for n in names for side in sides}
+        jobs: dict[tuple[str, bool], Future[tuple[str, str, float]]] = {
+            (name, side): pool.submit(outcome, name, side) for name in names for side in sides
+        }
         for name in names:
-            row = [jobs[name, side].result() for side in sides]
-            failed += any(
-                word != "ok" for (word, _, _), side in zip(row, sides, strict=True) if side
-            )
-            title = (PROBES[name].__doc__ or name).strip().splitlines()[0].rstrip(".")
+            row = {side: jobs[name, side].result() for side in sides}
+            failed += True in row and row[True][0] not in ("ok", "-")
             if options.markdown:
-                print(f"| {title} |" + "".join(f" {word} |" for word, _, _ in row), flush=True)
+                title = (PROBES[name].__doc__ or name).strip().splitlines()[0]
+                words = "".join(f" {word} |" for word, _, _ in row.values())
+                print(f"| {title} |{words}", flush=True)
                 continue
-            for (word, text, seconds), side in zip(row, sides, strict=True):
-                print(f"{name:28} {_title(side):20} {word:20} {seconds:6.1f} s  ", end="")
-                print(text if word == "ok" else "\n" + text[-3000:], flush=True)
+            for side, (word, text, seconds) in row.items():
+                print(f"{name:30} {TITLES[side]:18} {seconds:6.1f} s  {word}", flush=True)
+                if word in ("ok", "-"):
+                    print(f"    {text}\n" * bool(text), end="", flush=True)
+                elif side:
+                    print(f"\n{text[-3000:]}", flush=True)
     print(f"\nPython {sys.version.split()[0]}: {len(names)} probes, {failed} failed")
     return int(failed > 0)
-
-
-def _title(bounded: bool) -> str:
-    return "BoundedExecutor" if bounded else "ThreadPoolExecutor"
 
 
 if __name__ == "__main__":

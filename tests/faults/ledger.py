@@ -16,6 +16,7 @@ import random
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from futurepool import (
@@ -135,10 +136,9 @@ class Ledger:
 def footprint() -> str:
     """Resident memory, threads and open files, where the system tells."""
     try:
-        with open("/proc/self/statm") as statm:
-            pages = int(statm.read().split()[1])
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
         memory = f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.0f} MiB"
-        files = len(os.listdir("/proc/self/fd"))
+        files = sum(1 for _ in Path("/proc/self/fd").iterdir())
     except OSError:
         return f"{threading.active_count()} threads"
     return f"{memory}, {threading.active_count()} threads, {files} files"

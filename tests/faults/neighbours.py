@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from concurrent import futures as cf
 from typing import Any
@@ -11,9 +12,7 @@ from tests.faults.tools import PATIENCE, Subject, check, healthy, probe
 
 @probe
 def bounded_does_not_block_others(subject: Subject) -> None:
-    """A full bounded queue blocks every other executor"""
-    import queue
-
+    """A full bounded queue (a `queue.Queue` swapped into ThreadPoolExecutor) and other executors"""
     ex, other = subject.make(1, 1), subject.make(1, 1)
     if not subject.bounded:
         ex._work_queue = queue.Queue(1)  # what people do
@@ -33,26 +32,32 @@ def bounded_does_not_block_others(subject: Subject) -> None:
     stuck = thread.is_alive()
     gate.set()
     filler.join(PATIENCE)
-    check(not stuck, "the other executor is blocked")
+    check(not stuck, "every other executor is blocked")
+
+
+class Semaphored(cf.ThreadPoolExecutor):
+    """The usual recipe for a bounded ThreadPoolExecutor."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        self.places = threading.BoundedSemaphore(workers + 2)
+
+    def submit(self, *args: Any) -> Any:
+        if not self.places.acquire(timeout=5):
+            raise AssertionError("places lost")
+        future = super().submit(*args)
+        future.add_done_callback(lambda _: self.places.release())
+        return future
+
+
+def _pool(subject: Subject) -> Any:
+    return subject.make() if subject.bounded else Semaphored(2)
 
 
 @probe
 def refused_submits(subject: Subject) -> None:
-    """Submits that raise leak no place; a task that submits to its full pool goes on"""
-    if subject.bounded:
-        ex = subject.make()
-    else:
-
-        class Semaphored(cf.ThreadPoolExecutor):
-            places = threading.BoundedSemaphore(4)
-
-            def submit(self, *args: Any) -> Any:
-                self.places.acquire()
-                future = super().submit(*args)
-                future.add_done_callback(lambda _: self.places.release())
-                return future
-
-        ex = Semaphored(2)
+    """Submits that raise (a semaphore around `submit` leaks a place each time)"""
+    ex = _pool(subject)
     for _ in range(10):
         try:
             ex.submit()
@@ -60,9 +65,22 @@ def refused_submits(subject: Subject) -> None:
             pass
     if subject.bounded:
         healthy(subject, ex)
+    check(ex.submit(int).result(5) == 0)
+    ex.shutdown()
+
+
+@probe
+def nested_submits(subject: Subject) -> None:
+    """Tasks that submit to their own full pool (a semaphore around `submit` deadlocks)"""
+    ex = _pool(subject)
 
     def nest(depth: int) -> int:
         return depth and 1 + max(ex.submit(nest, depth - 1).result() for _ in range(2))
 
-    check(ex.submit(nest, 4).result(20) == 4)
+    try:
+        check(ex.submit(nest, 4).result(20) == 4)
+    except cf.TimeoutError:
+        raise AssertionError("deadlock") from None
+    if subject.bounded:
+        healthy(subject, ex)
     ex.shutdown()

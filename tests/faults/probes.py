@@ -1,32 +1,41 @@
-"""All probes, in the order of the scorecard: importing a family lists its probes."""
+"""All probes: importing a family lists its probes."""
 
 from __future__ import annotations
 
-from tests.faults import (  # noqa: I001 - the order of the table
-    threads,
-    raising,
+from tests.faults import (
     asynchronous,
     forking,
     interrupts,
-    reentry,
-    memory,
-    waiting,
     leaving,
+    memory,
     neighbours,
+    raising,
+    reentry,
+    threads,
+    waiting,
 )
-from tests.faults.tools import PROBES
+from tests.faults.tools import PROBES as LISTED
 
 __all__ = ["PROBES"]
 
-FAMILIES = (
+_ORDER = (
     threads,
     raising,
     asynchronous,
     forking,
-    interrupts,
     reentry,
+    interrupts,
     memory,
     waiting,
     leaving,
     neighbours,
 )
+
+#: By name, in the order of the scorecard.
+PROBES = {
+    name: probe
+    for family in _ORDER
+    for name, probe in LISTED.items()
+    if probe.__module__ == family.__name__
+}
+assert len(PROBES) == len(LISTED)

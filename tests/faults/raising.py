@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import threading
 from concurrent import futures as cf
 from typing import Any
 
@@ -13,10 +15,13 @@ def callback_raises(subject: Subject) -> None:
     """A done-callback raises SystemExit / a BaseException"""
     for kind in (SystemExit, KeyboardInterrupt, GeneratorExit, type("Own", (BaseException,), {})):
         ex = subject.make()
-        for _ in range(4):
-            future = ex.submit(int)
+        gate = threading.Event()
+        futures = [ex.submit(gate.wait, PATIENCE) for _ in range(4)]
+        for future in futures:
             future.add_done_callback(lambda _, kind=kind: boom(kind()))
-        check(future.result(5) == 0)
+        gate.set()
+        check(all(future.result(5) for future in futures))
+        check(ex.submit(int).result(5) == 0)
         healthy(subject, ex)
         ex.shutdown()
 
@@ -55,41 +60,96 @@ def traceback_length(subject: Subject) -> None:
     ex.shutdown()
 
 
+# -- exceptions that do not like to be wrapped ------------------------------------------------------
+
+
+class KeywordOnly(Exception):
+    def __init__(self, *, code: int) -> None:
+        self.code = code
+
+
+class Slotted(Exception):
+    __slots__ = ("value",)
+
+
+class Frozen(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+
+class Hostile(Exception):
+    __str__ = __repr__ = __hash__ = __eq__ = __bool__ = lambda *_: boom(ValueError())  # type: ignore[assignment]
+
+
+class HostileRead(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit(name)
+
+
+class Final(Exception):
+    def __init_subclass__(cls, **_: Any) -> None:
+        raise TypeError("final")
+
+
+class Odd(type):
+    def __call__(cls, *args: Any) -> Any:
+        if cls.__dict__.get("own"):
+            return super().__call__(*args)
+        raise TypeError("not the class it was")
+
+
+class OddlyMade(Exception, metaclass=Odd):
+    own = True
+
+
+class OwnNew(OSError):
+    def __new__(cls, code: int) -> Any:
+        return super().__new__(cls, code, "text")
+
+
+class Lock(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+def odd_errors() -> list[Exception]:
+    return [
+        KeywordOnly(code=1),
+        Slotted(),
+        Frozen(),
+        Hostile(),
+        HostileRead(),
+        Final(),
+        OddlyMade(),
+        OwnNew(2),
+        Lock(),
+        OSError(2, "x", "y"),
+        ImportError("x", name="y"),
+        UnicodeDecodeError("ascii", b"x", 0, 1, "y"),
+        SyntaxError("x", ("f", 1, 2, "text")),
+        StopIteration(1),
+        *([__builtins__["ExceptionGroup"]("x", [ValueError()])] if _has_groups() else []),
+    ]
+
+
+def _has_groups() -> bool:
+    return "ExceptionGroup" in __builtins__
+
+
 @probe
 def odd_exceptions(subject: Subject) -> None:
-    """Exceptions that cannot be built again, compared, shown or pickled"""
-
-    class KeywordOnly(Exception):
-        def __init__(self, *, code: int) -> None:
-            self.code = code
-
-    class Slotted(Exception):
-        __slots__ = ("value",)
-
-    class Frozen(Exception):
-        def __setattr__(self, name: str, value: object) -> None:
-            raise AttributeError(name)
-
-    class Hostile(Exception):
-        __str__ = __repr__ = __hash__ = __eq__ = __bool__ = lambda *_: boom(ValueError())  # type: ignore[assignment]
-
-    class Both(OSError, ImportError.__bases__[0]):
-        pass
-
-    class Meta(type):
-        def __call__(cls, *args: Any) -> Any:
-            if cls.__dict__.get("final"):
-                return super().__call__(*args)
-            raise TypeError("final")
-
-    class Final(Exception, metaclass=Meta):
-        final = True
-
+    """Exceptions that cannot be built again, compared, shown, written to, subclassed or pickled"""
     ex = subject.make()
-    errors = [KeywordOnly(code=1), Slotted(), Frozen(), Hostile(), Both(2, "x"), Final()]
-    for error in errors:
+    for error in odd_errors():
         caught = ex.submit(boom, error).exception(PATIENCE)
-        check(isinstance(caught, type(error)) or caught.__cause__ is error, type(error))
-    check(ex.submit(boom, UnicodeDecodeError("a", b"", 0, 0, "")).exception(PATIENCE) is not None)
+        kind = type(error)
+        cause = BaseException.__dict__["__cause__"].__get__(caught)
+        check(issubclass(type(caught), kind) or cause is error, kind)
+        try:
+            pickle.loads(pickle.dumps(caught))
+        except Exception:  # some cannot be pickled; saying so is right
+            pass
     healthy(subject, ex)
     ex.shutdown()

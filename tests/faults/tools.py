@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Self
+
 import futurepool
 from futurepool import BoundedExecutor, QueueFullError
 
@@ -147,7 +149,7 @@ class Tracer:
         # Each one object for good: the interpreter calls them through borrowed references.
         self.enter, self.step = self._enter, self._step
 
-    def __enter__(self) -> Tracer:
+    def __enter__(self) -> Self:
         sys._getframe().f_trace_opcodes = True  # or Python 3.12 has no such events
         if self.threads:
             threading.settrace(self.enter)

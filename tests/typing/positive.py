@@ -3,27 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+import functools
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import Future as StandardFuture
+from typing import TypeVar
 
 from typing_extensions import assert_type
 
+import futurepool
 from futurepool import (
     BoundedExecutor,
     CancelToken,
     ExecutorView,
+    ForcedShutdownError,
     Future,
+    FuturePoolError,
+    Histogram,
     OnFull,
+    PoolClosedError,
     Priority,
+    QueueFullError,
     RunningTask,
     Stats,
+    SubmitTimeoutError,
     TaskError,
     current_token,
 )
 
+T = TypeVar("T")
+
 
 def scale(image: str, factor: float, *, sharp: bool = False) -> bytes:
     return image.encode()
+
+
+def keywords(*, fn: int, timeout: float, token: str, priority: str, name: str) -> None:
+    """Names that the methods use themselves, and must leave to the task."""
+
+
+def same(value: T) -> T:
+    return value
+
+
+class Scaler:
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, image: str) -> bytes:
+        return image.encode()
+
+    def scale(self, image: str) -> bytes:
+        return image.encode()
+
+    @classmethod
+    def make(cls, factor: float) -> Scaler:
+        return cls(factor)
+
+
+# -- making an executor ----------------------------------------------------------------------------
 
 
 def handle(error: TaskError) -> None:
@@ -36,41 +74,206 @@ def handle(error: TaskError) -> None:
 pool = BoundedExecutor(
     4, "name", print, ("x",), queue_size=None, on_full=OnFull.RAISE, error_handler=handle, aging=1.5
 )
+BoundedExecutor(None, shutdown_timeout=1, enable_metrics=True, aging=None, engine=None)
+BoundedExecutor(error_handler=print)  # its result is not looked at
+assert_type(pool, BoundedExecutor)
+
+# -- submitting ------------------------------------------------------------------------------------
+
 assert_type(pool.submit(scale, "a", 2.0), Future[bytes])
 assert_type(pool.submit(scale, image="a", factor=2, sharp=True), Future[bytes])
+assert_type(pool.submit(Scaler, 2), Future[Scaler])
+assert_type(pool.submit(Scaler(2), "a"), Future[bytes])
+assert_type(pool.submit(Scaler(2).scale, image="a"), Future[bytes])
+assert_type(pool.submit(Scaler.make, factor=2), Future[Scaler])
+assert_type(pool.submit(functools.partial(scale, "a"), 2.0), Future[bytes])
+assert_type(pool.submit(lambda: 3), Future[int])
+assert_type(pool.submit(same, "a"), Future[str])
+assert_type(pool.submit(keywords, fn=1, timeout=2, token="a", priority="b", name="c"), Future[None])
 assert_type(pool.try_submit(scale, "a", 2.0), Future[bytes])
 assert_type(pool.submit_with_timeout(1, scale, "a", 2.0), Future[bytes])
+assert_type(pool.submit_with_timeout(None, scale, "a", factor=2), Future[bytes])
+assert_type(
+    pool.submit_with_timeout(1, keywords, fn=1, timeout=2, token="a", priority="b", name="c"),
+    Future[None],
+)
 assert_type(pool.submit_with_priority(Priority.HIGH, scale, "a", 2.0), Future[bytes])
+assert_type(pool.submit_with_priority(-7, scale, "a", 2.0, sharp=True), Future[bytes])
 assert_type(pool.submit_with_token(CancelToken(), scale, "a", 2.0), Future[bytes])
+
+# -- views -----------------------------------------------------------------------------------------
+
 view = pool.options(priority=3, timeout=1.0, token=None, on_full=OnFull.BLOCK, name="n")
 assert_type(view, ExecutorView)
+assert_type(pool.options(), ExecutorView)
+assert_type(view.options(priority=Priority.LOW, timeout=None, token=CancelToken()), ExecutorView)
 assert_type(view.submit(scale, "a", 2.0), Future[bytes])
+assert_type(view.try_submit(scale, "a", 2.0), Future[bytes])
+assert_type(view.submit_with_timeout(1, scale, "a", 2.0), Future[bytes])
+assert_type(view.submit_with_priority(1, scale, "a", 2.0), Future[bytes])
+assert_type(view.submit_with_token(CancelToken(), scale, "a", 2.0), Future[bytes])
 assert_type(view.options(name=None).submit(len, "a"), Future[int])
-assert_type(pool.submit(len, "a").result(), int)
-assert_type(pool.submit(len, "a").exception(1), "BaseException | None")
-assert_type(pool.submit(len, "a").task_id, int)
-assert_type(pool.map(len, ["a"], chunksize=2, buffersize=3), Iterator[int])
-assert_type(view.map_unordered(len, ["a"], timeout=1), Iterator[int])
-assert_type(pool.stats(), Stats)
-assert_type(pool.stats().queued_tasks, int)
-assert_type(pool.stats().last_error, "TaskError | None")
-assert_type(pool.running(stack=True), list[RunningTask])
+
+# -- map -------------------------------------------------------------------------------------------
+
+assert_type(pool.map(len, ["a"]), Iterator[int])
+assert_type(pool.map(scale, ["a"], [2.0]), Iterator[bytes])
+assert_type(pool.map(len, ["a"], timeout=1, chunksize=2, buffersize=3), Iterator[int])
+assert_type(pool.map_unordered(len, ["a"], timeout=None, buffersize=None), Iterator[int])
+assert_type(view.map(len, ["a"]), Iterator[int])
+assert_type(view.map_unordered(len, ["a"], timeout=1, chunksize=2), Iterator[int])
+
+# -- futures ---------------------------------------------------------------------------------------
+
+future = pool.submit(len, "a")
+assert_type(future.result(), int)
+assert_type(future.result(timeout=1.5), int)
+assert_type(future.exception(1), "BaseException | None")
+assert_type(future.task_id, int)
+assert_type(future.name, str)
+assert_type(future.priority, int)
+assert_type(future.cancel(), bool)
+assert_type(future.done(), bool)
+future.add_done_callback(lambda done: assert_type(done, Future[int]))
+standard: StandardFuture[int] = future
+assert_type(wait([future]).done, set[StandardFuture[int]])
+for finished in as_completed([future, future]):
+    assert_type(finished.result(), int)
+
+# -- tokens ----------------------------------------------------------------------------------------
+
+parent = CancelToken()
+assert_type(CancelToken(1, parent=parent).child(timeout=0.5), CancelToken)
+assert_type(current_token(), CancelToken)
+assert_type(parent.cancelled, bool)
+assert_type(parent.reason, object)
+assert_type(parent.remaining, "float | None")
+assert_type(parent.wait(0), bool)
+assert_type(parent.cancel(ValueError("any object")), bool)
+parent.raise_if_cancelled()
+parent.add_callback(lambda it: assert_type(it, CancelToken))
+assert_type(parent.remove_callback(print), int)
+
+# -- what it is doing, and the end -----------------------------------------------------------------
+
+stats = pool.stats()
+assert_type(stats, Stats)
+assert_type(stats.max_workers, int)
+assert_type(stats.active_workers, int)
+assert_type(stats.queued_tasks, int)
+assert_type(stats.queue_size, "int | None")
+assert_type(stats.submitted_tasks, int)
+assert_type(stats.completed_tasks, int)
+assert_type(stats.failed_tasks, int)
+assert_type(stats.cancelled_tasks, int)
+assert_type(stats.rejected_tasks, int)
+assert_type(stats.overflow_tasks, int)
+assert_type(stats.average_latency, float)
+assert_type(stats.average_wait, float)
+assert_type(stats.last_error, "TaskError | None")
+assert_type(stats.uptime, float)
+assert_type(stats.closed, bool)
+for histogram in (stats.latency, stats.wait):
+    if histogram is not None:
+        assert_type(histogram, Histogram)
+        assert_type(histogram.p50 + histogram.p90 + histogram.p99 + histogram.max, float)
+        assert_type(histogram.sum, float)
+        assert_type(histogram.count, int)
+        assert_type(histogram.buckets, tuple[tuple[float, int], ...])
+for running in pool.running(stack=True):
+    assert_type(running, RunningTask)
+    assert_type(running.task_id, int)
+    assert_type((running.name, running.worker), tuple[str, str])
+    assert_type((running.seconds, running.waited), tuple[float, float])
+    assert_type(running.stack, "str | None")
 assert_type(pool.wait(), bool)
 assert_type(pool.closed, bool)
-assert_type(current_token().remaining, "float | None")
-assert_type(CancelToken(1, parent=CancelToken()).child().wait(0), bool)
-pool.submit(len, "a").add_done_callback(lambda future: assert_type(future, Future[int]))
+pool.stop()
+pool.stop(None)
+pool.stop(timeout=1, token=CancelToken())
+pool.shutdown(False, cancel_futures=True)
 
-with BoundedExecutor() as inside, CancelToken() as token:
+# -- errors ----------------------------------------------------------------------------------------
+
+try:
+    future.result()
+except ForcedShutdownError as forced:
+    assert_type(forced.unfinished, tuple[RunningTask, ...])
+except SubmitTimeoutError as late:
+    full: QueueFullError = late
+    timeout: TimeoutError = late
+    assert_type(late.waited, float)
+except QueueFullError as error:
+    assert_type(error.limit, "int | None")
+except PoolClosedError as closed:
+    base: FuturePoolError = closed
+    runtime: RuntimeError = closed
+except ValueError as error:
+    if isinstance(error, TaskError):  # as the README has it
+        assert_type(error.cause, BaseException)
+
+# -- with blocks -----------------------------------------------------------------------------------
+
+
+class Own(BoundedExecutor):
+    """Subclasses stay what they are."""
+
+
+with BoundedExecutor() as inside, CancelToken() as token, Own() as own, pool.options() as light:
     assert_type(inside, BoundedExecutor)
     assert_type(token, CancelToken)
+    assert_type(own, Own)
+    assert_type(light, ExecutorView)
 
-executor: Executor = view
-thread_pool: ThreadPoolExecutor = pool
+
+def never_swallows() -> int:
+    """A block that could swallow exceptions would need a return after it."""
+    with BoundedExecutor() as executor, CancelToken(), executor.options():
+        return executor.submit(len, "a").result()
+
+
+# -- where executors go ----------------------------------------------------------------------------
+
+
+def takes_executor(executor: Executor) -> StandardFuture[int]:
+    return executor.submit(len, "a")
+
+
+def takes_thread_pool(executor: ThreadPoolExecutor) -> StandardFuture[int]:
+    return executor.submit(len, "a")
+
+
+takes_executor(pool)
+takes_executor(view)
+takes_thread_pool(pool)
+assert_type(
+    futurepool.BoundedExecutor(engine=ThreadPoolExecutor(), close_engine=False), BoundedExecutor
+)
+
+
+async def words() -> AsyncIterator[str]:
+    yield "a"
 
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(pool)
+    assert_type(await loop.run_in_executor(pool, scale, "a", 2.0), bytes)
     assert_type(await loop.run_in_executor(view, len, "a"), int)
+    assert_type(await asyncio.wrap_future(pool.submit(len, "a")), int)
     assert_type(await pool.submit(len, "a"), int)
+    assert_type(await view.submit(scale, "a", 2.0), bytes)
+    assert_type(await asyncio.gather(pool.submit(len, "a"), pool.submit(str, 1)), tuple[int, str])
+    assert_type(await pool.arun(scale, "a", factor=2.0, sharp=True), bytes)
+    assert_type(await view.arun(keywords, fn=1, timeout=2, token="", priority="", name=""), None)
+    assert_type(pool.amap(len, ["a"]), AsyncIterator[int])
+    async for size in view.amap(len, words(), buffersize=3, ordered=False):
+        assert_type(size, int)
+    async with BoundedExecutor() as inside, Own() as own:
+        assert_type(inside, BoundedExecutor)
+        assert_type(own, Own)
+
+
+async def never_swallows_either() -> int:
+    async with BoundedExecutor() as executor:
+        return await executor.arun(len, "a")

@@ -1,0 +1,467 @@
+"""The protocols between threads, under every schedule in reach; and mutants that must be caught.
+
+Each scenario runs the real code with modelled locks, threads and time (see `loom`). Two threads are
+explored exhaustively up to two preemptions, as far as the limit goes, and by thousands of PCT
+schedules. FUTUREPOOL_SCHEDULES multiplies the limits.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+if hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled():
+    pytest.skip("the explorer's greenlets need the GIL", allow_module_level=True)
+loom = pytest.importorskip("loom")
+
+from futurepool import (  # noqa: E402 - after the check above
+    BoundedExecutor,
+    CancelToken,
+    OnFull,
+    PoolClosedError,
+    QueueFullError,
+    _sync,
+)
+from futurepool.core import CoreState  # noqa: E402
+from futurepool.engines.threads import ThreadEngine  # noqa: E402
+from futurepool.future import Future, Watch  # noqa: E402
+from futurepool.life import CoreLife  # noqa: E402
+from futurepool.order import Levels  # noqa: E402
+from futurepool.queue import Core  # noqa: E402
+from futurepool.worker import run_one, work  # noqa: E402
+
+MORE = int(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
+CODE = [CoreState, CoreLife, Core, Levels, Future, Watch, ThreadEngine, work, run_one]
+
+Build = Callable[[], Any]
+
+
+class Gate:
+    """A task that waits until it is let go, on modelled locks."""
+
+    def __init__(self) -> None:
+        self.lock = _sync.Lock()
+        self.lock.acquire()
+        self.began = _sync.Lock()
+        self.began.acquire()
+
+    def __call__(self) -> int:
+        self.began.release()
+        self.lock.acquire()
+        return 0
+
+    def open(self) -> None:
+        self.lock.release()
+
+
+def held(ex: BoundedExecutor) -> Gate:
+    """Keep the only worker busy."""
+    gate = Gate()
+    ex.submit(gate)
+    gate.began.acquire()
+    return gate
+
+
+def submit_against_idle_worker() -> Any:
+    """No wake-up is lost, whether the worker sleeps or is about to."""
+    ex = BoundedExecutor(1)
+    ex.submit(int).result()
+    futures: list[Any] = []
+
+    def check() -> None:
+        assert [future.result() for future in futures] == [0, 0]
+        ex.shutdown()
+
+    return [lambda: futures.append(ex.submit(int)), lambda: futures.append(ex.submit(int))], check
+
+
+def two_idle_workers() -> Any:
+    """The one that is woken wakes the next if there is work for two."""
+    ex = BoundedExecutor(2)
+    gates = [Gate(), Gate()]
+    for future in [ex.submit(gate) for gate in gates] + [gate.open() for gate in gates]:  # type: ignore
+        if future is not None:
+            future.result()
+
+    def check() -> None:
+        # Both must run at the same time, or neither ends.
+        one, two = _sync.Lock(), _sync.Lock()
+        one.acquire()
+        two.acquire()
+
+        def meet(mine: Any, other: Any) -> None:
+            other.release()
+            mine.acquire()
+
+        for future in (ex.submit(meet, one, two), ex.submit(meet, two, one)):
+            future.result()
+        ex.shutdown()
+
+    return [lambda: ex.submit(int).result(), lambda: ex.submit(int).result()], check
+
+
+def blocked_submit_against_completion() -> Any:
+    """Whoever blocks gets the place that comes free."""
+    ex = BoundedExecutor(1, queue_size=0)
+    gate = held(ex)
+    futures: list[Any] = []
+
+    def check() -> None:
+        assert futures[0].result() == 0
+        ex.shutdown()
+        assert ex._core.unfinished == 0
+
+    return [lambda: futures.append(ex.submit(int)), gate.open], check
+
+
+def blocked_submit_against_cancel() -> Any:
+    """The place of a cancelled task goes to who blocks, without a worker."""
+    ex = BoundedExecutor(1, queue_size=1)
+    gate = held(ex)
+    queued = ex.submit(int)
+    futures: list[Any] = []
+
+    def check() -> None:
+        assert queued.cancelled()
+        assert len(futures) == 1
+        gate.open()
+        assert futures[0].result() == 0
+        ex.shutdown()
+
+    return [lambda: futures.append(ex.submit(int)), queued.cancel], check
+
+
+def blocked_submit_against_shutdown() -> Any:
+    """Who blocks is turned away, or got in before."""
+    ex = BoundedExecutor(1, queue_size=0)
+    gate = held(ex)
+    outcome: list[Any] = []
+
+    def submit() -> None:
+        try:
+            outcome.append(ex.submit(int))
+        except PoolClosedError:
+            outcome.append(None)
+
+    def check() -> None:
+        assert outcome == [None]
+        gate.open()
+        ex.shutdown()
+        assert not ex._core.blocked
+
+    return [submit, lambda: ex.shutdown(wait=False)], check
+
+
+def cancel_against_start() -> Any:
+    """The task runs or is cancelled, never both, never neither."""
+    ex = BoundedExecutor(1)
+    gate = held(ex)
+    ran: list[int] = []
+    future = ex.submit(ran.append, 1)
+    said: list[bool] = []
+
+    def check() -> None:
+        ex.shutdown()
+        assert future.done()
+        assert future.cancelled() == (not ran)
+        assert said == [not ran]
+        stats = ex.stats()
+        assert (stats.completed_tasks, stats.cancelled_tasks) == (1 + len(ran), 1 - len(ran))
+
+    return [lambda: said.append(future.cancel()), gate.open], check
+
+
+def result_against_completion() -> Any:
+    """Whoever waits, or leaves a callback, is told."""
+    ex = BoundedExecutor(1)
+    gate = Gate()
+    future = ex.submit(gate)
+    told: list[Any] = []
+
+    def look() -> None:
+        future.add_done_callback(told.append)
+        assert future.result() == 0
+
+    def check() -> None:
+        ex.shutdown()
+        assert told == [future]
+
+    return [look, gate.open], check
+
+
+def two_results_against_completion() -> Any:
+    """Each of several who wait is told."""
+    ex = BoundedExecutor(1)
+    gate = Gate()
+    future = ex.submit(gate)
+    seen: list[int] = []
+
+    def check() -> None:
+        assert seen == [0, 0]
+        ex.shutdown()
+
+    look = lambda: seen.append(future.result())  # noqa: E731
+    return [look, look, gate.open], check
+
+
+def token_against_start() -> Any:
+    """A task submitted while its token is cancelled is cancelled, though no worker is free."""
+    ex = BoundedExecutor(1)
+    gate = held(ex)
+    token = CancelToken()
+    futures: list[Any] = []
+
+    def check() -> None:
+        assert futures[0].cancelled()
+        gate.open()
+        ex.shutdown()
+        assert ex._core.unfinished == 0
+
+    return [lambda: futures.append(ex.submit_with_token(token, int)), token.cancel], check
+
+
+def drop_oldest_against_start() -> Any:
+    """The victim is one that has not started; nobody is lost."""
+    ex = BoundedExecutor(1, queue_size=1, on_full=OnFull.DROP_OLDEST)
+    gate = held(ex)
+    ran: list[int] = []
+    futures = [ex.submit(ran.append, 0)]
+
+    def check() -> None:
+        ex.shutdown()
+        assert all(future.done() for future in futures)
+        assert ran == [n for n, future in enumerate(futures) if not future.cancelled()]
+        assert not futures[1].cancelled()
+        stats = ex.stats()
+        assert stats.rejected_tasks == stats.cancelled_tasks == 2 - len(ran)
+
+    return [lambda: futures.append(ex.submit(ran.append, 1)), gate.open], check
+
+
+def worker_exit_against_submit() -> Any:
+    """What is accepted while the pool shuts down is run, what is refused is not."""
+    ex = BoundedExecutor(1)
+    ex.submit(int).result()
+    ran: list[int] = []
+    accepted: list[bool] = []
+
+    def submit() -> None:
+        try:
+            ex.submit(ran.append, 1)
+        except PoolClosedError:
+            accepted.append(False)
+        else:
+            accepted.append(True)
+
+    def check() -> None:
+        assert accepted == [bool(ran)]
+        assert ex._core.threads == 0
+        assert ex._core.unfinished == 0
+
+    return [submit, ex.shutdown], check
+
+
+def snapshot_against_everything() -> Any:
+    """Adds up at every instant."""
+    ex = BoundedExecutor(1, queue_size=1)
+
+    def load() -> None:
+        for future in [ex.submit(int), ex.options(on_full=OnFull.DROP_NEW).submit(int)]:
+            future.cancel()
+
+    def look() -> None:
+        stats = ex.stats()
+        parts = (
+            stats.completed_tasks,
+            stats.cancelled_tasks,
+            stats.active_workers,
+            stats.queued_tasks,
+        )
+        assert min(parts) >= 0, stats
+        assert sum(parts) == stats.submitted_tasks, stats
+
+    def check() -> None:
+        look()
+        ex.shutdown()
+        look()
+
+    return [load, look], check
+
+
+def help_against_start() -> Any:
+    """A task that waits for another runs it, unless another worker does; it runs once."""
+    ex = BoundedExecutor(2, queue_size=5)
+    ran: list[int] = []
+
+    def outer() -> None:
+        ex.submit(ran.append, 1).result()
+
+    futures: list[Any] = []
+
+    def check() -> None:
+        futures[0].result()
+        ex.shutdown()
+        assert ran == [1]
+        assert ex.stats().completed_tasks == 3
+
+    return [
+        lambda: futures.append(ex.submit(outer)),
+        lambda: ex.submit(int).result(),
+    ], check
+
+
+def bound_against_completion() -> Any:
+    """A place is free for whoever has seen the result, and there is never one too many."""
+    ex = BoundedExecutor(1, queue_size=0)
+    gate = held(ex)
+    future = next(record.task for record in ex._core.records)
+    assert future is not None
+    taken: list[Any] = []
+
+    def submit() -> None:
+        future.result()
+        taken.append(ex.try_submit(int))
+
+    def check() -> None:
+        assert taken[0].result() == 0
+        again = held(ex)
+        with pytest.raises(QueueFullError):
+            ex.try_submit(int)
+        again.open()
+        ex.shutdown()
+
+    return [submit, gate.open], check
+
+
+SCENARIOS: list[Build] = [
+    submit_against_idle_worker,
+    two_idle_workers,
+    blocked_submit_against_completion,
+    blocked_submit_against_cancel,
+    blocked_submit_against_shutdown,
+    cancel_against_start,
+    result_against_completion,
+    two_results_against_completion,
+    token_against_start,
+    drop_oldest_against_start,
+    worker_exit_against_submit,
+    snapshot_against_everything,
+    help_against_start,
+    bound_against_completion,
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 * MORE + 60)
+@pytest.mark.parametrize("build", SCENARIOS, ids=lambda build: build.__name__)
+def test_no_schedule_breaks_it(build: Build) -> None:
+    """All within two preemptions, up to the limit, then PCT with its own depths."""
+    scenario = loom.Scenario(build, code=CODE)
+    print(scenario.explore(loom.DFS(2), limit=1000 * MORE, seconds=3.0 * MORE))
+    for depth in (3, 5):
+        print(scenario.explore(loom.PCT(depth, depth=depth), limit=500 * MORE, seconds=2.0 * MORE))
+
+
+#: (scenario, class, method, what is replaced, by what): each of these must be caught.
+MUTANTS: list[tuple[Build, Any, str, str, str]] = [
+    (submit_against_idle_worker, Core, "submit", "open_gate(gate)", "pass"),
+    (submit_against_idle_worker, CoreLife, "_come_back", "self.waking = False", "pass"),
+    (submit_against_idle_worker, CoreLife, "turn", "self.idle.append(record)", "pass"),
+    (two_idle_workers, CoreLife, "turn", "gate = self.idle.pop().gate", "self.waking = True"),
+    (two_idle_workers, CoreLife, "_come_back", "self.waking = False", "pass"),
+    (blocked_submit_against_completion, CoreState, "_freed", "self._grant()", "pass"),
+    (
+        blocked_submit_against_completion,
+        CoreState,
+        "_grant",
+        "self.todo.append(waiter.open)",
+        "pass",
+    ),
+    (blocked_submit_against_cancel, CoreLife, "_cancel_locked", "self._freed()", "pass"),
+    (blocked_submit_against_cancel, CoreState, "flush", "act()", "pass"),
+    (
+        blocked_submit_against_shutdown,
+        CoreLife,
+        "_send_home",
+        "self.todo.append(self.blocked[0].open)",
+        "pass",
+    ),
+    (blocked_submit_against_shutdown, CoreLife, "close", "self._send_home()", "pass"),
+    (cancel_against_start, CoreLife, "turn", "if following._state is PENDING:", "if True:"),
+    (
+        cancel_against_start,
+        CoreLife,
+        "cancel",
+        "if future._state is PENDING:\n                    self._cancel",
+        "if True:\n                    self._cancel",
+    ),
+    (cancel_against_start, CoreLife, "_cancel_locked", "self.unfinished -= 1", "pass"),
+    (result_against_completion, Future, "_subscribe", "with core.mutex:", "if True:"),
+    (result_against_completion, CoreLife, "finish", "task._announce()", "pass"),
+    (
+        two_results_against_completion,
+        Future,
+        "_announce",
+        "while watch.gates:",
+        "if watch.gates:",
+    ),
+    (two_results_against_completion, CoreLife, "turn", "task._announce()", "pass"),
+    (token_against_start, Core, "_submit_special", "if not token._add_listener(future):", "if 0:"),
+    (
+        token_against_start,
+        Future,
+        "_token_cancelled",
+        "try:\n            self._core.cancel(self)",
+        "try:\n            pass",
+    ),
+    (drop_oldest_against_start, Core, "_refuse", "self._admit(future)", "pass"),
+    (
+        drop_oldest_against_start,
+        Core,
+        "_refuse",
+        "self._cancel_locked(victim, grant=False)",
+        "pass",
+    ),
+    (worker_exit_against_submit, CoreLife, "_send_home", "self._wake_all()", "pass"),
+    (worker_exit_against_submit, CoreLife, "_leave", "self._ended()", "pass"),
+    (
+        worker_exit_against_submit,
+        CoreLife,
+        "turn",
+        "elif self.state or record",
+        "elif record",
+    ),
+    (snapshot_against_everything, CoreState, "stats", "with self.mutex:", "if True:"),
+    (
+        snapshot_against_everything,
+        Core,
+        "submit",
+        "self.submitted = self.submitted + 1",
+        "self.submitted + 1",
+    ),
+    (help_against_start, CoreLife, "claim", "if future._state is not PENDING:", "if False:"),
+    (help_against_start, CoreLife, "claim", "self.order.husks += 1", "self.unfinished += 1"),
+    (bound_against_completion, CoreLife, "turn", "self.unfinished -= 1", "pass"),
+    (bound_against_completion, Core, "submit", "unfinished + 1\n", "unfinished\n"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m[0].__name__}-{m[2]}-{m[3][:24]!r}")
+def test_mutants_are_caught(mutant: tuple[Build, Any, str, str, str]) -> None:
+    """The model is able to fail."""
+    build, owner, where, old, new = mutant
+    scenario = loom.Scenario(build, code=CODE)
+    for strategy in (loom.DFS(2), loom.PCT(1), loom.RandomWalk(1)):
+        try:
+            with loom.mutate(owner, where, old, new):
+                scenario.expect_failure(strategy, limit=400)
+        except AssertionError as error:
+            last = error
+        else:
+            return
+    raise last
