@@ -26,7 +26,7 @@ from typing import Any, cast
 
 from futurepool import _sync
 from futurepool.errors import SubmitTimeoutError
-from futurepool.future import FINISHED, Watch
+from futurepool.future import FINISHED, Future, Watch
 from futurepool.options import Options
 from futurepool.queue import Core
 
@@ -91,12 +91,13 @@ class Flight:
         self, core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.core = core
-        self.options = options = options.waiting()
+        self.core: Core = core
+        options = options.waiting()
+        self.options: Options = options
         self.waiter: asyncio.Future[None] = loop.create_future()
         self.timer: asyncio.TimerHandle | None = None
         watch = Watch(partial(mailbox(loop).post, self.waiter))
-        self.future = core.submit(options, fn, args, kwargs, watch)
+        self.future: Future[Any] = core.submit(options, fn, args, kwargs, watch)
         if options.timeout is not None and options.waits and not self.future.task_id:
             self.timer = loop.call_later(options.timeout, self._give_up)
 

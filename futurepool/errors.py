@@ -34,7 +34,7 @@ from abc import ABCMeta
 from contextlib import suppress
 from traceback import TracebackException, format_tb
 from types import BuiltinFunctionType, MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,6 +54,9 @@ __all__ = [
 ]
 
 # -- the tree ----------------------------------------------------------------------------------
+
+
+E = TypeVar("E")
 
 
 class FuturePoolError(Exception):
@@ -146,6 +149,11 @@ _stop_value: Any = StopIteration.__dict__["value"]
 _Group: Any = getattr(builtins, "BaseExceptionGroup", None)  # from Python 3.11
 
 # -- texts ---------------------------------------------------------------------------------------
+
+
+def is_a(error: object, kind: type[E]) -> TypeGuard[E]:
+    """`isinstance`, without asking the object, whose class may answer what it likes."""
+    return issubclass(type(error), kind)
 
 
 def safe_text(render: Callable[[object], str], value: object) -> str:

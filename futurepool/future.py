@@ -26,6 +26,7 @@ CANCELLED_AND_NOTIFIED does, and that step is taken under the condition.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -33,6 +34,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent import futures as cf
 from concurrent.futures import _base  # the state names; `wait` compares with these very strings
+from operator import methodcaller
 from types import (
     BuiltinFunctionType,
     FunctionType,
@@ -95,17 +97,29 @@ class Watch:
     care and tells before it claims its next task.
     """
 
-    __slots__ = ("callbacks", "condition", "gates", "mail", "slow", "token", "told", "waiters")
+    __slots__ = (
+        "callbacks",
+        "condition",
+        "gates",
+        "mail",
+        "slow",
+        "telling",
+        "token",
+        "told",
+        "waiters",
+    )
 
     def __init__(self, mail: Callable[[], object] | None = None) -> None:
-        self.mail = mail  # quick, never raises, may be called twice
-        self.slow = False
+        # Quick, never raises, may be called twice.
+        self.mail: Callable[[], object] | None = mail
+        self.slow: bool = False
         self.gates: list[Any] | None = None  # locks that threads in result() sleep at
         self.callbacks: deque[Callable[[Future[Any]], object]] | None = None
         self.condition: threading.Condition | None = None
-        # concurrent.futures.wait and as_completed; under condition
+        # concurrent.futures.wait and as_completed; these three under condition.
         self.waiters: list[Any] | None = None
-        self.told = False  # the waiters, under condition
+        self.telling: bool = False
+        self.told: bool = False
         self.token: CancelToken | None = None  # where the future is listed
 
     def add_gate(self, gate: Any) -> None:
@@ -391,31 +405,44 @@ class Future(cf.Future[T], Generic[T]):
             mail()  # rather twice than not at all
             watch.mail = None
         while watch.gates:
+            # Opened first, then taken off: struck in between, it is opened twice.
+            for gate in list(watch.gates):
+                with contextlib.suppress(RuntimeError):  # open already
+                    gate.release()
+                _discard(watch.gates, gate)
+        if watch.callbacks:
+            self._call_all(watch.callbacks)
+
+    def _call_all(self, callbacks: deque[Callable[[Future[Any]], object]]) -> None:
+        """Call each, once: it is taken off and called inside one C call."""
+        while callbacks:
             try:
-                watch.gates.pop().release()
-            except (IndexError, RuntimeError):  # noqa: PERF203 - taken, or opened, by another
-                pass
-        while watch.callbacks:
-            try:
-                fn = watch.callbacks.popleft()
-            except IndexError:  # taken by another
-                break
-            self._call(fn)
+                deque(map(methodcaller("__call__", self), iter(callbacks.popleft, None)), maxlen=0)
+            except BaseException as error:  # noqa: PERF203 - each on its own
+                ours = error.__traceback__ is None or error.__traceback__.tb_next is None
+                if ours and type(error) is IndexError and not callbacks:
+                    return  # nothing left to take off
+                if ours and not isinstance(error, Exception):
+                    raise  # it struck us, not a callback
+                _std_log.exception("exception calling callback for %r", self)
 
     def _tell_waiters(self) -> None:
         """Tell `wait` and `as_completed`; the condition is held and the state is final."""
         watch = self._watch
         assert watch is not None and watch.condition is not None
         if not watch.told:
-            watch.told = True
+            again, watch.telling = watch.telling, True  # interrupted the first time
             for waiter in watch.waiters or ():
-                if self._state is NOTIFIED:
+                if again and any(future is self for future in waiter.finished_futures):
+                    waiter.event.set()
+                elif self._state is NOTIFIED:
                     waiter.add_cancelled(self)
                 elif self._exception is not None:
                     waiter.add_exception(self)
                 else:
                     waiter.add_result(self)
             watch.condition.notify_all()
+            watch.told = True
 
     def _drop(self) -> None:
         """Let go of the function and its arguments: the task has run, or never will."""
@@ -445,8 +472,10 @@ class Future(cf.Future[T], Generic[T]):
 
     # -- what the standard library reaches for -------------------------------------------------
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
+    # Checkers see the attributes of the base class: with properties in their place a future would
+    # not be what typeshed says `as_completed` takes.
+
+    def _get_condition(self) -> threading.Condition:
         core = self._core
         if self._state is PENDING:
             core.help(self, None)  # a worker that waits for a task queued behind it runs it
@@ -467,10 +496,13 @@ class Future(cf.Future[T], Generic[T]):
             raise
         return condition
 
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
+    def _get_waiters(self) -> list[Any]:
         watch = self._watch
         return [] if watch is None or watch.waiters is None else watch.waiters
+
+    if not TYPE_CHECKING:  # pragma: no branch
+        _condition = property(_get_condition)
+        _waiters = property(_get_waiters)
 
     @property
     def _done_callbacks(self) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any, cast
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
 from futurepool.core import BUSY, CALLING, PARKED, CoreState, Record, RunState, mending, open_gate
-from futurepool.errors import TaskError, wrap_failure
+from futurepool.errors import TaskError, is_a, wrap_failure
 from futurepool.future import (
     CANCELLED,
     FINISHED,
@@ -156,7 +156,7 @@ class CoreLife(CoreState):
                         self._commit(record, task, result, error)
                     task._tell_waiters()
         task._announce()
-        if isinstance(error, TaskError):
+        if is_a(error, TaskError):
             self._handle(error)
         self.flush()
 
@@ -170,7 +170,7 @@ class CoreLife(CoreState):
         else:
             task._exception = error
             # Each reading raises from here on: see Future.result.
-            task._result = None if isinstance(error, TaskError) else traceback_slot.__get__(error)
+            task._result = None if is_a(error, TaskError) else traceback_slot.__get__(error)
         task._state = FINISHED
         record.task = None
         self.completed += 1
@@ -181,7 +181,7 @@ class CoreLife(CoreState):
             self._measure(record.started - task._queued_at, now - record.started)
         if error is not None:
             self.failed += 1
-            if isinstance(error, TaskError):
+            if is_a(error, TaskError):
                 # Not the one that is raised: that holds the frames of whoever reads it.
                 cause = cast(Exception, error.cause)
                 self.last_error = wrap_failure(cause, error.task_id, error.name)
@@ -205,8 +205,10 @@ class CoreLife(CoreState):
         traceback = traceback_slot.__get__(error)
         if traceback is not None:
             traceback_slot.__set__(error, traceback.tb_next)
-        if isinstance(error, Exception):
-            quiet = isinstance(error, cf.CancelledError)  # a running task that obeys its token
+        if is_a(error, Exception):
+            quiet = issubclass(
+                type(error), cf.CancelledError
+            )  # a running task that obeys its token
             error = wrap_failure(error, task.task_id, task.name)
             if self.error_handler is None and not quiet:
                 task._unretrieved = Unretrieved(error, task.task_id, task.name)

@@ -30,7 +30,7 @@ class Line:
 
     def __init__(self) -> None:
         self.heap: list[tuple[int, int, AnyFuture]] = []  # (-priority, arrival, future)
-        self.numbers = itertools.count()
+        self.numbers: itertools.count[int] = itertools.count()
 
     def push(self, future: AnyFuture) -> None:
         """Let a coroutine's task wait."""

@@ -35,12 +35,23 @@ def _in_event_loop() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
+def _outside() -> int:
+    """The stack level, for a warning of the caller, of the first frame that is not the package's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(
+        "futurepool."
+    ):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 class Core(CoreLife):
     """A whole pool. `options` in signatures is what `executor.options()` collects."""
 
     __slots__ = ()
 
     # What is written here, declared again for type checkers.
+    line: Line | None
     overflow: int
     rejected: int
     starting: int
@@ -357,5 +368,5 @@ class Core(CoreLife):
                 "block the loop it admits the task over the bound. `await executor.arun(...)` "
                 "waits for a place.",
                 RuntimeWarning,
-                stacklevel=5,
+                stacklevel=_outside(),
             )

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -194,5 +195,7 @@ def _pending(ref: weakref.ref[Any]) -> bool:
 
 timer: Timer = Timer()
 
-if hasattr(os, "register_at_fork"):  # pragma: no branch (not on Windows)
+if sys.platform != "win32" and hasattr(
+    os, "register_at_fork"
+):  # pragma: no branch (not on Windows)
     os.register_at_fork(after_in_child=timer._after_fork)

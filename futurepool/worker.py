@@ -22,6 +22,7 @@ from typing import Any
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
 from futurepool.core import PARKED, Record
+from futurepool.errors import is_a
 from futurepool.future import FINISHED, RUNNING, Future, name_of
 from futurepool.queue import Core
 
@@ -114,10 +115,7 @@ def run_one(core: Core, future: Future[Any]) -> bool:
         elif future._state is FINISHED:
             future._announce()
         raise
-    if (
-        isinstance(error, KeyboardInterrupt)
-        and threading.current_thread() is threading.main_thread()
-    ):
+    if is_a(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
         raise error
     return True
 

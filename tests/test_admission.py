@@ -389,3 +389,174 @@ def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch, gate: Gate)
         wait(futures)
         assert ran == [1, 1]
         assert len(ex._threads) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcome", "counts"),
+    [
+        (OnFull.RAISE, "raised", (1, 2, 0)),
+        (OnFull.DROP_NEW, "dropped", (1, 2, 0)),
+        (OnFull.DROP_OLDEST, "waits", (1, 3, 1)),
+        (OnFull.CALLER_RUNS, "ran", (0, 3, 0)),
+    ],
+)
+def test_what_each_policy_counts(policy: OnFull, outcome: str, counts: Any, gate: Gate) -> None:
+    """Rejected, submitted and cancelled tasks after one submission too many."""
+    with BoundedExecutor(1, queue_size=1, on_full=policy) as ex:
+        ex.submit(gate)
+        gate.started.acquire()
+        oldest = ex.submit(int)
+        try:
+            new = ex.submit(int, "7")
+        except QueueFullError:
+            assert outcome == "raised"
+        else:
+            states = {"dropped": new.cancelled(), "ran": new.done() and not new.cancelled()}
+            assert [state for state, true in states.items() if true] == (
+                [] if outcome == "waits" else [outcome]
+            )
+        assert oldest.cancelled() == (outcome == "waits")
+        stats = ex.stats()
+        assert (stats.rejected_tasks, stats.submitted_tasks, stats.cancelled_tasks) == counts
+        assert stats.overflow_tasks == 0
+        gate.open()
+
+
+@pytest.mark.parametrize("aging", [None, 10.0])
+def test_drop_oldest_goes_through_the_line(aging: float | None, gate: Gate) -> None:
+    """Drop after drop, in order of waiting; what was cancelled is not dropped again."""
+    with BoundedExecutor(1, queue_size=3, on_full=OnFull.DROP_OLDEST, aging=aging) as ex:
+        ex.submit_with_priority(100, gate)
+        gate.started.acquire()
+        futures = [ex.submit(int) for _ in range(3)]
+        futures[0].cancel()
+        futures += [ex.submit(int) for _ in range(20)]
+        assert [f.cancelled() for f in futures] == [True] * 20 + [False] * 3
+        assert ex.stats().rejected_tasks == 19
+        assert ex.stats().cancelled_tasks == 20
+        assert ex.stats().queued_tasks == 3
+        gate.open()
+
+
+def test_who_leaves_the_line_does_not_disturb_it(gate: Gate) -> None:
+    """The second of four blocked submitters gives up; the others keep their order."""
+    token = CancelToken()
+    admitted: dict[int, Future[int]] = {}
+    with BoundedExecutor(1, queue_size=0) as ex:
+        ex.submit(gate)
+
+        def submit(number: int) -> None:
+            entered = ex.options(token=token) if number == 1 else ex
+            admitted[number] = entered.submit(int)
+
+        threads = []
+        for number in range(4):
+            threads.append(threading.Thread(target=submit, args=(number,)))
+            threads[-1].start()
+            until_blocked(ex, number + 1)
+        token.cancel()
+        threads[1].join(30)
+        assert admitted[1].cancelled()
+        gate.open()
+        for thread in threads:
+            thread.join(30)
+        assert [admitted[number].task_id for number in (0, 2, 3)] == [2, 3, 4]
+        assert ex.wait(30)
+        stats = ex.stats()
+        assert (stats.submitted_tasks, stats.rejected_tasks, stats.cancelled_tasks) == (4, 1, 0)
+
+
+def test_priority_does_not_overtake_the_blocked(gate: Gate) -> None:
+    """Places go by waiting; the order of starting is another matter."""
+    ids: dict[str, int] = {}
+    with BoundedExecutor(1, queue_size=0) as ex:
+        ex.submit(gate)
+        threads = []
+        for name, priority in (("low", 0), ("high", 9)):
+            thread = threading.Thread(
+                target=lambda name=name, priority=priority: ids.update(
+                    {name: ex.submit_with_priority(priority, int).task_id}
+                )
+            )
+            thread.start()
+            threads.append(thread)
+            until_blocked(ex, len(threads))
+        gate.open()
+        for thread in threads:
+            thread.join(30)
+    assert ids == {"low": 2, "high": 3}
+
+
+def test_nesting_stops_at_64(gate: Gate) -> None:
+    """No more tasks than that are inside one another on a worker's stack, at any time."""
+    nesting = threading.local()
+    deepest = 0
+    with BoundedExecutor(1, queue_size=0) as ex:
+
+        def dig(left: int) -> None:
+            nonlocal deepest
+            nesting.now = getattr(nesting, "now", -1) + 1
+            deepest = max(deepest, nesting.now)
+            if left:
+                ex.submit(dig, left - 1)
+            nesting.now -= 1
+
+        ex.submit(dig, 150)
+        assert ex.wait(30)
+    assert deepest == 64
+
+
+def test_a_crawler_whose_pages_fail(gate: Gate) -> None:
+    """Tasks that submit tasks and then raise, under a bound, with a map among them."""
+    with BoundedExecutor(2, queue_size=1, error_handler=id) as ex:
+        seen: list[int] = []
+
+        def visit(node: int) -> None:
+            seen.append(node)
+            if node < 64:
+                ex.submit(visit, 2 * node)
+                list(ex.map(visit_leaf, [2 * node + 1]))
+            raise LookupError(node)
+
+        def visit_leaf(node: int) -> None:
+            seen.append(node)
+
+        ex.submit(visit, 1)
+        assert ex.wait(30)
+        stats = ex.stats()
+    assert sorted(seen) == sorted([2**n for n in range(7)] + [2 ** (n + 1) + 1 for n in range(6)])
+    assert (stats.failed_tasks, stats.completed_tasks) == (7, 13)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_warning_shows_the_line_that_submits(named: bool, gate: Gate) -> None:
+    """Not a line of the library, also through a view."""
+
+    async def main() -> None:
+        entered = ex.options(name="mine") if named else ex
+        ex.submit(gate)
+        with pytest.warns(RuntimeWarning, match=r"arun\(") as caught:
+            entered.submit(int)
+        assert [warning.filename for warning in caught] == [__file__]
+        gate.open()
+
+    with BoundedExecutor(1, queue_size=0) as ex:
+        asyncio.run(main())
+
+
+def test_an_event_loop_gets_the_other_policies_as_anyone(gate: Gate) -> None:
+    """Those do not block it."""
+
+    async def main() -> None:
+        with pytest.raises(QueueFullError):
+            ex.try_submit(int)
+        assert ex.options(on_full=OnFull.DROP_NEW).submit(int).cancelled()
+        assert ex.options(on_full=OnFull.CALLER_RUNS).submit(threading.get_ident).result() == (
+            threading.get_ident()
+        )
+        assert ex.stats().overflow_tasks == 0
+
+    with BoundedExecutor(1, queue_size=0) as ex:
+        ex.submit(gate)
+        asyncio.run(main())
+        gate.open()

@@ -183,7 +183,7 @@ def test_the_tables_name_no_module_twice() -> None:
         ("order.py", "def f():\n  from .core import C", "order.py:2: order imports core, which is not below it"),
         ("engines/threads.py", "from ..executor import E", "engines/threads.py:1: engines imports executor, which is not below it"),
         ("queue.py", "from futurepool import Priority", "queue.py:1: queue imports Priority, which stands in no layer"),
-        ("aio.py", "from .queue import Queue", "aio.py:1: aio may use only the public API, not queue"),
+        ("cli.py", "from .queue import Queue", "cli.py:1: cli may use only the public API, not queue"),
         ("ext/x.py", "from .. import queue", "ext/x.py:1: ext may use only the public API, not queue"),
         ("queue.py", "import rich.table", "queue.py:1: third-party rich outside ext/"),
         ("unknown.py", "", "unknown.py: unknown stands in no layer of tests/test_layers.py"),
@@ -203,7 +203,7 @@ def test_the_checker_bites(path: str, source: str, complaint: str) -> None:
     [
         ("queue.py", "from . import _sync\nfrom .order import Order\nimport threading, typing_extensions"),
         ("queue.py", "if TYPE_CHECKING:\n  from .executor import BoundedExecutor"),
-        ("aio.py", "from futurepool import BoundedExecutor"),
+        ("cli.py", "from futurepool import BoundedExecutor"),
         ("ext/starlette.py", "import starlette.requests\nfrom .. import BoundedExecutor"),
         ("engines/delegate.py", "from .threads import Threads\nfrom ..worker import run"),
         ("__init__.py", "from .executor import BoundedExecutor"),

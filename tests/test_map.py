@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import gc
 import itertools
+import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, InvalidConfigError, TaskError
+from futurepool import BoundedExecutor, InvalidConfigError, TaskError, _sync
 
 
 @pytest.fixture
 def ex() -> Iterator[BoundedExecutor]:
     with BoundedExecutor(2, queue_size=3) as ex:
         yield ex
+
+
+def until_gone(ex: BoundedExecutor, seen: weakref.ref[Any]) -> None:
+    """Give the workers time to let go of something they made."""
+    pause = threading.Event()
+    for _ in range(100):
+        if seen() is None:
+            return
+        if not getattr(sys, "_is_gil_enabled", lambda: True)():
+            # What a thread has made and another gives up dies when the first runs again; a
+            # ThreadPoolExecutor shows the same. So wake both.
+            together = threading.Barrier(2)
+            for future in [ex.submit(together.wait, 30) for _ in range(2)]:
+                future.result(30)
+        pause.wait(0.005)
 
 
 @pytest.fixture
@@ -257,17 +275,158 @@ def test_results_are_not_kept(ex: BoundedExecutor) -> None:
     class Result:
         pass
 
-    pause = threading.Event()
     gc.disable()
     try:
-        for shape in ({}, {"buffersize": 2}):
-            for result in ex.map(lambda _: Result(), range(5), **shape):
-                seen = weakref.ref(result)
-                del result
-                for _ in range(1000):  # the worker may be about to let go of it
-                    if seen() is None:
-                        break
-                    pause.wait(0.01)
-                assert seen() is None
+        for shape in ({}, {"buffersize": 2}, {"chunksize": 2}, {"buffersize": 3, "chunksize": 2}):
+            for each in (ex.map, ex.map_unordered):
+                for result in each(lambda _: Result(), range(5), **shape):
+                    seen = weakref.ref(result)
+                    del result
+                    until_gone(ex, seen)
+                    assert seen() is None, (each.__name__, shape)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("chunksize", [1, 2, 3, 5, 50])
+@pytest.mark.parametrize("buffersize", [1, 2, 5, 6])
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+def test_no_more_unread_results_than_the_buffer(
+    ex: BoundedExecutor, method: str, buffersize: int, chunksize: int
+) -> None:
+    """However the calls travel: inputs drawn less results read, at the worst."""
+    drawn = 0
+
+    def inputs() -> Iterator[int]:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield drawn
+
+    results = getattr(ex, method)(str, inputs(), buffersize=buffersize, chunksize=chunksize)
+    worst = drawn
+    for read in range(1, 31):
+        next(results)
+        worst = max(worst, drawn - read)
+    results.close()
+    assert worst <= buffersize
+
+
+def test_a_lazy_map_starts_at_once(ex: BoundedExecutor) -> None:
+    """It fills its buffer when it is called, and what nobody reads runs."""
+    ran: list[int] = []
+    results = ex.map(ran.append, itertools.count(), buffersize=3)
+    assert ex.wait(30)
+    assert sorted(ran) == [0, 1, 2]
+    assert next(results) is None
+
+
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 4}])
+def test_an_input_that_raises_at_the_call(shape: Any, gate: threading.Event) -> None:
+    """There is no iterator to read, so what was submitted already never starts."""
+    ran: list[int] = []
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise LookupError("no more")
+
+    with BoundedExecutor(1) as ex:
+        ex.submit(gate.wait, 10)
+        with pytest.raises(LookupError, match="no more"):
+            ex.map(ran.append, items(), **shape)
+        assert ex.stats().queued_tasks == 0
+        gate.set()
+    assert ran == []
+
+
+class Answering:
+    """Has an attribute of any name, as proxies of remote objects have."""
+
+    def __getattr__(self, name: str) -> object:
+        return self
+
+    def __call__(self, number: int) -> int:
+        raise LookupError(number)
+
+
+@pytest.mark.parametrize("fn", [int, functools.partial(int), "x".index, Answering()])
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+def test_a_chunk_has_the_name_a_single_call_has(method: str, fn: Callable[..., Any]) -> None:
+    """Whatever it is that is called."""
+    names = []
+    with BoundedExecutor(1) as ex:
+        for chunksize in (1, 2):
+            with pytest.raises(TaskError) as caught:
+                list(getattr(ex, method)(fn, ["y"], chunksize=chunksize))
+            names.append(caught.value.name)
+    assert names[0] == names[1]
+
+
+def test_a_chunk_of_map_unordered_delivers_what_came_before_its_failure() -> None:
+    """The results first, then the error, then the end."""
+    with BoundedExecutor(1) as ex:
+        results = ex.map_unordered(int, ["1", "2", "x", "4"], chunksize=4)
+        assert [next(results), next(results)] == [1, 2]
+        with pytest.raises(ValueError, match="invalid literal"):
+            next(results)
+        assert list(results) == []
+
+
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 3}, {"buffersize": 2}])
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+def test_what_is_no_exception_comes_as_itself(ex: BoundedExecutor, method: str, shape: Any) -> None:
+    """SystemExit in a call ends the iteration, not a worker."""
+
+    def call(number: int) -> int:
+        if number == 1:
+            raise SystemExit(number)
+        return number
+
+    with pytest.raises(SystemExit) as caught:
+        list(getattr(ex, method)(call, range(3), **shape))
+    assert type(caught.value) is SystemExit
+    assert list(ex.map(call, [2, 3])) == [2, 3]
+
+
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}])
+def test_no_iterables_no_calls(ex: BoundedExecutor, shape: Any) -> None:
+    """As with the standard library's."""
+    assert list(ex.map(int, **shape)) == []
+    assert list(ex.map_unordered(int, **shape)) == []
+
+
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 3}, {"buffersize": 2}])
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+def test_calls_see_the_context_of_the_caller(ex: BoundedExecutor, method: str, shape: Any) -> None:
+    """In each of its tasks."""
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="none")
+    var.set("mine")
+    results = getattr(ex, method)(lambda _: var.get(), range(5), **shape)
+    assert list(results) == ["mine"] * 5
+
+
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+def test_breaking_out_of_a_loop_cancels_the_rest(method: str, gate: threading.Event) -> None:
+    """Without a word from the reader, when the iterator is dropped."""
+    with BoundedExecutor(1) as ex:
+        for result in getattr(ex, method)(lambda n: n and gate.wait(30), range(8), buffersize=6):
+            assert result == 0
+            break
+        gc.collect()
+        assert ex.stats().queued_tasks == 0
+        gate.set()
+
+
+def test_a_timeout_counts_from_the_call(
+    ex: BoundedExecutor, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
+    """Not from the first reading; what is there already is delivered even so."""
+    now = [100.0]
+    monkeypatch.setattr(_sync, "clock", lambda: now[0])
+    results = ex.map(lambda n: n and gate.wait(30), [0, 1], timeout=10.0)
+    assert next(results) == 0
+    now[0] = 111.0
+    with pytest.raises(FutureTimeoutError):
+        next(results)
+    monkeypatch.undo()
+    gate.set()

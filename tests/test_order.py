@@ -26,7 +26,7 @@ def test_first_in_first_out(gate: threading.Event) -> None:
     """Within a priority the order of admission is the order of starting."""
     order: list[int] = []
     with BoundedExecutor(1, queue_size=None) as ex:
-        ex.submit(gate.wait)
+        ex.submit(gate.wait, 10)
         for number in range(100):
             ex.submit(order.append, number)
         gate.set()
@@ -38,7 +38,7 @@ def test_higher_priorities_start_sooner(gate: threading.Event) -> None:
     order: list[tuple[int, int]] = []
     priorities = [0, 1, 2, -5, 10**30, -(10**30), 7, 7, 1, Priority.HIGH, Priority.LOW]
     with BoundedExecutor(1) as ex:
-        ex.submit_with_priority(10**40, gate.wait)
+        ex.submit_with_priority(10**40, gate.wait, 10)
         for number, priority in enumerate(priorities):
             ex.submit_with_priority(priority, order.append, (priority, number))
         gate.set()
@@ -50,7 +50,7 @@ def test_the_default_is_normal(gate: threading.Event) -> None:
     """LOW comes after plain submits, HIGH before."""
     order: list[str] = []
     with BoundedExecutor(1) as ex:
-        ex.submit(gate.wait)
+        ex.submit(gate.wait, 10)
         ex.submit_with_priority(Priority.LOW, order.append, "low")
         ex.submit(order.append, "plain")
         ex.submit_with_priority(Priority.HIGH, order.append, "high")
@@ -64,7 +64,7 @@ def test_many_priorities_against_a_sort(aging: float | None, gate: threading.Eve
     chance = random.Random(7)
     order: list[tuple[int, int]] = []
     with BoundedExecutor(1, queue_size=None, aging=aging) as ex:
-        ex.submit_with_priority(10**6, gate.wait)
+        ex.submit_with_priority(10**6, gate.wait, 10)
         entries = [(chance.randrange(1000), number) for number in range(3000)]
         futures = [ex.submit_with_priority(entry[0], order.append, entry) for entry in entries]
         kept = [
@@ -82,7 +82,7 @@ def test_aging_lifts_what_waits(monkeypatch: pytest.MonkeyPatch, gate: threading
     order: list[str] = []
     monkeypatch.setattr(_sync, "clock", lambda: now[0])
     with BoundedExecutor(1, aging=10.0) as ex:
-        ex.submit_with_priority(100, gate.wait)
+        ex.submit_with_priority(100, gate.wait, 10)
         ex.submit_with_priority(Priority.LOW, order.append, "old low")
         now[0] += 19.0
         ex.submit_with_priority(Priority.HIGH, order.append, "high, 19 s later")
@@ -158,7 +158,7 @@ def test_memory_of_cancelled_tasks_is_given_back(gate: threading.Event) -> None:
     gc.disable()
     try:
         with BoundedExecutor(1, queue_size=None) as ex:
-            ex.submit(gate.wait)
+            ex.submit(gate.wait, 10)
             arguments = [Argument() for _ in range(1000)]
             futures = [ex.submit(id, argument) for argument in arguments]
             watched = [weakref.ref(argument) for argument in arguments]
@@ -222,7 +222,7 @@ def test_any_integer_is_a_priority_with_aging_too(
     priorities = [10**10, 10**12, -(10**12), -(10**10), 10**40, 10**40 + 1, 2**63, 0, -(10**40)]
     order: list[int] = []
     with BoundedExecutor(1, aging=10.0) as ex:
-        ex.submit_with_priority(10**50, gate.wait)
+        ex.submit_with_priority(10**50, gate.wait, 10)
         monkeypatch.setattr(_sync, "clock", lambda: 100.0)
         for priority in priorities:
             ex.submit_with_priority(priority, order.append, priority)
@@ -256,7 +256,7 @@ def test_cancelled_tasks_are_swept_whatever_the_order(
 ) -> None:
     """Their futures go while the worker is still busy with something else."""
     with BoundedExecutor(1, queue_size=None, aging=aging) as ex:
-        ex.submit(gate.wait)
+        ex.submit(gate.wait, 10)
         futures = [ex.submit_with_priority(number % 5, int) for number in range(1000)]
         seen = [weakref.ref(future) for future in futures]
         for future in futures:
@@ -272,7 +272,7 @@ def test_several_submitters_share_one_line(gate: threading.Event) -> None:
     started: list[tuple[int, int]] = []
     ids: dict[tuple[int, int], int] = {}
     with BoundedExecutor(1, queue_size=None) as ex:
-        ex.submit(gate.wait)
+        ex.submit(gate.wait, 10)
         together = threading.Barrier(4)
 
         def submit(thread: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import subprocess
 import sys
 import threading
 import weakref
@@ -101,7 +102,7 @@ def test_each_task_gets_a_copy_of_the_context(way: Callable[..., Any]) -> None:
 
 
 def hold(ex: BoundedExecutor, count: int, gate: threading.Event) -> list[Any]:
-    return [ex.submit(gate.wait) for _ in range(count)]
+    return [ex.submit(gate.wait, 10) for _ in range(count)]
 
 
 def test_try_submit_refuses_at_once() -> None:
@@ -250,7 +251,7 @@ def test_views_collect_options() -> None:
     with BoundedExecutor(1, queue_size=0) as ex:
         high = ex.options(priority=Priority.HIGH, name="job")
         both = high.options(on_full=OnFull.RAISE)
-        future = both.submit(gate.wait)
+        future = both.submit(gate.wait, 10)
         assert (future.priority, future.name) == (2, "job")
         with pytest.raises(QueueFullError):
             both.submit(echo)
@@ -378,7 +379,7 @@ def test_what_is_refused_leaves_nothing_behind(refusal: str, under_token: bool) 
     gate = threading.Event()
     token = CancelToken()
     with BoundedExecutor(1, queue_size=0) as ex:
-        ex.submit(gate.wait)
+        ex.submit(gate.wait, 10)
         entered = ex.options(token=token) if under_token else ex
         before, watched = futures(), []
         for _ in range(20):
@@ -398,53 +399,102 @@ def test_what_is_refused_leaves_nothing_behind(refusal: str, under_token: bool) 
         assert ex.try_submit(echo).result(30) == ((), {})
 
 
-def descend(frames: int, call: Callable[[], Any]) -> Any:
+#: Submits ever closer to the recursion limit, each time in a new pool, and looks at the pool after.
+NO_STACK_LEFT = """
+import faulthandler, os, sys, threading
+from futurepool import BoundedExecutor, OnFull
+
+faulthandler.dump_traceback_later(25, exit=True)  # a leaked mutex hangs whoever looks
+
+def descend(frames, call):
     return descend(frames - 1, call) if frames else call()
 
+def attempt(frames):
+    try:
+        descend(frames, lambda: ex.submit(int))
+    except RecursionError:
+        refused.append(frames)
 
-@pytest.mark.parametrize("policy", [OnFull.BLOCK, OnFull.CALLER_RUNS])
-@pytest.mark.parametrize("room", [True, False])
-def test_a_submit_with_no_stack_left_takes_no_place(policy: OnFull, room: bool) -> None:
+def whole():
+    return ex.wait(2) and ex.stats().active_workers == 0 and ex.try_submit(int).result(2) == 0
+
+def broken(frames):
+    print("broken", frames - limit, "frames from the limit")
+    os._exit(1)
+
+limit, refused = sys.getrecursionlimit(), []
+for frames in range(limit - 40, limit):
+    gate = threading.Event()
+    ex = BoundedExecutor(1, queue_size={size}, on_full=OnFull.{policy})
+    ex.submit(int).result(30)  # its worker is there
+    if {full}:
+        ex.submit(gate.wait, 10)
+    thread = threading.Thread(target=attempt, args=(frames,))
+    thread.start()
+    thread.join()
+    gate.set()
+    try:
+        sound = whole()
+    except Exception:
+        sound = False
+    if not sound:
+        broken(frames)
+    ex.shutdown()
+print("whole" if refused else "never refused")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "size", "full"),
+    [
+        ("BLOCK", 1, False),
+        ("CALLER_RUNS", 0, True),
+        ("DROP_NEW", 0, True),
+        ("DROP_OLDEST", 0, True),
+        ("RAISE", 0, True),
+    ],
+)
+def test_a_submit_with_no_stack_left_takes_no_place(policy: str, size: int, full: bool) -> None:
     """RecursionError at any step of it: the pool goes on, whole, with all its places."""
-    if policy is OnFull.BLOCK and not room:
-        pytest.skip("would wait for a place")
-    limit, refused = sys.getrecursionlimit(), 0
+    script = NO_STACK_LEFT.format(policy=policy, size=size, full=full)
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=45, check=False
+    )
+    assert (ran.stdout.strip(), ran.returncode) == ("whole", 0), ran.stderr
 
-    def run(frames: int, ex: BoundedExecutor) -> None:
-        nonlocal refused
-        try:
-            descend(frames, lambda: ex.submit(int))
-        except RecursionError:
-            refused += 1
 
-    broken = []
-    for frames in range(limit - 40, limit):
-        gate = threading.Event()
-        ex = BoundedExecutor(1, queue_size=1 if room else 0, on_full=policy)
-        ex.submit(int).result(30)  # its worker is there
-        if not room:
-            ex.submit(gate.wait)
-        thread = threading.Thread(target=run, args=(frames, ex))
-        thread.start()
-        thread.join(30)
-        gate.set()
-        # Looked at from a thread that can be given up: a leaked mutex would hang this one.
-        whole: list[object] = []
+#: Each task submits the next, and the submitting worker runs it, until the stack ends.
+CALLER_RUNS_DOWN = """
+import faulthandler, logging, os
+from futurepool import BoundedExecutor, OnFull
 
-        def look(ex: BoundedExecutor = ex, whole: list[object] = whole) -> None:
-            if ex.wait(2) and ex.try_submit(int).result(2) == 0:
-                whole.append(ex.stats().active_workers)
+faulthandler.dump_traceback_later(25, exit=True)
+logging.disable(logging.CRITICAL)
+ex = BoundedExecutor(1, queue_size=0, on_full=OnFull.CALLER_RUNS)
 
-        looker = threading.Thread(target=look, daemon=True)
-        looker.start()
-        looker.join(5)
-        if whole != [0]:
-            broken.append(frames - limit)
-            break  # one is enough, and each takes seconds
-        ex.shutdown()
-    else:
-        assert refused > 0
-    assert broken == []
+def dig(depth):
+    if depth < 3000:
+        ex.submit(dig, depth + 1)
+
+ex.submit(dig, 0).exception()
+stats = ex.wait(3) and ex.stats()
+print(bool(stats) and stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_caller_runs_to_the_end_of_the_stack() -> None:
+    """RecursionError ends tasks, not the pool: each future ends, each place comes back."""
+    ran = subprocess.run(
+        [sys.executable, "-c", CALLER_RUNS_DOWN],
+        capture_output=True,
+        text=True,
+        timeout=45,
+        check=False,
+    )
+    assert ran.stdout.strip() == "True", ran.stderr
 
 
 def test_a_context_is_copied_when_the_task_is_submitted() -> None:
@@ -458,7 +508,7 @@ def test_a_context_is_copied_when_the_task_is_submitted() -> None:
         return seen
 
     with BoundedExecutor(1) as ex:
-        ex.submit(gate.wait)
+        ex.submit(gate.wait, 10)
         var.set(1)
         first = ex.submit(task)
         var.set(2)
@@ -486,7 +536,7 @@ def test_a_task_run_by_its_submitter_keeps_its_context_to_itself() -> None:
 
     with BoundedExecutor(1, queue_size=0) as ex:
         assert ex.submit(outer).result(30) == (10, 10, 10)
-        ex.submit(gate.wait)
+        ex.submit(gate.wait, 10)
         var.set(5)
         assert ex.options(on_full=OnFull.CALLER_RUNS).submit(task).result(30) == 5
         assert var.get() == 5
@@ -497,7 +547,7 @@ def test_a_view_maps_with_its_options() -> None:
     """Priority decides when its tasks come; the executor's own are not affected."""
     gate, order = threading.Event(), []
     with BoundedExecutor(1) as ex:
-        ex.submit(gate.wait)
+        ex.submit(gate.wait, 10)
         ex.map(order.append, ["plain 1", "plain 2"])
         urgent = ex.options(priority=Priority.HIGH)
         urgent.map(order.append, ["urgent 1", "urgent 2"])
@@ -511,7 +561,7 @@ def test_shutting_a_view_down_leaves_what_it_submitted() -> None:
     """Queued tasks included, whichever way."""
     gate = threading.Event()
     with BoundedExecutor(1) as ex:
-        ex.submit(gate.wait)
+        ex.submit(gate.wait, 10)
         with ex.options(priority=2) as view:
             future = view.submit(echo, 1)
         view.shutdown(cancel_futures=True)
@@ -529,7 +579,7 @@ def test_long_timeouts(timeout: Any) -> None:
     gate, blocked = threading.Event(), threading.Event()
     done: list[Future[Any]] = []
     with BoundedExecutor(1, queue_size=0) as ex:
-        ex.submit(gate.wait)
+        ex.submit(gate.wait, 10)
 
         def submit() -> None:
             blocked.set()

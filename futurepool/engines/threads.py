@@ -55,7 +55,7 @@ class ThreadEngine:
         listed = False
         thread: threading.Thread | None = None
         try:
-            record.thread = thread = _thread(self._run, record)
+            record.thread = thread = _thread(self._run, record, _Guard(core, record))
             with core.mutex:
                 if core.starting <= 0:
                     return  # another thread has made it
@@ -94,20 +94,12 @@ class ThreadEngine:
     def reset(self) -> None:
         self.threads = set()
 
-    def _run(self, record: Record) -> None:
+    def _run(self, record: Record, _guard: _Guard) -> None:
         try:
             self._live(record)
         except BaseException as error:
-            # Struck outside of all that `work` guards: the worker is gone, its task fails, and
-            # recover() orders another.
-            core = self._core
-            core.recover()
-            if record.task is not None:
-                core.finish(record, None, error)
-            with core.mutex:
-                core._leave(record)
-            core.recover()
             _log.error("a worker was struck by an exception and is replaced", exc_info=error)
+            _replace(self._core, record, error)
 
     def _live(self, record: Record) -> None:
         core = self._core
@@ -152,6 +144,30 @@ class ThreadEngine:
         _sync.start(thread)
         _sync.join(thread)
         return bool(answer and answer[0])
+
+
+class _Guard:
+    """Dies with its worker's thread, whatever that died of: even of its very first instruction."""
+
+    __slots__ = ("_core", "_record")
+
+    def __init__(self, core: Core, record: Record) -> None:
+        self._core = core
+        self._record = record
+
+    def __del__(self) -> None:
+        if self._record in self._core.workers and self._record.thread.ident is not None:
+            _replace(self._core, self._record, RuntimeError("the worker's thread has died"))
+
+
+def _replace(core: Core, record: Record, error: BaseException) -> None:
+    """A worker is gone without having left: its task fails, and another worker is ordered."""
+    core.recover()
+    if record.task is not None:
+        core.finish(record, None, error)
+    with core.mutex:
+        core._leave(record)
+    core.recover()
 
 
 def _thread(run: Callable[..., object], *args: object) -> threading.Thread:

@@ -72,7 +72,7 @@ class Display:
     def __init__(self, stats: Callable[[], Stats], total: int | None) -> None:
         self._stats = stats
         self._console = Console(stderr=True, highlight=False)
-        self.live = self._console.file.isatty()
+        self.live: bool = self._console.file.isatty()
         self._bar = _Bar(stats, total, self._console) if self.live else None
 
     def __enter__(self) -> Self:

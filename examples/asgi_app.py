@@ -1,0 +1,155 @@
+"""A web service whose handlers do blocking work in a bounded pool, and what happens under load.
+
+Checking a password is slow on purpose, and blocks. Two endpoints do it in the same pool:
+
+    GET /reject/{password}   503 at once when the pool is full: the caller may try elsewhere
+    GET /wait/{password}     waits for a place without blocking the loop: callers slow down
+    GET /health              needs no place in the pool, and answers whatever it is doing
+
+    python examples/asgi_app.py            a server, a crowd of clients, and what became of them
+    python examples/asgi_app.py --serve    only the server, on port 8000, until Ctrl-C
+
+Needs starlette and uvicorn.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+from futurepool import BoundedExecutor, OnFull, QueueFullError
+
+try:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+except ImportError as missing:
+    print(f"this example needs starlette and uvicorn: {missing}")
+    sys.exit(0)
+
+CROWD = 40
+
+
+def check_password(password: str) -> bool:
+    """Blocks for some hundredths of a second."""
+    return hashlib.pbkdf2_hmac("sha256", password.encode(), b"salt", 30_000)[0] < 128
+
+
+def make_app(
+    check: Callable[[str], bool] = check_password, max_workers: int = 2, queue_size: int = 6
+) -> Starlette:
+    """The application; the pool lives as long as it does."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with BoundedExecutor(max_workers, "check", queue_size=queue_size) as pool:
+            app.state.pool = pool
+            yield
+
+    async def reject(request: Request) -> JSONResponse:
+        pool = request.app.state.pool.options(on_full=OnFull.RAISE)
+        try:
+            future = pool.submit(check, request.path_params["password"])
+        except QueueFullError:
+            return JSONResponse({"error": "busy"}, 503, {"Retry-After": "1"})
+        return JSONResponse({"ok": await future})
+
+    async def wait(request: Request) -> JSONResponse:
+        ok = await request.app.state.pool.arun(check, request.path_params["password"])
+        return JSONResponse({"ok": ok})
+
+    async def health(request: Request) -> JSONResponse:
+        stats = request.app.state.pool.stats()
+        return JSONResponse(
+            {
+                "running": stats.active_workers,
+                "queued": stats.queued_tasks,
+                "completed": stats.completed_tasks,
+                "rejected": stats.rejected_tasks,
+            }
+        )
+
+    routes = [
+        Route("/reject/{password}", reject),
+        Route("/wait/{password}", wait),
+        Route("/health", health),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Starlette) -> AsyncIterator[int]:
+    """Serve `app` on a free port of the loopback interface, in this loop; yield the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, log_level="warning", lifespan="on", ws="none")
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server._serve([listener]))  # `serve` would catch Ctrl-C
+        while not server.started and not task.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def get(port: int, path: str) -> int:
+    """The smallest of clients; the status of the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        )
+        answer = await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    return int(answer.split()[1])
+
+
+async def watch_health(port: int, delays: list[float]) -> None:
+    """Ask how it is doing, again and again."""
+    while True:
+        began = time.perf_counter()
+        assert await get(port, "/health") == 200
+        delays.append(time.perf_counter() - began)
+        await asyncio.sleep(0.01)
+
+
+async def demonstrate() -> None:
+    delays: list[float] = []
+    async with serving(make_app()) as port:
+        watcher = asyncio.create_task(watch_health(port, delays))
+        for path in ("/reject", "/wait"):
+            began = time.perf_counter()
+            counts = Counter(
+                await asyncio.gather(*(get(port, f"{path}/{n}") for n in range(CROWD)))
+            )
+            seconds = time.perf_counter() - began
+            print(
+                f"{path:8} {counts[200]:3} served, {counts[503]:3} told to come back, "
+                f"in {seconds:.2f} s"
+            )
+            print(f"none lost: {counts[200] + counts[503] == CROWD}")
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+    print(f"all who waited were served: {counts[200] == CROWD}")
+    print(f"/health  {len(delays)} answers, the slowest after {max(delays) * 1000:.0f} ms")
+
+
+def main() -> None:
+    if "--serve" in sys.argv:
+        uvicorn.run(make_app(), port=8000)
+    else:
+        asyncio.run(demonstrate())
+
+
+if __name__ == "__main__":
+    main()
