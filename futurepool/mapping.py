@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from futurepool import _sync
 from futurepool.checks import check_callable, check_int, check_timeout
 from futurepool.errors import TaskError
-from futurepool.future import FINISHED, Future, Watch
+from futurepool.future import FINISHED, Future, Watch, name_of
 from futurepool.options import Options
 from futurepool.queue import Core
 
@@ -80,11 +80,11 @@ class _Source:
     ) -> None:
         self._core = core
         self._fn = fn
-        self._chunksize = chunksize
+        self.chunksize: int = chunksize
         self._single = len(iterables) == 1
         self._ready = all(type(iterable) in _CONTAINERS for iterable in iterables)
         if chunksize > 1 and options.name is None:
-            options = options.changed(name=getattr(fn, "__qualname__", type(fn).__qualname__))
+            options = options.changed(name=name_of(fn))
         self._options = options
         self._calls: Iterator[Any]
         if chunksize > 1 and self._single:
@@ -94,11 +94,11 @@ class _Source:
 
     def submit(self, watch: Watch | None = None) -> tuple[Future[Any], Chunk | None] | None:
         """Submit the next task; None at the end."""
-        if self._chunksize == 1:
+        if self.chunksize == 1:
             for args in self._calls:
                 return self._core.submit(self._options, self._fn, args, {}, watch), None
             return None
-        calls = list(islice(self._calls, self._chunksize))
+        calls = list(islice(self._calls, self.chunksize))
         if not calls:
             return None
         chunk = Chunk(self._fn, calls, self._single)
@@ -106,7 +106,7 @@ class _Source:
 
     def submit_all(self, done: list[Any]) -> None:
         """Submit all tasks, appending futures or (future, chunk) pairs to `done`."""
-        if self._chunksize > 1:
+        if self.chunksize > 1:
             while (task := self.submit()) is not None:
                 done.append(task)
         elif self._ready:
@@ -144,13 +144,13 @@ def map_ordered(
     end = None if timeout is None else _sync.clock() + timeout
     source = _Source(core, options, fn, iterables, chunksize)
     if buffersize is not None:
-        window: deque[tuple[Future[Any], Chunk | None]] = deque()
-        for _ in range(max(1, buffersize // chunksize)):
-            task = source.submit()
-            if task is None:
-                break
-            window.append(task)
-        return _lazy(source, keep, window, end)
+        lazy = _Window(source, buffersize)
+        try:
+            lazy.fill()
+        except BaseException:
+            lazy.cancel()
+            raise
+        return _lazy(lazy, keep, end)
     tasks: list[Any] = []
     try:
         source.submit_all(tasks)
@@ -225,25 +225,46 @@ def _deliver(results: list[Any], error: TaskError | None) -> Iterator[Any]:
             del error
 
 
-def _lazy(
-    source: _Source,
-    keep: object,
-    window: deque[tuple[Future[Any], Chunk | None]],
-    end: float | None,
-) -> Iterator[Any]:
+class _Window:
+    """What a lazy map has submitted, and how many of its results are unread."""
+
+    def __init__(self, source: _Source, size: int) -> None:
+        self._source = source
+        self._size = size
+        self._more = True
+        self.unread = 0  # of what was drawn
+        self.tasks: deque[tuple[Future[Any], Chunk | None]] = deque()
+
+    def fill(self) -> None:
+        """Submit as long as there is room for all the results of one more task."""
+        while self._more and self.unread + self._source.chunksize <= self._size:
+            task = self._source.submit()
+            if task is None:
+                self._more = False
+            else:
+                self.unread += self._source.chunksize
+                self.tasks.append(task)
+
+    def cancel(self) -> None:
+        """Give up what has not started."""
+        for future, _ in self.tasks:
+            future.cancel()
+
+
+def _lazy(window: _Window, keep: object, end: float | None) -> Iterator[Any]:
     try:
-        while window:
-            results, error = _unpack(*window.popleft(), end)
-            # The next one goes in before these are read, so that the workers stay busy.
-            task = source.submit()
-            if task is not None:
-                window.append(task)
-            del task
+        while window.tasks:
+            results, error = _unpack(*window.tasks.popleft(), end)
+            results.reverse()
+            while results:
+                # The next one goes in before this is read, so that the workers stay busy.
+                window.unread -= 1
+                window.fill()
+                yield results.pop()
             yield from _deliver(results, error)
             del error
     finally:
-        for future, _ in window:
-            future.cancel()
+        window.cancel()
         del keep
 
 

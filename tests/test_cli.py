@@ -66,6 +66,16 @@ def told(item):
 def leave(item):
     raise SystemExit(3)
 
+def mark(item):
+    """Item `quick` ends when another has started; that is a file, written when told to end."""
+    if item == "quick":
+        assert went.wait(50)
+    else:
+        went.set()
+        assert current_token().wait(50)
+        open(item, "w").close()
+    return item
+
 def box(item):
     return Box()
 
@@ -94,7 +104,9 @@ def tasks(tmp_path: Path) -> str:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": PACKAGE, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
+    """As a user has it, whatever the tests are run with: output is buffered."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**kept, "PYTHONPATH": PACKAGE, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -198,6 +210,24 @@ def test_a_closed_pipe_ends_an_endless_input(popen: Callable[..., Any], tasks: s
     process.stdout.close()
     assert process.wait(PATIENCE) == 0
     assert process.stderr.read() == ""
+
+
+@pytest.mark.slow
+def test_help_into_a_closed_pipe(environment: dict[str, str]) -> None:
+    """What is printed at the very end has no traceback either."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "futurepool", "--help"],
+            env=environment,
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow
@@ -315,12 +345,12 @@ def test_a_full_disk(run: Run, tasks: str) -> None:
 @posix
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
-def test_closed_streams(run: Run, tasks: str, closed: str) -> None:
+def test_closed_streams(environment: dict[str, str], tasks: str, closed: str) -> None:
     """A stream that is closed from the start is no reason for a traceback."""
     script = f'exec "$0" -m futurepool map "$1" item {closed}'
     done = subprocess.run(
         ["sh", "-c", script, sys.executable, f"{tasks}:same"],
-        env={**os.environ, "PYTHONPATH": PACKAGE},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -428,6 +458,16 @@ def test_items_from_arguments(main: Main, capsys: Any, tasks: str) -> None:
     items = ["a", "b", "-3", "-", "-x", "--"]
     assert [json.loads(line)["item"] for line in out.splitlines()] == items
     assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_order_does_not_depend_on_who_is_first(
+    main: Main, capsys: Any, tasks: str, more: tuple[str, ...]
+) -> None:
+    """The first item ends after the second: the worker of that must have taken the third."""
+    assert main("map", f"{tasks}:go", "wait", "quick", "go", "-j2", "--quiet", *more) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["item"] if more else line for line in lines] == ["wait", "quick", "go"]
 
 
 def test_json(main: Main, capsys: Any, tasks: str) -> None:
@@ -719,17 +759,20 @@ def test_ctrl_c_while_it_starts(
 
 
 def test_ctrl_c_in_the_main_thread(
-    main: Main, capsys: Any, tasks: str, monkeypatch: pytest.MonkeyPatch
+    main: Main, capsys: Any, tasks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is left is cancelled, the summary printed."""
+    """What runs is told to end, what is left cancelled, the summary printed."""
 
     class Interrupted(io.StringIO):
         def write(self, text: str) -> int:
             raise KeyboardInterrupt
 
+    told = tmp_path / "told"
+    monkeypatch.setattr(cli, "_GRACE", PATIENCE)
     monkeypatch.setattr(sys, "stdout", Interrupted())
-    assert main("map", f"{tasks}:same", "a", "b") == 130
+    assert main("map", f"{tasks}:mark", "quick", str(told), "-j2") == 130
     assert "completed" in capsys.readouterr().err
+    assert told.exists()
 
 
 def test_a_closed_stderr(main: Main, tasks: str, monkeypatch: pytest.MonkeyPatch) -> None:
