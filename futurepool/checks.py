@@ -21,13 +21,14 @@ from futurepool.errors import InvalidConfigError, safe_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["check_callable", "check_int", "check_priority", "check_timeout"]
+__all__ = ["check_callable", "check_int", "check_priority", "check_timeout", "show"]
 
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 60
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
+    """A short `repr` that never raises."""
     return safe_text(_shortener.repr, value)
 
 
@@ -38,7 +39,7 @@ def _kind(config: bool) -> Callable[[str], ValueError]:
 def check_callable(name: str, value: object) -> None:
     """TypeError unless `value` can be called."""
     if not callable(value):
-        raise TypeError(f"{name} must be callable, not {_show(value)}")
+        raise TypeError(f"{name} must be callable, not {show(value)}")
 
 
 def check_timeout(name: str, value: object, *, config: bool = False) -> float | None:
@@ -57,7 +58,7 @@ def check_timeout(name: str, value: object, *, config: bool = False) -> float | 
         return None
     seconds = _seconds(name, value)
     if not seconds >= 0:  # NaN too
-        raise _kind(config)(f"{name} must be zero or more seconds, or None, not {_show(value)}")
+        raise _kind(config)(f"{name} must be zero or more seconds, or None, not {show(value)}")
     return min(seconds, _sync.TIMEOUT_MAX)
 
 
@@ -83,7 +84,7 @@ def _is_real(kind: type[Any]) -> bool:
 
 
 def _not_seconds(name: str, value: object) -> TypeError:
-    return TypeError(f"{name} must be a number of seconds or None, not {_show(value)}")
+    return TypeError(f"{name} must be a number of seconds or None, not {show(value)}")
 
 
 def check_int(name: str, value: object, *, minimum: int | None = None, config: bool = True) -> int:
@@ -100,15 +101,15 @@ def check_int(name: str, value: object, *, minimum: int | None = None, config: b
         ValueError: Below `minimum`.
     """
     if type(value) is bool:
-        raise TypeError(f"{name} must be an integer, not {_show(value)}")
+        raise TypeError(f"{name} must be an integer, not {show(value)}")
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except Exception as error:
-        raise TypeError(f"{name} must be an integer, not {_show(value)}") from error
+        raise TypeError(f"{name} must be an integer, not {show(value)}") from error
     if minimum is not None and number < minimum:
         # The second wording is the standard library's for `max_workers`.
         bound = f"at least {minimum}" if minimum != 1 else "greater than 0"
-        raise _kind(config)(f"{name} must be {bound}, not {_show(value)}")
+        raise _kind(config)(f"{name} must be {bound}, not {show(value)}")
     return number
 
 

@@ -434,6 +434,7 @@ class CoreState:
         """Wait until nothing is queued or running; False at the timeout or when `token` says so."""
         gate = _sync.Lock()
         gate.acquire()
+        self.flush()
         with self.mutex:
             if not self.unfinished:
                 return True
@@ -518,14 +519,34 @@ class CoreState:
         """Count again and act on it; also what a nested cancel leaves to be done."""
         with self.mutex:
             self._recount()
+            self._cancel_doomed()
             self._freed()
             self._ended()
             for _ in range(self.unfinished + self.calling - self.inline - self.threads):
                 self._grow()
 
+    def _cancel_doomed(self) -> None:
+        """Cancel what the order has set aside, because its token is cancelled. Mutex held."""
+        doomed = self.order.doomed
+        while doomed:
+            future = doomed[-1]
+            if future._state is PENDING:
+                self.todo.append(future._announce)
+                self.todo.append(future._bury)
+                future._state = CANCELLED
+                self.unfinished -= 1
+            doomed.pop()
+        self._freed()
+
     def _recount(self) -> None:
         """Mutex held."""
+        # A worker that is about to note that it has started finds itself gone, and leaves.
+        for record in list(self.workers):
+            if record.ident is None:
+                del self.workers[record]
+                self.records.pop(record, None)
         queued = self.order.recount()
+        queued += sum(future._state is PENDING for future in self.order.doomed)
         running = 0
         for record in list(self.records):
             if record.task is not None and record.task._state is RUNNING:

@@ -30,7 +30,7 @@ from typing_extensions import ParamSpec, Self
 
 from futurepool import lifecycle, mapping
 from futurepool.cancellation import CancelToken
-from futurepool.checks import check_callable, check_int, check_timeout
+from futurepool.checks import check_callable, check_int, check_timeout, show
 from futurepool.core import RunState
 from futurepool.engines.delegate import DelegateEngine, capacity
 from futurepool.engines.threads import ThreadEngine
@@ -200,7 +200,7 @@ class _Submitting(cf.Executor):
         """
         check_callable("fn", fn)
         if not isinstance(cast(object, items), (Iterable, AsyncIterable)):
-            raise TypeError(f"items must be iterable, not {items!r}")
+            raise TypeError(f"items must be iterable, not {show(items)}")
         if buffersize is not None:
             buffersize = check_int("buffersize", buffersize, minimum=1)
         results: AsyncIterator[T] = _aio().amap(
@@ -309,26 +309,26 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
     ) -> None:
         if engine is not None:
             if not isinstance(cast(object, engine), cf.Executor):
-                raise TypeError(f"engine must be a concurrent.futures.Executor, not {engine!r}")
+                raise TypeError(f"engine must be a concurrent.futures.Executor, not {show(engine)}")
             if initializer is not None:
                 raise InvalidConfigError(
-                    f"initializer={initializer!r} is for threads; give the engine its own"
+                    f"initializer={show(initializer)} is for threads; give the engine its own"
                 )
         if max_workers is None:
             default = min(32, (_cpu_count() or 1) + 4)
             max_workers = default if engine is None else capacity(engine)
         max_workers = check_int("max_workers", max_workers, minimum=1)
         if not isinstance(cast(object, thread_name_prefix), str):
-            raise TypeError(f"thread_name_prefix must be a str, not {thread_name_prefix!r}")
+            raise TypeError(f"thread_name_prefix must be a str, not {show(thread_name_prefix)}")
         if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+            raise TypeError(f"initializer must be a callable, not {show(initializer)}")
         if not isinstance(cast(object, initargs), tuple):
-            raise TypeError(f"initargs must be a tuple, not {initargs!r}")
+            raise TypeError(f"initargs must be a tuple, not {show(initargs)}")
         if queue_size is not None:
             queue_size = check_int("queue_size", queue_size, minimum=0)
         check_on_full(on_full)
         if not isinstance(cast(object, enable_metrics), bool):
-            raise TypeError(f"enable_metrics must be a bool, not {enable_metrics!r}")
+            raise TypeError(f"enable_metrics must be a bool, not {show(enable_metrics)}")
         limit = check_timeout("shutdown_timeout", shutdown_timeout, config=True)
         if limit is None:
             raise TypeError("shutdown_timeout must be a number of seconds, not None")
@@ -339,7 +339,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
             if not aging:
                 raise InvalidConfigError("aging must be more than 0 seconds, or None, not 0")
         if not isinstance(cast(object, close_engine), bool):
-            raise TypeError(f"close_engine must be a bool, not {close_engine!r}")
+            raise TypeError(f"close_engine must be a bool, not {show(close_engine)}")
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
         self._core = core = Core(
             max_workers, queue_size, aging, enable_metrics, error_handler, limit
@@ -428,7 +428,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
             # A token alone is limit enough.
             timeout = core.shutdown_timeout if token is None else None
         if token is not None and not isinstance(cast(object, token), CancelToken):
-            raise TypeError(f"token must be a CancelToken or None, not {token!r}")
+            raise TypeError(f"token must be a CancelToken or None, not {show(token)}")
         lifecycle.stop(core, check_timeout("timeout", timeout), token)
 
     def wait(self, timeout: float | None = None) -> bool:

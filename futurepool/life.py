@@ -24,6 +24,7 @@ from futurepool.future import (
     Unretrieved,
     traceback_slot,
 )
+from futurepool.order import is_doomed
 
 __all__: list[str] = []  # internal
 
@@ -91,14 +92,14 @@ class CoreLife(CoreState):
         if level:
             following = level[0]
             record.task = following
-            if following._state is PENDING:
+            if following._state is PENDING and following._watch is None:
                 following._state = RUNNING
                 level.popleft()
             else:
                 record.task = None
-                following = self.order.take(record)
+                following = self._take(record)
         else:
-            following = self.order.take(record)
+            following = self._take(record)
         if following is not None:
             record.started = now
             if (
@@ -121,6 +122,13 @@ class CoreLife(CoreState):
         if self.todo:
             self.flush()
         return following
+
+    def _take(self, record: Record) -> AnyFuture | None:
+        """The order's next task, those whose token is cancelled already set aside. Mutex held."""
+        task = self.order.take(record)
+        if self.order.doomed:
+            self._cancel_doomed()
+        return task
 
     def _come_back(self, record: Record) -> None:
         """A worker that slept, or was in callbacks, takes its next turn. Mutex held."""
@@ -225,6 +233,8 @@ class CoreLife(CoreState):
     def claim(self, record: Record, future: AnyFuture) -> bool:
         """Claim this very task, queued or not yet, for a record that is no worker's."""
         with self.mutex:
+            if future._state is PENDING and is_doomed(future):
+                self._cancel_locked(future)
             if future._state is not PENDING:
                 return False
             self.records[record] = None
@@ -233,6 +243,7 @@ class CoreLife(CoreState):
             record.task = future
             if future.task_id:
                 self.order.husks += 1
+                self.order.sweep()
             else:
                 future.task_id = self.submitted = self.submitted + 1
                 self.unfinished += 1

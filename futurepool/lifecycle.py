@@ -102,7 +102,7 @@ def running(core: Core, stack: bool = False) -> list[RunningTask]:
             worker=names.get(ident, "?"),
             seconds=now - started,
             waited=max(0.0, started - task._queued_at),
-            stack=format_stack(ident) if stack and ident is not None else None,
+            stack=format_stack(ident) if stack and ident else None,
         )
         for task, ident, started in found
     ]

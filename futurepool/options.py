@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from futurepool.cancellation import CancelToken
-from futurepool.checks import check_priority, check_timeout
+from futurepool.checks import check_priority, check_timeout, show
 from futurepool.errors import InvalidConfigError
 from futurepool.priority import OnFull, Priority
 
@@ -86,18 +86,18 @@ class Options:
             if new_policy is not OnFull.BLOCK:
                 if timeout is not UNSET and new_timeout is not None:
                     raise InvalidConfigError(
-                        f"timeout={timeout!r} waits for a place, on_full={on_full!s} does not wait"
+                        f"timeout={show(timeout)} waits for a place, on_full={on_full!s} does not wait"
                     )
                 new_timeout = None
         new_token = self.token
         if token is not UNSET:
             if token is not None and not isinstance(token, CancelToken):
-                raise TypeError(f"token must be a CancelToken or None, not {token!r}")
+                raise TypeError(f"token must be a CancelToken or None, not {show(token)}")
             new_token = token
         new_name = self.name
         if name is not UNSET:
             if name is not None and not isinstance(name, str):
-                raise TypeError(f"name must be a str or None, not {name!r}")
+                raise TypeError(f"name must be a str or None, not {show(name)}")
             new_name = name
         return Options(new_priority, new_timeout, new_token, new_policy, new_name)
 
@@ -105,5 +105,5 @@ class Options:
 def check_on_full(value: object) -> OnFull:
     """TypeError unless `value` is an `OnFull`."""
     if not isinstance(value, OnFull):
-        raise TypeError(f"on_full must be an OnFull, such as OnFull.BLOCK, not {value!r}")
+        raise TypeError(f"on_full must be an OnFull, such as OnFull.BLOCK, not {show(value)}")
     return value

@@ -29,7 +29,6 @@ AnyFuture = Future[Any]
 
 _SWEEP = 64  # fewer husks than this are not worth a sweep
 _KEEP = 256  # as many empty levels are kept for their next task
-_STEEP = 10**9  # priorities beyond this age as if they were this, to stay within a float
 
 
 class Record(Protocol):
@@ -41,6 +40,7 @@ class Record(Protocol):
 class Order(Protocol):
     """What admission and the workers need of an order."""
 
+    doomed: list[AnyFuture]  # taken off by `take`, PENDING still: their token was cancelled
     husks: int
     levels: dict[int, Level]
     top: Level | None
@@ -70,6 +70,12 @@ class Order(Protocol):
         ...
 
 
+def is_doomed(future: AnyFuture) -> bool:
+    """Its token is cancelled, and about to cancel it, but has not come so far."""
+    watch = future._watch
+    return watch is not None and watch.token is not None and watch.token._marked()
+
+
 class Level(deque[AnyFuture]):
     """The tasks of one priority, oldest first."""
 
@@ -90,11 +96,12 @@ class Levels:
     `levels` and `top` are read, and their deques used, by the hot paths of `futurepool.queue` and `futurepool.life`.
     """
 
-    __slots__ = ("_heap", "husks", "levels", "top")
+    __slots__ = ("_heap", "doomed", "husks", "levels", "top")
 
     husks: int
 
     def __init__(self) -> None:
+        self.doomed: list[AnyFuture] = []
         self.levels: dict[int, Level] = {}  # by priority
         self._heap: list[int] = []  # of the levels that are listed
         self.top: Level | None = None  # the first level of the heap
@@ -117,9 +124,11 @@ class Levels:
                 future = level[0]
                 record.task = future
                 if future._state is PENDING:
-                    future._state = RUNNING
-                    level.popleft()
-                    return future
+                    if not is_doomed(future):
+                        future._state = RUNNING
+                        level.popleft()
+                        return future
+                    self.doomed.append(future)
                 record.task = None
                 level.popleft()
                 self.husks -= 1
@@ -171,23 +180,26 @@ class Aged:
 
     Two waiting tasks gain at the same pace, so their order never changes while they wait, and a
     plain heap does: the key is the time of admission less `aging` seconds for each level of
-    priority. O(log tasks), and O(tasks) to find a victim.
+    priority, in whole nanoseconds, as priorities may be larger than a float can tell apart.
+    O(log tasks), and O(tasks) to find a victim.
     """
 
-    __slots__ = ("_aging", "_heap", "husks", "levels", "top")
+    __slots__ = ("_aging", "_heap", "_latest", "doomed", "husks", "levels", "top")
 
     husks: int
 
     def __init__(self, aging: float) -> None:
+        self.doomed: list[AnyFuture] = []
         self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
         self.top: Level | None = None
-        self._aging = aging
-        self._heap: list[tuple[float, int, AnyFuture]] = []
+        self._aging = max(1, round(aging * 1e9))
+        self._latest = 0.0  # a submitter looks at the clock before it is admitted
+        self._heap: list[tuple[int, int, AnyFuture]] = []
         self.husks = 0
 
     def push(self, future: AnyFuture) -> None:
-        level = max(-_STEEP, min(future.priority, _STEEP))
-        key = future._queued_at - self._aging * level
+        self._latest = admitted = max(self._latest, future._queued_at)
+        key = round(admitted * 1e9) - self._aging * future.priority
         heappush(self._heap, (key, future.task_id, future))
 
     def take(self, record: Record) -> AnyFuture | None:
@@ -196,9 +208,11 @@ class Aged:
             future = heap[0][2]
             record.task = future
             if future._state is PENDING:
-                future._state = RUNNING
-                heappop(heap)
-                return future
+                if not is_doomed(future):
+                    future._state = RUNNING
+                    heappop(heap)
+                    return future
+                self.doomed.append(future)
             record.task = None
             heappop(heap)
             self.husks -= 1

@@ -9,14 +9,15 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from typing import Any
 
 from futurepool import _sync
 from futurepool.checks import check_callable
 from futurepool.core import Waiter, mending, open_gate, sleep_at
-from futurepool.errors import QueueFullError, SubmitTimeoutError
-from futurepool.future import NOTIFIED, PENDING, Future, Watch
+from futurepool.errors import PoolClosedError, QueueFullError, SubmitTimeoutError
+from futurepool.future import CANCELLED, NOTIFIED, PENDING, Future, Watch
 from futurepool.life import MAX_DEPTH, CoreLife
 from futurepool.line import Line, StandIn
 from futurepool.options import Options
@@ -82,15 +83,17 @@ class Core(CoreLife):
         future._state = PENDING
         future._watch = watch
         future.priority = priority = options.priority
+        future.task_id = 0
         mutex = self.mutex
-        if options.special or mutex._is_owned():
-            future.task_id = 0
+        if mutex._is_owned():
             return self._submit_special(options, future)
-        future._queued_at = _sync.clock()
         gate = None
         spawn = False
         try:
-            # Not `with`: that costs twice as much, and recover() releases what an exception left.
+            if options.special:
+                return self._submit_special(options, future)
+            future._queued_at = _sync.clock()
+            # Not `with`: that costs twice as much, and what an exception leaves is released below.
             mutex.acquire()
             unfinished = self.unfinished
             if unfinished < self.limit and not self.state:
@@ -115,7 +118,6 @@ class Core(CoreLife):
                     spawn = True
                 admitted = True
             else:
-                future.task_id = 0
                 admitted = False
             mutex.release()
             if gate is not None:
@@ -124,12 +126,21 @@ class Core(CoreLife):
                 self.engine.start_worker()
             if self.todo:
                 self.flush()
-            if admitted:
-                return future
+            return future if admitted else self._submit_full(options, future)
+        except (QueueFullError, PoolClosedError, BrokenThreadPool):
+            raise  # refused, as it should be
         except BaseException:
+            # First by C calls only: the stack may be at its end, with no room for recover().
+            mutex.acquire()
+            self.todo.append(self._settle)
+            if future._state is PENDING:
+                self.todo.append(future._announce)
+                self.todo.append(future._bury)
+                future._state = CANCELLED
+            while mutex._is_owned():
+                mutex.release()
             self.recover(future)
             raise
-        return self._submit_full(options, future)
 
     def submit_many(
         self, options: Options, fn: Any, calls: Sequence[tuple[Any, ...]]
@@ -242,7 +253,10 @@ class Core(CoreLife):
     def _submit_full(self, options: Options, future: AnyFuture) -> AnyFuture:
         """The queue is full, or the pool closed: what now is the policy's to say."""
         policy = options.on_full
+        if self.todo:
+            self.flush()  # perhaps there is a place: a section was interrupted, and no recount came
         if self.state:
+            self._forget(future)
             raise self.closed_error()
         if options.waits:
             return self._submit_waiting(future)
@@ -272,9 +286,18 @@ class Core(CoreLife):
             self.recover(future)
             raise
         if refused is not None:
-            future._drop()
-            raise refused
+            self._forget(future)
+            try:
+                raise refused
+            finally:
+                del refused, future  # the traceback holds this frame
         return future
+
+    def _forget(self, future: AnyFuture) -> None:
+        """Nobody will hear of this future: its submit is about to raise."""
+        if future._token is not None:
+            future._token._discard_listener(future)
+        future._drop()
 
     def _refuse(self, policy: OnFull, future: AnyFuture) -> Exception | None:
         """Drop a task, this one or another, or say why not. Mutex held."""
@@ -328,6 +351,7 @@ class Core(CoreLife):
         if settled:
             return future
         self.cancel(future)
+        self._forget(future)
         if self.state:
             raise self.closed_error()
         raise SubmitTimeoutError(limit=self.limit, waited=_sync.clock() - began)

@@ -15,6 +15,7 @@ A sleeping worker holds no task and no result.
 
 from __future__ import annotations
 
+import functools
 import threading
 from types import FunctionType
 from typing import Any
@@ -109,6 +110,8 @@ def run_one(core: Core, future: Future[Any]) -> bool:
         core.finish(record, result, error)
     except BaseException as raised:
         _sync.here.record = outer
+        # Should there be no stack left for what follows, the next section's end does it.
+        core.todo.append(functools.partial(core.finish, record, None, raised))
         core.recover()
         if record.task is future and future._state is RUNNING:
             core.finish(record, None, raised)

@@ -11,6 +11,7 @@ import itertools
 import logging
 import math
 import re
+import sys
 import sysconfig
 import threading
 import weakref
@@ -435,6 +436,26 @@ def test_what_a_callback_raises_does_not_reach_who_cancels(single, caplog):
         future.add_done_callback(lambda _: fail(SystemExit()))
         assert future.cancel()
     assert [r.exc_info[0] for r in caplog.records] == [SystemExit]
+
+
+@pytest.mark.parametrize("where", ["worker", "cancel", "late"])
+def test_a_builtin_as_a_callback_may_raise_too(where, single, caplog):
+    """sys.exit as a callback raises with no Python frame of its own, and is logged all the same."""
+    calls = []
+    with Busy(single):
+        future = single.submit(int)
+        if where != "late":
+            future.add_done_callback(sys.exit)
+            future.add_done_callback(calls.append)
+        if where == "cancel":
+            assert future.cancel()
+    worker = single.submit(threading.get_ident).result(PATIENCE)
+    if where == "late":
+        future.add_done_callback(sys.exit)
+        future.add_done_callback(calls.append)
+    assert calls == [future]
+    assert single.submit(threading.get_ident).result(PATIENCE) == worker
+    assert [(r.name, r.exc_info[0]) for r in caplog.records] == [("concurrent.futures", SystemExit)]
 
 
 def test_a_callback_may_submit(single):

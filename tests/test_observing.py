@@ -312,7 +312,9 @@ def test_running_shows_tasks_outside_workers_and_inside_one_another(
             lambda: ex.options(name="inner").submit(look).result()
         )
         assert outer.result(30) == [("outer", "w_0"), ("inner", "w_0")]
-        ex.options(name="busy").submit(gate.wait, 10)
+        inside = threading.Event()
+        ex.options(name="busy").submit(lambda: (inside.set(), gate.wait(10)))
+        inside.wait(30)
         caller = ex.options(name="here", on_full=OnFull.CALLER_RUNS).submit(look)
         assert caller.result() == [("busy", "w_0"), ("here", threading.current_thread().name)]
         gate.set()

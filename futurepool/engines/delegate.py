@@ -59,6 +59,7 @@ class DelegateEngine:
         """Open one more place."""
         core = self._core
         record = Record(core, thread=self)
+        record.ident = 0  # no thread's
         record.gate = place = _Place(core, self.executor, record)
         with core.mutex:
             if core.starting <= 0:

@@ -32,7 +32,7 @@ def _apart(function: Callable[[], str]) -> str:
         os.write(writing, text.encode())
         os._exit(0)
     os.close(writing)
-    with open(reading, closefd=True) as pipe:
+    with os.fdopen(reading) as pipe:
         text = pipe.read()
     status = os.waitpid(pid, 0)[1]
     return text if status == 0 else "hangs" if os.WIFEXITED(status) else "CPython crashes"
