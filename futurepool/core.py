@@ -180,6 +180,8 @@ def open_gate(gate: Any) -> None:
     """Wake whoever sleeps at `gate`, or will; twice is as good as once."""
     try:
         gate.release()
+    except RecursionError:  # a RuntimeError, too
+        raise
     except RuntimeError:  # open already
         pass
 

@@ -26,7 +26,6 @@ CANCELLED_AND_NOTIFIED does, and that step is taken under the condition.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import threading
@@ -407,24 +406,36 @@ class Future(cf.Future[T], Generic[T]):
         while watch.gates:
             # Opened first, then taken off: struck in between, it is opened twice.
             for gate in list(watch.gates):
-                with contextlib.suppress(RuntimeError):  # open already
+                try:
                     gate.release()
+                except RecursionError:  # a RuntimeError, too
+                    raise
+                except RuntimeError:  # open already
+                    pass
                 _discard(watch.gates, gate)
         if watch.callbacks:
             self._call_all(watch.callbacks)
 
     def _call_all(self, callbacks: deque[Callable[[Future[Any]], object]]) -> None:
-        """Call each, once: it is taken off and called inside one C call."""
+        """Call each, once: it is taken off and called inside one C call, which cannot be struck."""
+        message = "exception calling callback for %r"
+        calling = False
         while callbacks:
             try:
+                calling = True
                 deque(map(methodcaller("__call__", self), iter(callbacks.popleft, None)), maxlen=0)
+                calling = False
             except BaseException as error:  # noqa: PERF203 - each on its own
-                ours = error.__traceback__ is None or error.__traceback__.tb_next is None
+                traceback = traceback_slot.__get__(error)
+                ours = traceback is None or traceback.tb_next is None
                 if ours and type(error) is IndexError and not callbacks:
                     return  # nothing left to take off
-                if ours and not isinstance(error, Exception):
+                if not calling:
                     raise  # it struck us, not a callback
-                _std_log.exception("exception calling callback for %r", self)
+                _std_log.exception(message, self)
+            else:
+                # Only a callback can have ended it like this.
+                _std_log.error(message, self, exc_info=(StopIteration, StopIteration(), None))
 
     def _tell_waiters(self) -> None:
         """Tell `wait` and `as_completed`; the condition is held and the state is final."""

@@ -317,8 +317,10 @@ def _unordered(
                 raise cf.TimeoutError from None
             done = flying.pop(number, None)
             if done is not None:
-                yield from _deliver(*_unpack(*done, None))
-            del done
+                results, error = _unpack(*done, None)
+                done = None  # it holds the result
+                yield from _deliver(results, error)
+                del error
     finally:
         for future, _ in list(flying.values()):
             future.cancel()

@@ -176,7 +176,7 @@ def test_cancelling_the_await_tells_a_running_task() -> None:
     async def main() -> None:
         async with BoundedExecutor(1) as ex:
             running = asyncio.ensure_future(ex.arun(task))
-            while not started.is_set():
+            while not started.is_set():  # noqa: ASYNC110 - a thread sets it
                 await asyncio.sleep(0)
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -382,12 +382,13 @@ def test_a_loop_that_is_gone() -> None:
     with BoundedExecutor(1) as ex:
 
         async def main() -> None:
-            asyncio.ensure_future(ex.arun(gate.wait, 30))
+            kept.append(asyncio.ensure_future(ex.arun(gate.wait, 30)))
             await ticks()
 
+        kept: list[Any] = []
         loop = asyncio.new_event_loop()
         loop.run_until_complete(main())
-        task = asyncio.all_tasks(loop).pop()
+        task = kept.pop()
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         loop.close()
         gate.set()

@@ -16,6 +16,7 @@ from typing import Any
 import engine_tasks as tasks
 import pytest
 
+import futurepool
 from futurepool import (
     BoundedExecutor,
     CancelToken,
@@ -78,7 +79,9 @@ ENGINES = {
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let worker processes import what they are to run."""
-    here = str(Path(__file__).parent)
+    here = os.pathsep.join(
+        [str(Path(__file__).parent), str(Path(futurepool.__file__).parent.parent)]
+    )
     path = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", here + (os.pathsep + path if path else ""))
 
@@ -164,6 +167,8 @@ def test_an_engine_shut_down_behind_our_back() -> None:
         assert ex.wait(60)
 
 
+# loky's own management thread races with its clean-up when a process dies.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("make", [processes, loky])
 def test_a_process_that_dies(make: Any) -> None:
     """Its tasks and those after them fail with the engine's error inside the pool's."""
@@ -215,13 +220,15 @@ def test_stop_with_a_stuck_process() -> None:
 def test_cancelling_what_the_engine_has_not_begun() -> None:
     """Future.cancel says False, as it is running for us, and takes it back all the same."""
     gate = threading.Event()
-    with cf.ThreadPoolExecutor(1) as engine:
-        with BoundedExecutor(2, engine=engine, error_handler=id) as ex:
-            first, second = ex.submit(gate.wait, 30), ex.submit(int)
-            assert second.cancel() is False
-            assert isinstance(second.exception(30), cf.CancelledError)
-            gate.set()
-            assert first.result(30) is True
+    with (
+        cf.ThreadPoolExecutor(1) as engine,
+        BoundedExecutor(2, engine=engine, error_handler=id) as ex,
+    ):
+        first, second = ex.submit(gate.wait, 30), ex.submit(int)
+        assert second.cancel() is False
+        assert isinstance(second.exception(30), cf.CancelledError)
+        gate.set()
+        assert first.result(30) is True
 
 
 def test_bad_engines() -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import pickle
 import subprocess
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ALL_COMPLETED, as_completed, wait
+from concurrent.futures import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    CancelledError,
+    InvalidStateError,
+    as_completed,
+    wait,
+)
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, Future, TaskError
+from futurepool import BoundedExecutor, Future, OnFull, TaskError
 
 
 @pytest.fixture
@@ -280,3 +289,468 @@ def test_polling_does_not_help(ex: BoundedExecutor) -> None:
         return "ran"
 
     assert ex.submit(outer).result(30) in {"not yet", "TimeoutError"}
+
+
+# -- whatever it is, it ends that task only -------------------------------------------------------
+
+
+class Cancel(BaseException):
+    """No Exception, and none of the interpreter's own."""
+
+
+class Slotted(LookupError):
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+class LyingClass(Exception):
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        raise SystemExit("no class")
+
+
+class Closed(Exception):
+    """Answers nothing at all."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit("no attributes")
+
+
+class ExitsWhenShown(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no str")
+
+    __repr__ = __str__
+
+
+class RefusingMeta(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        raise SystemExit("no isinstance")
+
+    def mro(cls) -> Any:
+        if cls.__name__ != "Refusing":
+            raise SystemExit("no subclasses")
+        return super().mro()
+
+
+class Refusing(Exception, metaclass=RefusingMeta):
+    pass
+
+
+# pytest looks at parameters, and these do not like that.
+HOSTILE: dict[str, Any] = {
+    "Slotted": lambda: Slotted(3),
+    "LyingClass": LyingClass,
+    "Closed": Closed,
+    "ExitsWhenShown": ExitsWhenShown,
+    "Refusing": Refusing,
+    "Hostile": lambda: Hostile("h"),
+    "Cancel": Cancel,
+}
+
+
+def raised_by(call: Any) -> BaseException | None:
+    try:
+        call()
+    except BaseException as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("handled", [True, False])
+def test_the_worker_survives_hostile_errors(
+    name: str, handled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also when the handler or the log shows them; every count is right, the same worker goes on."""
+    heard: list[str] = []
+
+    def handler(failure: TaskError) -> None:
+        heard.append(f"{failure} {failure!r} {failure.traceback}")
+
+    error = HOSTILE[name]()
+    with BoundedExecutor(1, error_handler=handler if handled else None) as ex:
+        worker = ex.submit(threading.get_ident).result(30)
+        future = ex.submit(fail, error)
+        ex.submit(fail, error)  # nobody looks at this one
+        caught: Any = future.exception(30)
+        if name == "Cancel":
+            assert caught is error
+        else:
+            assert issubclass(type(caught), TaskError)
+            assert caught.__cause__ is error
+        assert repr(future)
+        assert raised_by(future.result) is caught
+        assert ex.submit(threading.get_ident).result(30) == worker
+        stats = ex.stats()
+        assert (stats.completed_tasks, stats.failed_tasks) == (4, 2)
+    del future, caught, error
+    gc.collect()
+    if handled:
+        assert [record.name for record in caplog.records] == []
+        assert name == "Cancel" or len(heard) == 2
+    else:
+        assert [record.name for record in caplog.records] == ["futurepool"]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, Cancel])
+def test_a_base_exception_nobody_looks_at_is_logged(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fire and forget never fails silently, whatever the failure."""
+    with BoundedExecutor(1) as ex:
+        ex.options(name="forgotten").submit(fail, kind("lost"))
+    gc.collect()
+    assert [record.name for record in caplog.records] == ["futurepool"]
+    assert "forgotten" in caplog.text
+    assert "lost" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, Cancel])
+def test_a_base_exception_somebody_looked_at_is_not_logged(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with any failure."""
+    with BoundedExecutor(1) as ex:
+        with pytest.raises(kind):
+            ex.submit(fail, kind()).result(30)
+        assert isinstance(ex.submit(fail, kind()).exception(30), kind)
+    gc.collect()
+    assert caplog.records == []
+
+
+def test_a_cancelled_task_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing failed."""
+    gate = threading.Event()
+    with BoundedExecutor(1) as ex:
+        ex.submit(gate.wait, 30)
+        ex.submit(int, "x").cancel()
+        gate.set()
+    gc.collect()
+    assert caplog.records == []
+
+
+def test_a_failure_that_is_kept_is_not_logged_yet(caplog: pytest.LogCaptureFixture) -> None:
+    """Only once nobody can look at it any more; showing the future is not looking."""
+    with BoundedExecutor(1) as ex:
+        future = ex.submit(int, "x")
+        assert ex.wait(30)
+    gc.collect()
+    assert caplog.records == []
+    assert "ValueError" in repr(future)
+    assert future.done()
+    del future
+    gc.collect()
+    assert len(caplog.records) == 1
+    assert caplog.records[0].exc_info is not None
+    assert caplog.records[0].exc_info[0] is ValueError
+
+
+def test_await_and_map_look_at_the_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """And so does run_in_executor."""
+
+    async def main(ex: BoundedExecutor) -> None:
+        with pytest.raises(ValueError, match="invalid"):
+            await ex.submit(int, "x")
+        with pytest.raises(ValueError, match="invalid"):
+            await asyncio.get_running_loop().run_in_executor(ex, int, "x")
+
+    with BoundedExecutor(1) as ex:
+        asyncio.run(main(ex))
+        with pytest.raises(ValueError, match="invalid"):
+            list(ex.map(int, ["x"]))
+        with pytest.raises(ValueError, match="invalid"):
+            list(ex.map_unordered(int, ["x"]))
+    gc.collect()
+    assert caplog.records == []
+
+
+def test_each_of_many_forgotten_failures_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """By its own id, each once."""
+    with BoundedExecutor(4) as ex:
+        for _ in range(50):
+            ex.submit(int, "x")
+    gc.collect()
+    text = [record.getMessage() for record in caplog.records]
+    assert sum("never retrieved" in line for line in text) == 50
+    assert len(set(text)) == 50
+
+
+def test_the_handler_hears_of_base_exceptions_too() -> None:
+    """Once for each failed task, whatever it raised."""
+    heard: list[TaskError] = []
+    with BoundedExecutor(1, error_handler=heard.append) as ex:
+        errors = [SystemExit(1), KeyboardInterrupt(), ValueError()]
+        for error in errors:
+            ex.submit(fail, error)
+    assert [error.cause for error in heard] == errors
+    assert [type(error) for error in heard if not isinstance(error, TaskError)] == []
+
+
+def test_the_handler_may_use_the_pool() -> None:
+    """It may submit, wait for that, and shut the pool down, in the only worker."""
+    results: list[int] = []
+    done = threading.Event()
+
+    def handler(error: TaskError) -> None:
+        results.append(ex.submit(int, "7").result())
+        ex.shutdown()
+        done.set()
+
+    ex = BoundedExecutor(1, error_handler=handler)
+    ex.submit(int, "x")
+    assert done.wait(30)
+    ex.shutdown()
+    assert results == [7]
+
+
+def test_the_handler_hears_of_helped_and_inline_tasks(ex: BoundedExecutor) -> None:
+    """Wherever a task is run, its failure is told once."""
+    heard: list[int] = []
+    with BoundedExecutor(
+        1,
+        queue_size=0,
+        on_full=OnFull.CALLER_RUNS,
+        error_handler=lambda error: heard.append(error.task_id),
+    ) as pool:
+        gate = threading.Event()
+        first = pool.submit(gate.wait, 30)
+        inline = pool.submit(int, "x")
+        assert inline.done()
+        gate.set()
+        assert first.result(30)
+
+        def outer() -> None:
+            assert isinstance(pool.options().submit(int, "y").exception(), ValueError)
+
+        pool.submit(outer).result(30)
+    assert len(heard) == len(set(heard)) == 2
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+@pytest.mark.parametrize("method", ["map", "lazy", "map_unordered"])
+def test_stop_iteration_does_not_pass_for_the_end(
+    ex: BoundedExecutor, method: str, chunksize: int
+) -> None:
+    """A call that raises StopIteration is a failure, not the end of the results."""
+
+    def call(n: int) -> int:
+        if n == 1:
+            raise StopIteration
+        return n
+
+    options: dict[str, Any] = {"chunksize": chunksize}
+    if method == "lazy":
+        options["buffersize"] = 4
+    run = ex.map_unordered if method == "map_unordered" else ex.map
+    with pytest.raises((StopIteration, RuntimeError)):
+        list(run(call, range(4), **options))
+    assert ex.stats().failed_tasks == 1
+
+
+def test_awaiting_a_stop_iteration_raises(ex: BoundedExecutor) -> None:
+    """It must not pass for a result."""
+
+    async def main() -> None:
+        with pytest.raises((RuntimeError, StopIteration, TaskError)):
+            await ex.submit(fail, StopIteration(5))
+
+    asyncio.run(main())
+
+
+def test_concurrent_failures_of_a_new_type() -> None:
+    """Four workers fail with the same brand-new class at once; every error is both."""
+    for _ in range(20):
+        kind = type("Fresh", (ValueError,), {})
+        barrier = threading.Barrier(4)
+
+        def task(kind: Any = kind, barrier: Any = barrier) -> None:
+            barrier.wait(30)
+            raise kind("x")
+
+        with BoundedExecutor(4) as pool:
+            futures = [pool.submit(task) for _ in range(4)]
+            for future in futures:
+                error = future.exception(30)
+                assert isinstance(error, kind)
+                assert isinstance(error, TaskError)
+
+
+def test_the_same_object_raised_twice(ex: BoundedExecutor) -> None:
+    """Each future has an error of its own over the one cause."""
+    error = ValueError("x")
+    first, second = ex.submit(fail, error), ex.submit(fail, error)
+    a, b = first.exception(30), second.exception(30)
+    assert isinstance(a, TaskError)
+    assert isinstance(b, TaskError)
+    assert a is not b
+    assert a.cause is b.cause is error
+    assert (a.task_id, b.task_id) == (1, 2)
+
+
+def test_exception_answers_with_the_same_object(ex: BoundedExecutor) -> None:
+    """result() raises the very object that exception() returns, every time."""
+    future = ex.submit(int, "x")
+    error = future.exception(30)
+    for _ in range(3):
+        assert future.exception() is error
+        with pytest.raises(ValueError, match="invalid") as caught:
+            future.result()
+        assert caught.value is error
+
+
+@pytest.mark.parametrize("kind", [CancelledError, TimeoutError, InvalidStateError])
+def test_a_task_may_raise_what_futures_raise(ex: BoundedExecutor, kind: type[Exception]) -> None:
+    """Its future has failed, not been cancelled; only the text tells it from a timeout of ours."""
+    future = ex.submit(fail, kind("mine"))
+    with pytest.raises(kind) as caught:
+        future.result(30)
+    assert isinstance(caught.value, TaskError)
+    assert not future.cancelled()
+    assert future.done()
+
+
+# -- waiting inside -----------------------------------------------------------------------------------
+
+
+def _first_completed(pool: BoundedExecutor) -> object:
+    futures = [pool.submit(int, n) for n in range(5)]
+    done, _ = wait(futures, return_when=FIRST_COMPLETED)
+    return bool(done)
+
+
+def _timed(pool: BoundedExecutor) -> object:
+    futures = [pool.submit(int, n) for n in range(5)]
+    return sorted(future.result() for future in wait(futures, 30).done) == [*range(5)]
+
+
+def _many(pool: BoundedExecutor) -> object:
+    futures = [pool.submit(int, n) for n in range(50)]
+    return sorted(future.result() for future in as_completed(futures)) == [*range(50)]
+
+
+INSIDE: dict[str, Any] = {
+    "map": lambda pool: list(pool.map(int, "123")) == [1, 2, 3],
+    "map in chunks": lambda pool: list(pool.map(int, "123", chunksize=2)) == [1, 2, 3],
+    "lazy map": lambda pool: list(pool.map(int, "123", buffersize=1)) == [1, 2, 3],
+    "map_unordered": lambda pool: sorted(pool.map_unordered(int, "123")) == [1, 2, 3],
+    "first completed": _first_completed,
+    "with a timeout": _timed,
+    "as_completed": _many,
+    "a view": lambda pool: pool.options(name="v").submit(int).result() == 0,
+    "low priority": lambda pool: pool.submit_with_priority(-9, int).result() == 0,
+}
+
+
+@pytest.mark.parametrize("how", INSIDE)
+@pytest.mark.parametrize("queue_size", [0, 1, 1000, None])
+def test_waiting_inside_the_only_worker(how: str, queue_size: int | None) -> None:
+    """Whichever way a task waits for tasks of its own pool, and however short the queue."""
+    with BoundedExecutor(1, queue_size=queue_size) as pool:
+        behind = []
+        gate = threading.Event()
+
+        def outer() -> object:
+            gate.wait(30)
+            return INSIDE[how](pool)
+
+        future = pool.submit(outer)
+        if queue_size is None or queue_size > 1:
+            behind = [pool.submit(int) for _ in range(5)]
+        gate.set()
+        assert future.result(30) is True
+        assert [f.result(30) for f in behind] == [0] * len(behind)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_divide_and_conquer(workers: int) -> None:
+    """Each task submits two and waits for them: any number of workers gets through."""
+    with BoundedExecutor(workers, queue_size=3) as pool:
+
+        def fib(n: int) -> int:
+            if n < 2:
+                return n
+            a, b = pool.submit(fib, n - 1), pool.submit(fib, n - 2)
+            return a.result() + b.result()
+
+        assert pool.submit(fib, 11).result(30) == 89
+        assert pool.wait(30)
+        stats = pool.stats()
+        assert stats.submitted_tasks == stats.completed_tasks
+
+
+@pytest.mark.parametrize("how", [*WAITS, "map"])
+def test_deep_waiting_whichever_way(how: str) -> None:
+    """A chain of 150 tasks in one worker, each waiting for the next."""
+    ask: Any = WAITS.get(how)
+    with BoundedExecutor(1) as pool:
+
+        def nested(depth: int) -> int:
+            if not depth:
+                return 0
+            if how == "map":
+                return 1 + next(iter(pool.map(nested, [depth - 1])))
+            return 1 + int(ask(pool.submit(nested, depth - 1)))
+
+        assert pool.submit(nested, 150).result(30) == 150
+        assert pool.submit(int).result(30) == 0
+
+
+def test_a_deep_failure_comes_all_the_way_up() -> None:
+    """Every level fails with the type of the lowest, each a TaskError of its own."""
+    with BoundedExecutor(1, error_handler=id) as pool:
+
+        def nested(depth: int) -> Any:
+            return pool.submit(nested, depth - 1).result() if depth else int("x")
+
+        error = pool.submit(nested, 10).exception(30)
+        ids = []
+        while isinstance(error, TaskError):
+            assert isinstance(error, ValueError)
+            ids.append(error.task_id)
+            error = error.__cause__
+        assert ids == [*range(1, 12)]
+        assert pool.stats().failed_tasks == 11
+
+
+def test_helping_a_task_that_exits(ex: BoundedExecutor) -> None:
+    """SystemExit of the inner task is raised where its result is asked for, and nowhere else."""
+
+    def outer() -> str:
+        inner = ex.submit(fail, SystemExit(3))
+        after = ex.submit(int)
+        with pytest.raises(SystemExit):
+            inner.result()
+        return f"went on {after.result()}"
+
+    assert ex.submit(outer).result(30) == "went on 0"
+
+
+def test_waiting_for_oneself_times_out(ex: BoundedExecutor) -> None:
+    """A running task can be waited for with a timeout, also by itself: it is not run again."""
+    box: list[Future[Any]] = []
+    started = threading.Event()
+
+    def outer() -> str:
+        started.wait(30)
+        try:
+            box[0].result(0.001)
+        except FutureTimeout:
+            return "timeout"
+        return "ran"
+
+    box.append(ex.submit(outer))
+    started.set()
+    assert box[0].result(30) == "timeout"
+
+
+def test_two_pools_wait_for_each_other() -> None:
+    """A task that waits for another pool's task, which waits for a queued one of the first."""
+    with BoundedExecutor(2) as one, BoundedExecutor(1) as two:
+
+        def back() -> int:
+            return one.submit(int, "4").result(30)
+
+        assert one.submit(lambda: two.submit(back).result(30)).result(30) == 4

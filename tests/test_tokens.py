@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, CancelToken, Future, current_token
+from futurepool import BoundedExecutor, CancelToken, Future, OnFull, QueueFullError, current_token
 
 
 @pytest.fixture
@@ -192,3 +194,402 @@ def test_racing_a_token_against_the_start() -> None:
     stats = ex.stats()
     assert stats.completed_tasks == sum(ran)
     assert stats.cancelled_tasks == 400 - sum(ran)
+
+
+def hold(ex: BoundedExecutor, gate: threading.Event) -> Future[bool]:
+    """A task that runs, surely, until the gate opens."""
+    running = threading.Event()
+    future = ex.submit(lambda: (running.set(), gate.wait(30))[1])
+    assert running.wait(30)
+    return future
+
+
+def test_everybody_hears_of_it_before_cancel_returns(gate: threading.Event) -> None:
+    """Callbacks are called in the thread that cancels, waiters are woken."""
+    with BoundedExecutor(1) as ex:
+        hold(ex, gate)
+        token = CancelToken()
+        future = ex.submit_with_token(token, int)
+        heard: list[tuple[Future[int], int]] = []
+        future.add_done_callback(lambda f: heard.append((f, threading.get_ident())))
+        assert token.cancel()
+        assert heard == [(future, threading.get_ident())]
+        assert not token.cancel()
+        assert len(heard) == 1
+        gate.set()
+
+
+def test_a_cancelled_task_gives_its_place_back(gate: threading.Event) -> None:
+    """At once, with the worker still busy."""
+    with BoundedExecutor(1, queue_size=2) as ex:
+        hold(ex, gate)
+        token = CancelToken()
+        for _ in range(2):
+            ex.submit_with_token(token, int)
+        with pytest.raises(QueueFullError):
+            ex.try_submit(int)
+        token.cancel()
+        for _ in range(2):
+            ex.try_submit(int)
+        with pytest.raises(QueueFullError):
+            ex.try_submit(int)
+        gate.set()
+
+
+def test_a_blocked_submit_returns_a_cancelled_future(gate: threading.Event) -> None:
+    """Whether the token is cancelled before, while or after it blocks; no place is lost."""
+    with BoundedExecutor(1, queue_size=1) as ex:
+        hold(ex, gate)
+        queued = ex.submit(int)
+        for _ in range(20):
+            token = CancelToken()
+            got: list[Future[int]] = []
+            thread = threading.Thread(
+                target=lambda token=token, got=got: got.append(ex.submit_with_token(token, int))
+            )
+            thread.start()
+            token.cancel()
+            thread.join(30)
+            assert got[0].cancelled()
+        gate.set()
+        assert queued.result(30) == 0
+        assert ex.wait(30)
+        stats = ex.stats()
+        assert stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks
+        assert stats.rejected_tasks + stats.cancelled_tasks == 20
+
+
+def test_under_a_cancelled_token_nothing_is_run() -> None:
+    """The future comes back cancelled, whichever entrance, also past the deadline."""
+    token, late = CancelToken(), CancelToken(timeout=0)
+    token.cancel()
+    ran: list[int] = []
+    with BoundedExecutor(1) as ex:
+        for dead in (token, late, token.child(), CancelToken(parent=late)):
+            assert ex.submit_with_token(dead, ran.append, 1).cancelled()
+            for on_full in OnFull:
+                view = ex.options(token=dead, on_full=on_full)
+                future = view.submit(ran.append, 1)
+                assert future.cancelled()
+                with pytest.raises(CancelledError):
+                    future.result(0)
+        assert ex.stats().submitted_tasks == 0
+        assert ex.stats().rejected_tasks == 4 * (1 + len(OnFull))
+    assert ran == []
+
+
+def test_a_deadline_of_an_ancestor_counts(gate: threading.Event) -> None:
+    """The tasks under a grandchild are cancelled when the root's time is up."""
+    with BoundedExecutor(1) as ex:
+        hold(ex, gate)
+        root = CancelToken(timeout=0.01)
+        leaf = root.child(timeout=3600).child()
+        told = threading.Event()
+        future = ex.submit_with_token(leaf, int)
+        future.add_done_callback(lambda _: told.set())
+        assert told.wait(30)
+        assert future.cancelled()
+        assert "deadline" in str(leaf.reason)
+        gate.set()
+
+
+def test_a_deadline_nobody_else_holds(gate: threading.Event) -> None:
+    """The queue keeps the token alive."""
+    with BoundedExecutor(1) as ex:
+        hold(ex, gate)
+        told = threading.Event()
+        future = ex.options(token=CancelToken(timeout=0.01)).submit(int)
+        future.add_done_callback(lambda _: told.set())
+        gc.collect()
+        assert told.wait(30)
+        assert future.cancelled()
+        gate.set()
+
+
+def test_a_running_task_sees_its_deadline() -> None:
+    """In current_token(): how long is left, and that it has passed."""
+
+    def task() -> tuple[float | None, bool]:
+        token = current_token()
+        return token.remaining, token.wait(30)
+
+    with BoundedExecutor(1) as ex:
+        # Long enough to be started in time, or it is cancelled in the queue, and tried again.
+        for timeout in (0.05, 1.0, 20.0):
+            future = ex.submit_with_token(CancelToken(timeout=timeout), task)
+            try:
+                left, cancelled = future.result(30)
+            except CancelledError:
+                continue
+            assert left is not None
+            assert 0 <= left <= timeout
+            assert cancelled
+            break
+        else:
+            raise AssertionError("never started")
+
+
+def test_a_task_may_cancel_itself() -> None:
+    """Its future says False, its token is cancelled; cancelling the token it was submitted under too."""
+    box: list[Future[Any]] = []
+    ready = threading.Event()
+
+    def task(token: CancelToken) -> tuple[bool, bool]:
+        ready.wait(30)
+        answer = box[0].cancel()
+        seen = current_token().cancelled
+        token.cancel()
+        return answer, seen
+
+    with BoundedExecutor(1) as ex:
+        token = CancelToken()
+        box.append(ex.submit_with_token(token, task, token))
+        ready.set()
+        assert box[0].result(30) == (False, True)
+        assert box[0].cancelled() is False
+
+
+def test_a_task_without_a_token_has_one() -> None:
+    """Future.cancel() reaches a running task that was submitted without any."""
+    started = threading.Event()
+
+    def task() -> bool:
+        started.set()
+        return current_token().wait(30)
+
+    with BoundedExecutor(1) as ex:
+        future = ex.submit(task)
+        assert started.wait(30)
+        assert future.cancel() is False
+        assert future.cancel() is False
+        assert future.result(30) is True
+        assert future.cancel() is False
+
+
+def test_cancelling_before_the_task_looks() -> None:
+    """A token made only after the cancellation is cancelled all the same."""
+    go, started = threading.Event(), threading.Event()
+
+    def task() -> tuple[bool, object]:
+        started.set()
+        go.wait(30)
+        return current_token().cancelled, current_token().reason
+
+    for cancel in ("future", "token"):
+        go.clear()
+        started.clear()
+        token = CancelToken()
+        with BoundedExecutor(1) as ex:
+            future = ex.submit_with_token(token, task)
+            assert started.wait(30)
+            if cancel == "token":
+                token.cancel("why")
+            else:
+                future.cancel()
+            go.set()
+            cancelled, reason = future.result(30)
+        assert cancelled
+        assert reason == "why" if cancel == "token" else reason is not None
+
+
+def test_raise_if_cancelled_fails_the_task() -> None:
+    """Its future raises CancelledError, though it was not cancelled before it started."""
+    started = threading.Event()
+
+    def task() -> None:
+        started.set()
+        current_token().wait(30)
+        current_token().raise_if_cancelled()
+
+    with BoundedExecutor(1) as ex:
+        future = ex.submit(task)
+        assert started.wait(30)
+        future.cancel()
+        with pytest.raises(CancelledError):
+            future.result(30)
+        assert future.done()
+        assert ex.stats().completed_tasks == 1
+
+
+def test_the_token_of_an_outer_task_comes_back() -> None:
+    """A task run inside another, by helping or on the spot, has its own token while it lasts."""
+    with BoundedExecutor(1, queue_size=0) as ex:
+
+        def outer() -> tuple[bool, bool, bool]:
+            mine = current_token()
+            helped = ex.submit(current_token).result()
+            failed = ex.submit(int, "x")
+            assert failed.exception() is not None
+            return helped is mine, current_token() is mine, mine.cancelled
+
+        assert ex.submit(outer).result(30) == (False, True, False)
+
+
+def test_cancelling_an_outer_task_does_not_tell_the_inner() -> None:
+    """Tokens follow options, not who runs whom; a token handed down is what links them."""
+    started, go = threading.Event(), threading.Event()
+
+    def inner() -> bool:
+        started.set()
+        go.wait(30)
+        return current_token().cancelled
+
+    with BoundedExecutor(1) as ex:
+
+        def outer(linked: bool) -> bool:
+            token = current_token() if linked else None
+            return ex.options(token=token).submit(inner).result()
+
+        for linked in (False, True):
+            started.clear()
+            go.clear()
+            future = ex.submit(outer, linked)
+            assert started.wait(30)
+            assert future.cancel() is False
+            go.set()
+            assert future.result(30) is linked
+
+
+def test_the_token_of_a_task_run_by_its_submitter(gate: threading.Event) -> None:
+    """CALLER_RUNS: there is one inside the task, and none after it."""
+    with BoundedExecutor(1, queue_size=0, on_full=OnFull.CALLER_RUNS) as ex:
+        hold(ex, gate)
+        token = CancelToken()
+        cancelled: list[bool] = []
+
+        def task() -> CancelToken:
+            token.cancel()
+            cancelled.append(current_token().cancelled)
+            return current_token()
+
+        mine = ex.submit_with_token(token, task).result(0)
+        assert cancelled == [True]
+        assert current_token() is not mine
+        assert not current_token().cancelled
+        gate.set()
+
+
+def test_in_callbacks_and_initializers_nobody_cancels() -> None:
+    """They are no task: a fresh token each time."""
+    fresh: list[bool] = []
+
+    def look(*_: object) -> None:
+        fresh.append(not current_token().cancelled and current_token() is not current_token())
+
+    started = threading.Event()
+
+    def task() -> bool:
+        started.set()
+        return current_token().wait(30)
+
+    with BoundedExecutor(1, initializer=look) as ex:
+        future = ex.submit(task)
+        future.add_done_callback(look)
+        assert started.wait(30)
+        future.cancel()
+        assert future.result(30)
+    assert fresh == [True, True]
+
+
+ENDS: dict[str, Any] = {
+    "returns": (int, False),
+    "fails": (lambda: int("x"), False),
+    "exits": (sys.exit, False),
+    "looks": (current_token, False),
+    "is cancelled": (int, True),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_token_keeps_no_ended_task(end: str, gate: threading.Event) -> None:
+    """However a task ends, the token it was submitted under lets go of its future."""
+    fn, cancel = ENDS[end]
+    token = CancelToken()
+    with BoundedExecutor(1, error_handler=id) as ex:
+        hold(ex, gate)
+        futures = [ex.submit_with_token(token, fn) for _ in range(20)]
+        if cancel:
+            assert all([future.cancel() for future in futures])
+        gate.set()
+        assert ex.wait(30)
+    dead = [weakref.ref(future) for future in futures]
+    del futures
+    gc.collect()
+    assert [ref for ref in dead if ref() is not None] == []
+    assert not token.cancelled
+
+
+def test_thousands_of_running_and_queued_tokens_make_no_thread(gate: threading.Event) -> None:
+    """Neither children, nor deadlines of any length, nor waiting tasks."""
+    with BoundedExecutor(1, queue_size=None) as ex:
+        hold(ex, gate)
+        CancelToken(timeout=3600).add_callback(id)  # from here on there is the timer
+        before = threading.active_count()
+        root = CancelToken(timeout=7200)
+        futures = [ex.submit_with_token(root.child(1000 + n), int) for n in range(5000)]
+        assert threading.active_count() == before
+        root.cancel()
+        assert all(future.cancelled() for future in futures)
+        assert ex.stats().queued_tasks == 0
+        gate.set()
+
+
+def test_a_token_over_two_pools(gate: threading.Event) -> None:
+    """One cancel reaches the queued tasks of both."""
+    with BoundedExecutor(1) as one, BoundedExecutor(1) as two:
+        hold(one, gate)
+        hold(two, gate)
+        token = CancelToken()
+        futures = [pool.submit_with_token(token, int) for pool in (one, two) for _ in range(3)]
+        token.cancel()
+        assert [future.cancelled() for future in futures] == [True] * 6
+        gate.set()
+
+
+def test_a_callback_of_a_cancelled_task_may_raise(gate: threading.Event) -> None:
+    """The other tasks under the token are cancelled all the same."""
+    with BoundedExecutor(1) as ex:
+        hold(ex, gate)
+        token = CancelToken()
+        futures = [ex.submit_with_token(token, int) for _ in range(3)]
+
+        def leave(_: Future[int]) -> None:
+            raise SystemExit
+
+        for future in futures:
+            future.add_done_callback(leave)
+        token.cancel()
+        assert all(future.cancelled() for future in futures)
+        gate.set()
+
+
+def test_four_threads_cancel_what_four_submit() -> None:
+    """Whoever is first: every future is final in the end, no place and no listener is lost."""
+    with BoundedExecutor(2, queue_size=8) as ex:
+        for _ in range(10):
+            token = CancelToken()
+            barrier = threading.Barrier(8)
+            futures: list[Future[int]] = []
+
+            def submit(
+                token: CancelToken = token, barrier: Any = barrier, out: Any = futures
+            ) -> None:
+                barrier.wait(30)
+                out += [ex.submit_with_token(token, int) for _ in range(10)]
+
+            def cancel(token: CancelToken = token, barrier: Any = barrier) -> None:
+                barrier.wait(30)
+                token.cancel()
+
+            threads = [threading.Thread(target=t) for t in (submit, cancel) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+            assert ex.wait(30)
+            assert len(futures) == 40
+            assert all(future.cancelled() or future.result(30) == 0 for future in futures)
+        ex.shutdown()
+        stats = ex.stats()
+        assert stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks
+        assert stats.submitted_tasks + stats.rejected_tasks == 400
