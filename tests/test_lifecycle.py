@@ -1015,7 +1015,7 @@ def test_whatever_the_initializer_raises(kind: type[BaseException], gate: thread
     ex.stop(0)
 
 
-def test_an_initializer_that_shuts_the_pool_down(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_initializer_that_shuts_the_pool_down() -> None:
     """It cannot wait for itself: shutdown(wait=True) there neither hangs nor loses a task."""
     ex: BoundedExecutor
     done = threading.Event()
@@ -1026,7 +1026,7 @@ def test_an_initializer_that_shuts_the_pool_down(caplog: pytest.LogCaptureFixtur
         finally:
             done.set()
 
-    ex = BoundedExecutor(1, initializer=initialize)
+    ex = BoundedExecutor(1, initializer=initialize, shutdown_timeout=0.1)
     future = ex.submit(int)
     assert done.wait(10)
     wait([future], 30)
@@ -1104,7 +1104,7 @@ def test_a_forgotten_executor_helps_and_cancels(gate: threading.Event) -> None:
     assert kept.result(30) == 0
 
 
-def test_a_thousand_forgotten_executors_leave_no_thread() -> None:
+def test_a_hundred_forgotten_executors_leave_no_thread() -> None:
     """Made, used and dropped in a row."""
     threads: list[threading.Thread] = []
     for _ in range(100):
