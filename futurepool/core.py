@@ -488,6 +488,9 @@ class CoreState:
                 act = todo[0]
             except IndexError:  # another thread was faster
                 return
+            # The section that has left it may be going on, in another thread: wait for its end.
+            self.mutex.acquire()
+            self.mutex.release()
             act()
             try:
                 todo.remove(act)

@@ -29,6 +29,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent import futures as cf
@@ -46,6 +47,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from futurepool import _sync
 from futurepool.checks import check_callable, check_timeout
+from futurepool.errors import TaskError
 
 if TYPE_CHECKING:
     from futurepool.cancellation import CancelToken
@@ -140,22 +142,24 @@ class Watch:
 class Unretrieved:
     """Logs a failure that dies unseen. Hangs on the future; its finalizer runs with the future's."""
 
-    __slots__ = ("error", "name", "task_id")
+    __slots__ = ("error",)
 
-    def __init__(self, error: BaseException, task_id: int, name: str) -> None:
-        self.error: BaseException | None = error
-        self.task_id: int = task_id
-        self.name: str = name
+    def __init__(self, error: TaskError) -> None:
+        self.error: TaskError | None = error
 
     def __del__(self) -> None:
         error, self.error = self.error, None
-        if error is not None:
-            _log.error(
-                "exception of task %d (%s) was never retrieved",
-                self.task_id,
-                self.name,
-                exc_info=error.__cause__ or error,
-            )
+        if error is None:
+            return
+        message = "exception of task %d (%s) was never retrieved"
+        cause = error.cause
+        try:
+            traceback.format_exception(type(cause), cause, cause.__traceback__)
+        except BaseException:  # it cannot be shown: as text, which TaskError makes without its help
+            _log.error(f"{message}\n%s", error.task_id, error.name, error.traceback)
+        else:
+            info = (type(cause), cause, cause.__traceback__)
+            _log.error(message, error.task_id, error.name, exc_info=info)
 
 
 _qualname_of_class = type.__dict__["__qualname__"].__get__
@@ -218,6 +222,7 @@ class Future(cf.Future[T], Generic[T]):
     # Rare enough to live in the instance's dictionary, which the others never make.
     _exception: BaseException | None = None
     _unretrieved: Unretrieved | None = None
+    _failure: TaskError | None = None  # until the error_handler has heard of it
     _name: str | None = None
     _token: CancelToken | None = None  # the one it was submitted under
     _own_token: CancelToken | None = None  # the task's own, made when first needed
@@ -324,7 +329,8 @@ class Future(cf.Future[T], Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio
 
-        return (yield from asyncio.wrap_future(self).__await__())
+        yield from asyncio.wrap_future(self).__await__()
+        return self.result()  # not what came out above, where a StopIteration passes for a value
 
     # -- for the owner -----------------------------------------------------------------------
 
@@ -426,8 +432,8 @@ class Future(cf.Future[T], Generic[T]):
                 deque(map(methodcaller("__call__", self), iter(callbacks.popleft, None)), maxlen=0)
                 calling = False
             except BaseException as error:  # noqa: PERF203 - each on its own
-                traceback = traceback_slot.__get__(error)
-                ours = traceback is None or traceback.tb_next is None
+                frames = traceback_slot.__get__(error)
+                ours = frames is None or frames.tb_next is None
                 if ours and type(error) is IndexError and not callbacks:
                     return  # nothing left to take off
                 if not calling:
@@ -540,9 +546,9 @@ def _discard(gates: list[Any], gate: Any) -> None:
         pass
 
 
-def _restart(error: BaseException, traceback: TracebackType | None) -> BaseException:
+def _restart(error: BaseException, frames: TracebackType | None) -> BaseException:
     """Put the traceback back to what it was when the task failed."""
-    traceback_slot.__set__(error, traceback)
+    traceback_slot.__set__(error, frames)
     return error
 
 

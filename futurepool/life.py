@@ -164,8 +164,10 @@ class CoreLife(CoreState):
                         self._commit(record, task, result, error)
                     task._tell_waiters()
         task._announce()
-        if is_a(error, TaskError):
-            self._handle(error)
+        failure = task._failure
+        if failure is not None:
+            task._failure = None
+            self._handle(failure)
         self.flush()
 
     def _commit(
@@ -214,12 +216,15 @@ class CoreLife(CoreState):
         if traceback is not None:
             traceback_slot.__set__(error, traceback.tb_next)
         if is_a(error, Exception):
-            quiet = issubclass(
-                type(error), cf.CancelledError
-            )  # a running task that obeys its token
-            error = wrap_failure(error, task.task_id, task.name)
-            if self.error_handler is None and not quiet:
-                task._unretrieved = Unretrieved(error, task.task_id, task.name)
+            quiet = is_a(error, cf.CancelledError)  # a running task that obeys its token
+            error = failure = wrap_failure(error, task.task_id, task.name)
+        else:
+            quiet = False
+            failure = TaskError(task.task_id, task.name, error)  # for those who hear of it
+        if self.error_handler is not None:
+            task._failure = failure
+        elif not quiet:
+            task._unretrieved = Unretrieved(failure)
         return error
 
     def _handle(self, error: TaskError) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures as cf
 from functools import partial
-from itertools import islice, starmap
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from futurepool import _sync
@@ -48,13 +48,18 @@ class Chunk:
     def __call__(self) -> list[Any]:
         fn, calls, results = self._fn, self._calls, self.results
         del self._fn, self._calls
-        todo = map(fn, calls) if self._single else starmap(fn, calls)
+        todo = iter(calls)
         append = results.append
         failure: Exception | None = None
         while True:
             try:
-                for result in todo:
-                    append(result)
+                # Not by way of `map`, which a StopIteration in the function would end.
+                if self._single:
+                    for item in todo:
+                        append(fn(item))
+                else:
+                    for args in todo:
+                        append(fn(*args))
                 break
             except Exception as error:
                 if failure is None:

@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import threading
 import weakref
+from collections import deque
 
 import pytest
 
@@ -363,6 +364,41 @@ def test_one_final_state_whoever_wins(executor):
     stats = executor.stats()
     assert stats.completed_tasks == sum(ledger)
     assert stats.completed_tasks + stats.cancelled_tasks == number
+
+
+@pytest.mark.parametrize("ask", ["callback", "wait", "memory"])
+def test_a_cancel_whose_rest_another_thread_does(ask, single):
+    """At whatever moment another thread comes by to do what the section leaves, nobody is forgotten."""
+    core = single._core
+    intruders = []
+
+    class Todo(deque):
+        def append(self, act):
+            super().append(act)
+            intruders.append(threading.Thread(target=core.flush))
+            intruders[-1].start()
+            intruders[-1].join(0.03)  # it may have to wait for the end of the section
+
+    with Busy(single):
+        thing = Thing()
+        dead = watched(thing)
+        future = single.submit(id, thing)
+        del thing
+        calls = []
+        if ask == "callback":
+            future.add_done_callback(calls.append)
+        core.todo = Todo()
+        assert future.cancel()
+        core.todo = deque(core.todo)
+        for intruder in intruders:
+            intruder.join(PATIENCE)
+        if ask == "callback":
+            assert calls == [future]
+        elif ask == "wait":
+            assert cf.wait([future], 0) == ({future}, set())
+        else:
+            gc.collect()
+            assert dead.wait(1)
 
 
 # -- callbacks -----------------------------------------------------------------------------------

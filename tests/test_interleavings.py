@@ -176,6 +176,22 @@ def cancel_against_start() -> Any:
     return [lambda: said.append(future.cancel()), gate.open], check
 
 
+def cancel_against_flush() -> Any:
+    """Whoever comes by to do what a section leaves does not do it before its end."""
+    ex = BoundedExecutor(1)
+    gate = held(ex)
+    future = ex.submit(int)
+    told: list[Any] = []
+    future.add_done_callback(told.append)
+
+    def check() -> None:
+        assert told == [future]
+        gate.open()
+        ex.shutdown()
+
+    return [future.cancel, ex._core.flush], check
+
+
 def result_against_completion() -> Any:
     """Whoever waits, or leaves a callback, is told."""
     ex = BoundedExecutor(1)
@@ -345,6 +361,7 @@ SCENARIOS: list[Build] = [
     blocked_submit_against_cancel,
     blocked_submit_against_shutdown,
     cancel_against_start,
+    cancel_against_flush,
     result_against_completion,
     two_results_against_completion,
     token_against_start,
@@ -401,6 +418,14 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
         "if True:\n                    self._cancel",
     ),
     (cancel_against_start, CoreLife, "_cancel_locked", "self.unfinished -= 1", "pass"),
+    (
+        cancel_against_flush,
+        CoreState,
+        "flush",
+        "self.mutex.acquire()\n            self.mutex.release()",
+        "pass",
+    ),
+    (cancel_against_flush, CoreState, "flush", "act()", "pass"),
     (result_against_completion, Future, "_subscribe", "with core.mutex:", "if True:"),
     (result_against_completion, CoreLife, "finish", "task._announce()", "pass"),
     (

@@ -158,6 +158,7 @@ class Tracer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.k = 0  # threads that are traced go on being traced
         threading.settrace(None)  # type: ignore[arg-type]
         sys.settrace(None)
 

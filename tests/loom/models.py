@@ -142,7 +142,7 @@ class RLock:
         return self._count > 0
 
     def _is_owned(self) -> bool:
-        return self._owner == get_ident()
+        return self._count > 0 and self._owner == get_ident()
 
     def _release_save(self) -> tuple[int, int]:
         state = (self._count, self._owner)

@@ -1,0 +1,34 @@
+"""A small run of the ledger of `tests.faults.ledger`; a million tasks is one command there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.ledger import Ledger, footprint
+
+
+@pytest.fixture
+def eager_switches() -> Iterator[None]:
+    """Threads switch as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("eager_switches")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_books_balance(seed: int) -> None:
+    """Each id ran at most once and was told exactly once, whatever policy, token or cancel."""
+    ledger = Ledger(tasks=10_000, producers=8, workers=8, seed=seed)
+    ledger.run()
+    assert 0 < sum(ledger.ran) < 10_000
+
+
+def test_the_soak_prints_what_grows() -> None:
+    """Memory, threads and files, where the system tells."""
+    assert "threads" in footprint()

@@ -1,0 +1,331 @@
+"""The public API against a plain model, driven by hypothesis from one thread.
+
+Tasks start and end only when the driver says so. After each step it waits for what the model says
+happens by itself (a free worker takes the task that is due), so nothing here depends on timing.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent import futures as cf
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from futurepool import (
+    BoundedExecutor,
+    CancelToken,
+    ForcedShutdownError,
+    OnFull,
+    PoolClosedError,
+    QueueFullError,
+    SubmitTimeoutError,
+    TaskError,
+    current_token,
+)
+
+PATIENCE = 30
+
+QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+
+
+class Task:
+    """What runs in the pool, and what the model thinks of it."""
+
+    def __init__(self, priority: int, quick: bool, fails: bool, token: CancelToken | None) -> None:
+        self.priority = priority
+        self.quick = quick  # does not wait for the driver
+        self.fails = fails
+        self.under = token
+        self.state = QUEUED
+        self.told = False  # its token is cancelled
+        self.calls = 0  # of the done-callback
+        self.runs = 0
+        self.started = threading.Event()
+        self.gate = threading.Event()
+        self.token: CancelToken | None = None  # its own, once it runs
+        self.future: Any = None
+
+    def __call__(self) -> str:
+        self.runs += 1
+        self.token = current_token()
+        self.started.set()
+        if not self.quick:
+            assert self.gate.wait(PATIENCE)
+        if self.fails:
+            raise LookupError(self.priority)
+        return "result"
+
+    def called(self, _future: Any) -> None:
+        self.calls += 1
+
+
+class Pool(RuleBasedStateMachine):
+    """One executor and its model."""
+
+    @initialize(workers=st.integers(1, 3), queue=st.sampled_from([0, 1, 2, 5, None]))
+    def make(self, workers: int, queue: int | None) -> None:
+        self.workers = workers
+        self.limit = float("inf") if queue is None else workers + queue
+        self.ex = BoundedExecutor(workers, queue_size=queue)
+        self.tasks: list[Task] = []  # all that were admitted, in order of admission
+        self.refused: list[Any] = []  # futures that came back cancelled
+        self.tokens: list[CancelToken] = []
+        self.parents: list[int | None] = []
+        self.rejected = 0
+        self.closed = False
+
+    def teardown(self) -> None:
+        """Everything admitted comes to its end, and the threads too."""
+        if not hasattr(self, "ex"):
+            return
+        for task in self.tasks:
+            task.gate.set()
+        self.ex.shutdown()
+        assert not any(thread.is_alive() for thread in self.ex._threads)
+        for task in self.tasks:
+            assert task.future.done()
+            assert task.future.cancelled() or task.future.exception(0) is None or task.fails
+            assert task.calls == 1
+            assert task.runs == (0 if task.state is CANCELLED else 1)
+        stats = self.ex.stats()
+        assert stats.completed_tasks + stats.cancelled_tasks == len(self.tasks)
+
+    # -- the model ---------------------------------------------------------------------------------
+
+    def those(self, *states: str) -> list[Task]:
+        return [task for task in self.tasks if task.state in states]
+
+    def due(self) -> Task | None:
+        queued = self.those(QUEUED)
+        return max(queued, key=lambda task: task.priority) if queued else None  # the first of them
+
+    def settle(self) -> None:
+        """Let the model do what workers do by themselves, and wait until they have done it."""
+        while len(self.those(RUNNING)) < self.workers and (task := self.due()) is not None:
+            task.state = RUNNING if not task.quick else FAILED if task.fails else DONE
+        for task in self.tasks:
+            if task.state is RUNNING:
+                assert task.started.wait(PATIENCE), "a task that is due does not start"
+            elif task.state is not QUEUED:
+                assert cf.wait([task.future], PATIENCE).done
+
+    def below(self, number: int) -> list[CancelToken]:
+        """A token and all its descendants."""
+        found = {number}
+        for child, parent in enumerate(self.parents):
+            if parent in found:
+                found.add(child)
+        return [self.tokens[n] for n in found]
+
+    # -- steps ----------------------------------------------------------------------------------------
+
+    @rule(
+        priority=st.integers(-1, 3),
+        policy=st.sampled_from([*OnFull, "try_submit", "timeout"]),
+        quick=st.booleans(),
+        fails=st.booleans(),
+        token=st.integers(0, 3),
+    )
+    def submit(self, priority: int, policy: Any, quick: bool, fails: bool, token: int) -> None:
+        """Submit in any way, with room or without."""
+        under = self.tokens[token] if token < len(self.tokens) else None
+        full = len(self.those(QUEUED, RUNNING)) >= self.limit
+        if policy is OnFull.BLOCK and full:
+            policy = "timeout"  # nobody would wake the driver
+        if policy is OnFull.CALLER_RUNS and full:
+            quick = True  # the same
+        task = Task(priority, quick, fails, under)
+        options: dict[str, Any] = {"priority": priority, "token": under}
+        if policy == "timeout":
+            options["timeout"] = 0.0
+        elif policy != "try_submit":
+            options["on_full"] = policy
+        view = self.ex.options(**options)
+        send = view.try_submit if policy == "try_submit" else view.submit
+        try:
+            future = send(task)
+        except PoolClosedError:
+            assert self.closed
+            return
+        except SubmitTimeoutError:
+            assert (full, self.closed, policy) == (True, False, "timeout")
+            self.rejected += 1
+            return
+        except QueueFullError:
+            assert (full, self.closed) == (True, False)
+            assert policy in ("try_submit", OnFull.RAISE)
+            self.rejected += 1
+            return
+        assert not self.closed
+        if under is not None and under.cancelled:
+            self.refuse(task, future)
+            return
+        if full and policy is OnFull.CALLER_RUNS:
+            task.state = FAILED if fails else DONE
+        elif full:
+            assert policy in (OnFull.DROP_OLDEST, OnFull.DROP_NEW)
+            queued = self.those(QUEUED)
+            if policy is OnFull.DROP_NEW or not queued:
+                self.refuse(task, future)
+                return
+            self.rejected += 1
+            min(queued, key=lambda other: other.priority).state = CANCELLED  # the first of them
+        task.future = future
+        self.tasks.append(task)
+        assert future.task_id == len(self.tasks)
+        future.add_done_callback(task.called)
+        self.settle()
+
+    def refuse(self, task: Task, future: Any) -> None:
+        assert future.cancelled()
+        assert (task.runs, future.task_id) == (0, 0)
+        self.rejected += 1
+        self.refused.append(future)
+
+    @precondition(lambda self: self.those(RUNNING))
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        """Let a running task end; the next one that is due starts."""
+        running = self.those(RUNNING)
+        task = running[data.draw(st.integers(0, len(running) - 1))]
+        task.gate.set()
+        error = task.future.exception(PATIENCE)
+        if task.fails:
+            assert isinstance(error, TaskError)
+            assert isinstance(error, LookupError)
+            assert (error.args, error.task_id) == ((task.priority,), task.future.task_id)
+        else:
+            assert (error, task.future.result(0)) == (None, "result")
+        task.state = FAILED if task.fails else DONE
+        self.settle()
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """Cancel a task in any state."""
+        task = self.tasks[data.draw(st.integers(0, len(self.tasks) - 1))]
+        assert task.future.cancel() is (task.state in (QUEUED, CANCELLED))
+        if task.state is QUEUED:
+            task.state = CANCELLED
+        elif task.state is RUNNING:
+            task.told = True
+        self.settle()
+
+    @precondition(lambda self: len(self.tokens) < 4)
+    @rule(parent=st.integers(0, 6))
+    def make_token(self, parent: int) -> None:
+        """One more token, perhaps below another."""
+        mother = parent if parent < len(self.tokens) else None
+        self.tokens.append(CancelToken(parent=None if mother is None else self.tokens[mother]))
+        self.parents.append(mother)
+
+    @precondition(lambda self: self.tokens)
+    @rule(data=st.data())
+    def cancel_token(self, data: st.DataObject) -> None:
+        """Cancel a token: what is queued under it or below never starts, what runs is told."""
+        number = data.draw(st.integers(0, len(self.tokens) - 1))
+        self.tokens[number].cancel("a step")
+        below = self.below(number)
+        assert all(token.cancelled for token in below)
+        for task in self.those(QUEUED, RUNNING):
+            if task.under in below:
+                task.told = task.state is RUNNING
+                task.state = CANCELLED if task.state is QUEUED else RUNNING
+        self.settle()
+
+    @rule()
+    def wait(self) -> None:
+        """Say whether anything is unfinished."""
+        assert self.ex.wait(0) is (not self.those(QUEUED, RUNNING))
+
+    @precondition(lambda self: len(self.tasks) > 3)
+    @rule(cancel_futures=st.booleans())
+    def shutdown(self, cancel_futures: bool) -> None:
+        """Close the pool without waiting."""
+        self.ex.shutdown(wait=False, cancel_futures=cancel_futures)
+        self.closed = True
+        if cancel_futures:
+            for task in self.those(QUEUED):
+                task.state = CANCELLED
+        self.settle()
+
+    @precondition(lambda self: len(self.tasks) > 3)
+    @rule()
+    def stop(self) -> None:
+        """Close the pool with no time left."""
+        self.closed = True
+        running = self.those(RUNNING)
+        if running:
+            with pytest.raises(ForcedShutdownError) as caught:
+                self.ex.stop(0)
+            unfinished = {entry.task_id for entry in caught.value.unfinished}
+            assert unfinished == {task.future.task_id for task in running}
+        else:
+            self.ex.stop(0)
+        for task in self.those(QUEUED):
+            task.state = CANCELLED
+        for task in running:
+            task.told = True
+        self.settle()
+
+    # -- what must hold after each step -----------------------------------------------------------------
+
+    @invariant()
+    def futures_agree(self) -> None:
+        """Each future shows its task's state; nothing ran that should not have."""
+        for task in getattr(self, "tasks", []):
+            future = task.future
+            assert future.running() is (task.state is RUNNING)
+            assert future.cancelled() is (task.state is CANCELLED)
+            assert future.done() is (task.state in (DONE, FAILED, CANCELLED))
+            assert task.runs == (task.state in (RUNNING, DONE, FAILED))
+            assert future.priority == task.priority
+            if task.state is RUNNING:
+                assert task.token is not None
+                assert task.token.cancelled is task.told
+            if task.state is CANCELLED:
+                assert task.calls == 1
+            if task.state is FAILED:
+                assert isinstance(future.exception(0), LookupError)
+
+    @invariant()
+    def stats_agree(self) -> None:
+        """Every counter is the model's."""
+        if not hasattr(self, "ex"):
+            return
+        stats = self.ex.stats()
+        running, queued = self.those(RUNNING), self.those(QUEUED)
+        assert stats.active_workers == len(running)
+        assert stats.queued_tasks == len(queued) == self.ex._work_queue.qsize()
+        assert stats.submitted_tasks == len(self.tasks)
+        assert stats.completed_tasks == len(self.those(DONE, FAILED))
+        assert stats.failed_tasks == len(self.those(FAILED))
+        assert stats.cancelled_tasks == len(self.those(CANCELLED))
+        assert stats.rejected_tasks == self.rejected
+        assert stats.overflow_tasks == 0
+        assert stats.closed is self.ex.closed is self.closed
+        assert len(queued) + len(running) <= self.limit
+        assert {entry.task_id for entry in self.ex.running()} == {
+            task.future.task_id for task in running
+        }
+
+
+TestPool = Pool.TestCase
+TestPool.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
