@@ -322,8 +322,10 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
             raise TypeError(f"thread_name_prefix must be a str, not {show(thread_name_prefix)}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable, not {show(initializer)}")
-        if not isinstance(cast(object, initargs), tuple):
-            raise TypeError(f"initargs must be a tuple, not {show(initargs)}")
+        try:
+            initargs = tuple(initargs)  # as in the standard library, anything that can be unpacked
+        except TypeError:
+            raise TypeError(f"initargs must be a tuple, not {show(initargs)}") from None
         if queue_size is not None:
             queue_size = check_int("queue_size", queue_size, minimum=0)
         check_on_full(on_full)

@@ -79,6 +79,7 @@ def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
         core.engine.joined(wait=timeout is None)
         return
     core.close(RunState.STOPPING)
+    core.shutdown_timeout = 0.0  # interpreter exit need not wait once more
     core.cancel_queued()
     why = "the executor was stopped"
     for record in list(core.records):

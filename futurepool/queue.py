@@ -175,6 +175,7 @@ class Core(CoreLife):
                         if self.unfinished >= self.limit or self.state:
                             break
                         self._admit(future)
+                self._start_wanted()
                 self.flush()
                 futures += [
                     future if future.task_id else self._submit_full(options, future)
@@ -211,6 +212,7 @@ class Core(CoreLife):
             if not nested:
                 with self.mutex:
                     admitted = self._try_admit(future)
+                self._start_wanted()
                 self.flush()
                 if admitted:
                     return future
@@ -220,6 +222,11 @@ class Core(CoreLife):
         if nested:
             return self._submit_nested(options, future)
         return self._submit_full(options, future)
+
+    def _start_wanted(self) -> None:
+        """Start workers here rather than in flush(): without any, the submit is to fail."""
+        while self.starting > 0:
+            self.engine.start_worker()
 
     def _submit_nested(self, options: Options, future: AnyFuture) -> AnyFuture:
         """A submit from a finalizer or signal handler inside one of our sections.

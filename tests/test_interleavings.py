@@ -379,9 +379,9 @@ SCENARIOS: list[Build] = [
 def test_no_schedule_breaks_it(build: Build) -> None:
     """All within two preemptions, up to the limit, then PCT with its own depths."""
     scenario = loom.Scenario(build, code=CODE)
-    print(scenario.explore(loom.DFS(2), limit=1000 * MORE, seconds=3.0 * MORE))
+    print(scenario.explore(loom.DFS(2), limit=1000 * MORE, seconds=2.0 * MORE))
     for depth in (3, 5):
-        print(scenario.explore(loom.PCT(depth, depth=depth), limit=500 * MORE, seconds=2.0 * MORE))
+        print(scenario.explore(loom.PCT(depth, depth=depth), limit=500 * MORE, seconds=1.0 * MORE))
 
 
 #: (scenario, class, method, what is replaced, by what): each of these must be caught.

@@ -320,9 +320,9 @@ class Pool(RuleBasedStateMachine):
         }
 
 
-TestPool = Pool.TestCase
+TestPool = pytest.mark.slow(pytest.mark.timeout(150)(Pool.TestCase))
 TestPool.settings = settings(
-    max_examples=60,
+    max_examples=50,
     stateful_step_count=40,
     derandomize=True,
     database=None,

@@ -111,7 +111,9 @@ class ThreadEngine:
         # too, as it may leave before its starter goes on.
         self.threads.add(record.thread)
         if self._initializer is not None:
-            _sync.here.record = None
+            _sync.here.record = (
+                record  # so it does not wait for itself, should it shut the pool down
+            )
             try:
                 self._initializer(*self._initargs)
             except BaseException:
