@@ -9,6 +9,7 @@ Sums of primes, in pure Python, so threads do not help on most interpreters, and
 import sys
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor
+from multiprocessing import get_context
 
 from futurepool import BoundedExecutor, Priority, TaskError
 
@@ -25,7 +26,7 @@ def threads() -> Executor | None:
 
 
 def processes() -> Executor | None:
-    return ProcessPoolExecutor(2)
+    return ProcessPoolExecutor(2, mp_context=get_context("spawn"))  # fork and threads do not mix
 
 
 def cluster() -> Executor | None:
