@@ -33,6 +33,8 @@ prefix is sound (see `order`); the integers can be counted again from them, whic
 **Re-entry.** A finalizer or signal handler may run in the middle of a section and call us. Each
 entry point asks `mutex._is_owned()` first; one that finds itself inside a section changes no
 counter and no container but `todo`, where it leaves its work for the section's end.
+
+Past 400 lines because all that mends an interrupted section has to know all of the state.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ What happens is written elsewhere:
 
 An executor owns nothing but its core. Workers hold the core, so a dropped executor is collected,
 and its weak reference closes the core, which runs what it has accepted and ends.
+
+Longer than other modules for its docstrings: they are what users read; the methods are short.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Admission: how tasks get in, and what happens when there is no place.
 
-See `futurepool.core` for the mutex, the sections and the invariants that this keeps.
+See `futurepool.core` for the mutex, the sections and the invariants that this keeps. Past 400 lines
+because the hot path is written in line, and each way in has its own care for interruptions.
 """
 
 from __future__ import annotations
