@@ -144,6 +144,13 @@ class CoreLife(CoreState):
         self, record: Record, result: Any, error: BaseException | None, wrap: bool = True
     ) -> None:
         """Commit what `record` has run, and tell everyone; the whole of it, for any record."""
+        self.settle_outcome(record, result, error, wrap)
+        self.flush()
+
+    def settle_outcome(
+        self, record: Record, result: Any, error: BaseException | None, wrap: bool = True
+    ) -> None:
+        """`finish`, as something left to be done, which must not flush. Idempotent."""
         task = record.task
         if task is None:  # we are in the child of a fork
             return
@@ -168,7 +175,6 @@ class CoreLife(CoreState):
         if failure is not None:
             task._failure = None
             self._handle(failure)
-        self.flush()
 
     def _commit(
         self, record: Record, task: AnyFuture, result: Any, error: BaseException | None

@@ -111,7 +111,7 @@ def run_one(core: Core, future: Future[Any]) -> bool:
     except BaseException as raised:
         _sync.here.record = outer
         # Should there be no stack left for what follows, the next section's end does it.
-        core.todo.append(functools.partial(core.finish, record, None, raised))
+        core.todo.append(functools.partial(core.settle_outcome, record, None, raised))
         core.recover()
         if record.task is future and future._state is RUNNING:
             core.finish(record, None, raised)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import pickle
 import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from concurrent.futures import (
@@ -18,10 +21,12 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import futurepool
 from futurepool import BoundedExecutor, Future, OnFull, TaskError
 
 
@@ -470,8 +475,9 @@ def test_await_and_map_look_at_the_failure(caplog: pytest.LogCaptureFixture) -> 
 def test_each_of_many_forgotten_failures_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """By its own id, each once."""
     with BoundedExecutor(4) as ex:
-        for _ in range(50):
-            ex.submit(int, "x")
+        futures = [ex.submit(int, "x") for _ in range(50)]
+    while futures:
+        futures.pop()  # one by one: a logger may drop what comes while it is logging
     gc.collect()
     text = [record.getMessage() for record in caplog.records]
     assert sum("never retrieved" in line for line in text) == 50
@@ -754,3 +760,88 @@ def test_two_pools_wait_for_each_other() -> None:
             return one.submit(int, "4").result(30)
 
         assert one.submit(lambda: two.submit(back).result(30)).result(30) == 4
+
+
+# -- one error, many threads: on a free-threaded build a matter of memory --------------------------
+
+SCRIPT = """
+import faulthandler, sys, threading
+faulthandler.enable()
+faulthandler.dump_traceback_later(40, exit=True)
+from concurrent.futures import wait
+from futurepool import BoundedExecutor
+
+def in_threads(fn):
+    threads = [threading.Thread(target=fn) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+def length(error):
+    traceback, count = error.__traceback__, 0
+    while traceback is not None:
+        traceback, count = traceback.tb_next, count + 1
+        assert count < 1000, "a loop, or a leak"
+    return count
+"""
+
+
+def run_script(body: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT + textwrap.dedent(body)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(futurepool.__file__).parent.parent)},
+    )
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ["KeyError(1)", "SystemExit(1)"])
+@pytest.mark.parametrize("ask", ["future.result()", "raise_(future.exception())"])
+def test_four_threads_read_one_failure(ask: str, error: str) -> None:
+    """Thousands of times at once: no crash, no endless traceback."""
+    run_script(
+        f"""
+        ERROR = {error}
+        def raise_(error):
+            raise error
+        ex = BoundedExecutor(1)
+        future = ex.submit(raise_, ERROR)
+        future.exception()
+
+        def read():
+            for _ in range(1500):
+                try:
+                    {ask}
+                except BaseException as error:
+                    assert type(ERROR) in type(error).__mro__
+                    length(error)
+
+        in_threads(read)
+        ex.shutdown()
+        print("ok")
+        """
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["KeyError", "SystemExit"])
+def test_four_workers_raise_one_object(kind: str) -> None:
+    """A module-level exception that many tasks raise at once does no harm."""
+    run_script(
+        f"""
+        ERROR = {kind}(1)
+        def fail():
+            raise ERROR
+        with BoundedExecutor(4) as ex:
+            for _ in range(20):
+                futures = [ex.submit(fail) for _ in range(200)]
+                wait(futures)
+                assert all(type(ERROR) in type(f.exception()).__mro__ for f in futures)
+        print("ok")
+        """
+    )

@@ -409,7 +409,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
         "pass",
     ),
     (blocked_submit_against_shutdown, CoreLife, "close", "self._send_home()", "pass"),
-    (cancel_against_start, CoreLife, "turn", "if following._state is PENDING:", "if True:"),
+    (cancel_against_start, CoreLife, "turn", "following._state is PENDING and", "True and"),
     (
         cancel_against_start,
         CoreLife,
@@ -428,13 +428,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
     (cancel_against_flush, CoreState, "flush", "act()", "pass"),
     (result_against_completion, Future, "_subscribe", "with core.mutex:", "if True:"),
     (result_against_completion, CoreLife, "finish", "task._announce()", "pass"),
-    (
-        two_results_against_completion,
-        Future,
-        "_announce",
-        "while watch.gates:",
-        "if watch.gates:",
-    ),
+    (two_results_against_completion, Future, "_announce", "gate.release()", "pass"),
     (two_results_against_completion, CoreLife, "turn", "task._announce()", "pass"),
     (token_against_start, Core, "_submit_special", "if not token._add_listener(future):", "if 0:"),
     (

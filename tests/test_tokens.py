@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, CancelToken, Future, OnFull, QueueFullError, current_token
+from futurepool import (
+    BoundedExecutor,
+    CancelToken,
+    Future,
+    OnFull,
+    QueueFullError,
+    core,
+    current_token,
+    queue,
+)
 
 
 @pytest.fixture
@@ -257,6 +266,24 @@ def test_a_blocked_submit_returns_a_cancelled_future(gate: threading.Event) -> N
         stats = ex.stats()
         assert stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks
         assert stats.rejected_tasks + stats.cancelled_tasks == 20
+
+
+def test_a_token_cancelled_on_the_way_to_the_line_counts_once(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused as full, cancelled before it stands in the line: one rejected task."""
+    token = CancelToken()
+
+    def cancel_first(future: Future[int]) -> Any:
+        token.cancel()
+        return core.Waiter(future)
+
+    monkeypatch.setattr(queue, "Waiter", cancel_first)
+    with BoundedExecutor(1, queue_size=0) as ex:
+        hold(ex, gate)
+        assert ex.submit_with_token(token, int).cancelled()
+        assert ex.stats().rejected_tasks == 1
+        gate.set()
 
 
 def test_under_a_cancelled_token_nothing_is_run() -> None:

@@ -1,0 +1,874 @@
+"""What is measured, and how each library's own users would write it.
+
+A case has contestants; the first named in `Case.baseline` is what the others are compared with. A
+contestant opens a context that yields an `act`, which is called again and again:
+
+    rate cases   an act runs `Case.tasks(size)` tasks; the sample is tasks per second
+    other cases  an act returns the sample itself: microseconds, bytes, milliseconds
+
+Used by `run.py` (each contestant in a process of its own, see `serve`) and by `test_bench.py`.
+Nothing but the standard library is imported before a contestant is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import importlib.metadata
+import json
+import multiprocessing.pool
+import os
+import platform
+import queue
+import statistics
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+STANDARD = "ThreadPoolExecutor"
+OURS = "futurepool"
+WORKERS = 4  # where a case does not say otherwise
+PRODUCERS, BOUND = 8, 100
+PRIORITIES = 1000
+
+
+def noop() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    tasks: int  # in an act
+    seconds: float  # acts are repeated for so long, and the sample is of all of them
+    trips: int  # in a round trip sample
+    many: int  # "the millionth"
+    repetitions: int
+    restart: bool  # a fresh process for every repetition, not only for every contestant
+
+
+SIZES = {
+    "smoke": Size(40, 0.0, 5, 400, 2, restart=False),
+    "quick": Size(5_000, 0.06, 500, 1_000_000, 7, restart=False),
+    "full": Size(10_000, 0.3, 2_000, 1_000_000, 11, restart=True),
+}
+
+
+class UnsupportedError(Exception):
+    """The library has nothing for this case; the text says what is missing."""
+
+
+# -- the rivals ------------------------------------------------------------------------------------
+
+
+class Rival:
+    """One library. The methods are what the cases need; what it lacks raises UnsupportedError."""
+
+    name = ""
+    distribution: str | None = None  # None: the standard library
+    module = ""  # what its users import
+    note = ""  # what a reader of the figures should know
+
+    def open(self, workers: int) -> AbstractContextManager[Any]:
+        """A pool as its users would make it."""
+        raise NotImplementedError
+
+    def submit(self, pool: Any) -> Any:
+        """Submit a no-op; what comes back goes to `result`."""
+        return pool.submit(noop)
+
+    def result(self, handle: Any) -> Any:
+        return handle.result()
+
+    def bulk(self, pool: Any, n: int) -> float | None:
+        """Submit n no-ops, then ask for every result."""
+        submit = self.submit
+        if type(self).submit is Rival.submit:  # no wrapper of ours in what is measured
+            method = pool.submit
+            handles = [method(noop) for _ in range(n)]
+            for handle in handles:
+                handle.result()
+        else:
+            handles = [submit(pool) for _ in range(n)]
+            for handle in handles:
+                self.result(handle)
+        return None
+
+    def map(self, pool: Any, n: int, chunksize: int | None) -> float | None:
+        """All results of abs over range(n)."""
+        more = {} if chunksize is None else {"chunksize": chunksize}
+        for _ in pool.map(abs, range(n), **more):
+            pass
+        return None
+
+    def trips(self, pool: Any, n: int) -> list[float]:
+        """Seconds of n round trips, one after the other."""
+        submit = pool.submit
+        times: list[float] = []
+        for _ in range(n):
+            began = time.perf_counter()
+            submit(noop).result()
+            times.append(time.perf_counter() - began)
+        return times
+
+    def unbounded(self, n: int) -> AbstractContextManager[Any]:
+        """A pool of one worker that can queue n tasks."""
+        del n
+        return self.open(1)
+
+    def put(self, pool: Any, fn: Callable[[], object]) -> Any:
+        """Submit `fn`."""
+        return pool.submit(fn)
+
+    def produce(self, n: int) -> float | None:
+        """8 threads submit n no-ops in all, and drop the results; all have run at the end."""
+        with self.bounded() as pool:
+            share = n // PRODUCERS
+            submit = pool.submit
+
+            def producer() -> None:
+                for _ in range(share):
+                    submit(noop)
+
+            _run_all(producer)
+        return None
+
+    def bounded(self) -> AbstractContextManager[Any]:
+        """8 workers, and a queue of 100 where that can be said. Leaving waits for all tasks."""
+        return self.open(PRODUCERS)
+
+
+def _run_all(producer: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=producer) for _ in range(PRODUCERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+class Futurepool(Rival):
+    name = OURS
+    distribution = "futurepool"
+    module = "futurepool"
+
+    def open(self, workers: int, **options: Any) -> Any:
+        from futurepool import BoundedExecutor
+
+        return BoundedExecutor(workers, **options)
+
+    def unbounded(self, n: int) -> Any:
+        return self.open(1, queue_size=n)
+
+    def bounded(self) -> Any:
+        return self.open(PRODUCERS, queue_size=BOUND)
+
+
+class Standard(Rival):
+    name = STANDARD
+    module = "concurrent.futures.thread"
+    note = "unbounded; its `map` ignores chunksize"
+
+    def open(self, workers: int) -> Any:
+        return ThreadPoolExecutor(workers)
+
+
+class StandardBounded(Standard):
+    """What people write to bound a ThreadPoolExecutor; for the case with a bound only."""
+
+    name = "ThreadPoolExecutor + semaphore"
+    note = "a BoundedSemaphore around submit, released in a done callback"
+
+    def produce(self, n: int) -> float | None:
+        places = threading.BoundedSemaphore(PRODUCERS + BOUND)
+        with self.bounded() as pool:
+            share = n // PRODUCERS
+
+            def release(_: Any) -> None:
+                places.release()
+
+            def producer() -> None:
+                for _ in range(share):
+                    places.acquire()
+                    pool.submit(noop).add_done_callback(release)
+
+            _run_all(producer)
+        return None
+
+
+class MultiprocessingPool(Rival):
+    name = "multiprocessing.pool.ThreadPool"
+    module = "multiprocessing.pool"
+    note = "unbounded, no futures; its `map` cuts the input into 4 chunks per worker by itself"
+
+    def open(self, workers: int) -> Any:
+        return multiprocessing.pool.ThreadPool(workers)
+
+    def submit(self, pool: Any) -> Any:
+        return pool.apply_async(noop)
+
+    def result(self, handle: Any) -> Any:
+        return handle.get()
+
+    def trips(self, pool: Any, n: int) -> list[float]:
+        times: list[float] = []
+        for _ in range(n):
+            began = time.perf_counter()
+            pool.apply_async(noop).get()
+            times.append(time.perf_counter() - began)
+        return times
+
+    def put(self, pool: Any, fn: Callable[[], object]) -> Any:
+        return pool.apply_async(fn)
+
+    def produce(self, n: int) -> float | None:
+        with self.open(PRODUCERS) as pool:
+            share = n // PRODUCERS
+
+            def producer() -> None:
+                for _ in range(share):
+                    pool.apply_async(noop)
+
+            _run_all(producer)
+            pool.close()
+            pool.join()
+        return None
+
+
+class Pebble(Rival):
+    name = "pebble.ThreadPool"
+    distribution = "pebble"
+    module = "pebble"
+    note = "unbounded"
+
+    def open(self, workers: int) -> Any:
+        import pebble
+
+        return pebble.ThreadPool(max_workers=workers)
+
+    def submit(self, pool: Any) -> Any:
+        return pool.schedule(noop)
+
+    def map(self, pool: Any, n: int, chunksize: int | None) -> float | None:
+        more = {} if chunksize is None else {"chunksize": chunksize}
+        for _ in pool.map(abs, range(n), **more).result():
+            pass
+        return None
+
+    def trips(self, pool: Any, n: int) -> list[float]:
+        times: list[float] = []
+        for _ in range(n):
+            began = time.perf_counter()
+            pool.schedule(noop).result()
+            times.append(time.perf_counter() - began)
+        return times
+
+    def put(self, pool: Any, fn: Callable[[], object]) -> Any:
+        return pool.schedule(fn)
+
+    def produce(self, n: int) -> float | None:
+        with self.open(PRODUCERS) as pool:
+            share = n // PRODUCERS
+
+            def producer() -> None:
+                for _ in range(share):
+                    pool.schedule(noop)
+
+            _run_all(producer)
+            pool.close()
+            pool.join()
+        return None
+
+
+class BoundedPoolExecutor(Rival):
+    name = "bounded-pool-executor"
+    distribution = "bounded-pool-executor"
+    module = "bounded_pool_executor"
+    note = "bounded to as many tasks as there are workers, which cannot be changed"
+
+    def open(self, workers: int) -> Any:
+        from bounded_pool_executor import BoundedThreadPoolExecutor
+
+        return BoundedThreadPoolExecutor(max_workers=workers)
+
+    def unbounded(self, n: int) -> Any:
+        raise UnsupportedError("it queues no more tasks than it has workers")
+
+
+class Futurist(Rival):
+    name = "futurist"
+    distribution = "futurist"
+    module = "futurist"
+    note = "unbounded, or refuses when full (unbounded here)"
+
+    def open(self, workers: int) -> Any:
+        import futurist
+
+        return futurist.ThreadPoolExecutor(max_workers=workers)
+
+
+class Joblib(Rival):
+    name = "joblib (threading)"
+    distribution = "joblib"
+    module = "joblib"
+    note = "calls come as one list; short ones are batched automatically"
+
+    @contextlib.contextmanager
+    def open(self, workers: int) -> Iterator[Any]:
+        import joblib
+
+        def parallel(**more: Any) -> Any:
+            return joblib.Parallel(n_jobs=workers, backend="threading", **more)
+
+        yield parallel
+
+    def bulk(self, pool: Any, n: int) -> float | None:
+        import joblib
+
+        pool()(joblib.delayed(noop)() for _ in range(n))
+        return None
+
+    def map(self, pool: Any, n: int, chunksize: int | None) -> float | None:
+        import joblib
+
+        more = {} if chunksize is None else {"batch_size": chunksize}
+        pool(**more)(joblib.delayed(abs)(i) for i in range(n))
+        return None
+
+    def trips(self, pool: Any, n: int) -> list[float]:
+        raise UnsupportedError("it takes no single calls")
+
+    def unbounded(self, n: int) -> Any:
+        raise UnsupportedError("it takes no single calls")
+
+    def produce(self, n: int) -> float | None:
+        raise UnsupportedError("it takes no single calls")
+
+
+class Anyio(Rival):
+    name = "anyio.to_thread"
+    distribution = "anyio"
+    module = "anyio.to_thread"
+    note = "for coroutines, on asyncio: a task group of `to_thread.run_sync` under one limiter"
+
+    @contextlib.contextmanager
+    def open(self, workers: int) -> Iterator[Any]:
+        yield workers
+
+    def _gather(self, workers: int, n: int, fn: Callable[..., Any], *args: Any) -> float:
+        import anyio
+        import anyio.to_thread
+
+        async def main() -> float:
+            limiter = anyio.CapacityLimiter(workers)
+            await anyio.to_thread.run_sync(noop, limiter=limiter)
+            results: list[Any] = [None] * n
+
+            async def one(i: int) -> None:
+                results[i] = await anyio.to_thread.run_sync(fn, *(args and (i,)), limiter=limiter)
+
+            began = time.perf_counter()
+            async with anyio.create_task_group() as group:
+                for i in range(n):
+                    group.start_soon(one, i)
+            return time.perf_counter() - began
+
+        return anyio.run(main)
+
+    def bulk(self, pool: Any, n: int) -> float | None:
+        return self._gather(pool, n, noop)
+
+    def map(self, pool: Any, n: int, chunksize: int | None) -> float | None:
+        if chunksize is not None:
+            raise UnsupportedError("it has no chunks")
+        return self._gather(pool, n, abs, "i")
+
+    def trips(self, pool: Any, n: int) -> list[float]:
+        import anyio
+        import anyio.to_thread
+
+        async def main() -> list[float]:
+            limiter = anyio.CapacityLimiter(pool)
+            times: list[float] = []
+            for _ in range(n + 10):
+                began = time.perf_counter()
+                await anyio.to_thread.run_sync(noop, limiter=limiter)
+                times.append(time.perf_counter() - began)
+            return times[10:]
+
+        return anyio.run(main)
+
+    def unbounded(self, n: int) -> Any:
+        raise UnsupportedError("what waits are coroutines, not tasks of a pool")
+
+    def produce(self, n: int) -> float | None:
+        raise UnsupportedError("it is called from coroutines only")
+
+
+RIVALS: list[Rival] = [
+    Standard(),
+    Futurepool(),
+    MultiprocessingPool(),
+    Pebble(),
+    BoundedPoolExecutor(),
+    Futurist(),
+    Joblib(),
+    Anyio(),
+]
+
+
+def rival(name: str) -> Rival:
+    return next(one for one in RIVALS if one.name == name)
+
+
+def version(one: Rival) -> str | None:
+    """Its version; None if it is not installed."""
+    if one.distribution is None:
+        return platform.python_version()
+    try:
+        importlib.import_module(one.module)
+    except ImportError:
+        return None
+    if one.name == OURS:
+        return str(importlib.import_module("futurepool").__version__)
+    return importlib.metadata.version(one.distribution)
+
+
+# -- the cases -------------------------------------------------------------------------------------
+
+Act = Callable[[], "float | None"]
+Opener = Callable[[Size], "AbstractContextManager[Act]"]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to do what a case measures."""
+
+    name: str
+    open: Opener
+    rival: Rival
+    keep: bool = False  # open once for all repetitions in a process: opening is costly
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure."""
+
+    key: str
+    title: str
+    unit: str  # of a sample: "tasks/s", "µs", "B", "ms"
+    how: str  # a sentence for the report
+    baseline: str | None  # the contestant that ratios are taken against
+    subject: str  # the contestant whose ratio, or value, the floor is for
+    contestants: list[Contestant]
+    floor: str = "ratio at least"  # or "value at most", "slowdown at most"
+    floors: dict[str, float] = field(default_factory=dict)  # by interpreter: "3.11", "3.13t"
+    scale: int = 1
+
+    def tasks(self, size: Size) -> int:
+        return size.tasks * self.scale
+
+    @property
+    def rate(self) -> bool:
+        """Whether more is better, and the act is timed from outside."""
+        return self.unit == "tasks/s"
+
+
+def _everyone(
+    opener: Callable[[Rival], Opener], without: tuple[str, ...] = (), extra: tuple[Rival, ...] = ()
+) -> list[Contestant]:
+    rivals = [*RIVALS, *extra]
+    return [Contestant(one.name, opener(one), one) for one in rivals if one.name not in without]
+
+
+def _bulk(workers: int) -> Callable[[Rival], Opener]:
+    def opener(one: Rival) -> Opener:
+        @contextlib.contextmanager
+        def opened(size: Size) -> Iterator[Act]:
+            with one.open(workers) as pool:
+                one.bulk(pool, size.tasks // 10)
+                yield partial(one.bulk, pool, size.tasks)
+
+        return opened
+
+    return opener
+
+
+def _map(chunksize: int | None, scale: int) -> Callable[[Rival], Opener]:
+    def opener(one: Rival) -> Opener:
+        @contextlib.contextmanager
+        def opened(size: Size) -> Iterator[Act]:
+            with one.open(WORKERS) as pool:
+                one.map(pool, size.tasks // 10, chunksize)
+                yield partial(one.map, pool, size.tasks * scale, chunksize)
+
+        return opened
+
+    return opener
+
+
+def _trip(one: Rival) -> Opener:
+    @contextlib.contextmanager
+    def opened(size: Size) -> Iterator[Act]:
+        with one.open(1) as pool:
+            one.trips(pool, size.trips // 10 + 1)
+            yield lambda: statistics.median(one.trips(pool, size.trips)) * 1e6
+
+    return opened
+
+
+def _queued(one: Rival) -> Opener:
+    def act(size: Size) -> float:
+        n = size.tasks
+        with one.unbounded(n) as pool:
+            started: queue.SimpleQueue[None] = queue.SimpleQueue()
+            gate: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+            def hold() -> None:
+                started.put(None)
+                gate.get()
+
+            one.put(pool, hold)
+            started.get()
+            handles: list[Any] = [None] * n  # made before: it is not the pool's memory
+            gc.collect()
+            tracemalloc.start()
+            try:
+                for i in range(n):
+                    handles[i] = one.put(pool, noop)
+                time.sleep(0.05)  # some have a thread that moves tasks on
+                gc.collect()
+                used = tracemalloc.get_traced_memory()[0]
+            finally:
+                tracemalloc.stop()
+                gate.put(None)
+            for handle in handles:
+                one.result(handle)
+        return used / n
+
+    @contextlib.contextmanager
+    def opened(size: Size) -> Iterator[Act]:
+        yield partial(act, size)
+
+    return opened
+
+
+def _produce(one: Rival) -> Opener:
+    @contextlib.contextmanager
+    def opened(size: Size) -> Iterator[Act]:
+        one.produce(size.tasks // 10)
+        yield partial(one.produce, size.tasks)
+
+    return opened
+
+
+def _priorities(count: int, deep: bool) -> Opener:
+    """As `bulk`, through views of `count` priorities; `deep`: the queue fills before it empties."""
+
+    @contextlib.contextmanager
+    def opened(size: Size) -> Iterator[Act]:
+        from futurepool import BoundedExecutor
+
+        n = size.tasks
+        pool = BoundedExecutor(1 if deep else WORKERS, queue_size=n + 1 if deep else 1000)
+        with pool:
+            # Neither rising nor falling: 617 and 1,000 have no divisor in common.
+            views = [pool.options(priority=i * 617 % PRIORITIES % count) for i in range(PRIORITIES)]
+
+            def act() -> None:
+                gate: queue.SimpleQueue[None] = queue.SimpleQueue()
+                if deep:
+                    pool.submit(gate.get)
+                futures = [views[i % PRIORITIES].submit(noop) for i in range(n)]
+                gate.put(None)
+                for future in futures:
+                    future.result()
+
+            act()
+            yield act
+
+    return opened
+
+
+def _after(count: Callable[[Size], int]) -> Opener:
+    @contextlib.contextmanager
+    def opened(size: Size) -> Iterator[Act]:
+        from futurepool import BoundedExecutor
+
+        with BoundedExecutor(WORKERS) as pool:
+            for _ in range(count(size)):
+                pool.submit(noop)
+            pool.wait()
+            yield partial(Futurepool().bulk, pool, size.tasks)
+
+    return opened
+
+
+def _metrics(on: bool) -> Opener:
+    @contextlib.contextmanager
+    def opened(size: Size) -> Iterator[Act]:
+        one = Futurepool()
+        with one.open(WORKERS, enable_metrics=on) as pool:
+            one.bulk(pool, size.tasks // 10)
+            yield partial(one.bulk, pool, size.tasks)
+
+    return opened
+
+
+def _import(one: Rival) -> Opener:
+    code = (
+        "import time, concurrent.futures.thread\nbegan = time.perf_counter()\n"
+        f"import {one.module}\nprint(time.perf_counter() - began)"
+    )
+
+    def act() -> float:
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        )
+        return float(done.stdout) * 1e3
+
+    @contextlib.contextmanager
+    def opened(_: Size) -> Iterator[Act]:
+        act()  # compiles it
+        yield lambda: min(act(), act())
+
+    return opened
+
+
+def _ours(**openers: Opener) -> list[Contestant]:
+    us = rival(OURS)
+    return [
+        Contestant(name.replace("_", " "), opener, us, keep=name == "after_1000000")
+        for name, opener in openers.items()
+    ]
+
+
+def _all(value: float) -> dict[str, float]:
+    return dict.fromkeys(("3.11", "3.13", "3.13t"), value)
+
+
+CASES: list[Case] = [
+    *(
+        Case(
+            f"submit-{workers}",
+            f"submit then result, {workers} worker{'s' * (workers > 1)}",
+            "tasks/s",
+            "Submit no-ops to a warm pool, then ask each future for its result.",
+            STANDARD,
+            OURS,
+            _everyone(_bulk(workers)),
+            floors={"3.11": 5.5, "3.13": 4.5, "3.13t": 2.0},
+        )
+        for workers in (1, 4, 16)
+    ),
+    Case(
+        "map",
+        "map(abs, range(n))",
+        "tasks/s",
+        "All results of `map(abs, range(n))`, 4 workers, chunks as the library makes them.",
+        STANDARD,
+        OURS,
+        _everyone(_map(None, 1)),
+        floors={"3.11": 6.0, "3.13": 5.0, "3.13t": 2.0},
+    ),
+    Case(
+        "map-64",
+        "map(abs, range(n), chunksize=64)",
+        "tasks/s",
+        "The same in chunks of 64 calls, beside what `map` does with the same arguments.",
+        STANDARD,
+        OURS,
+        _everyone(_map(64, 4), without=("anyio.to_thread",)),
+        floors={"3.11": 30.0, "3.13": 25.0, "3.13t": 15.0},
+        scale=4,
+    ),
+    Case(
+        "round-trip",
+        "round trip, p50",
+        "µs",
+        "`submit(noop).result()`, one after the other, one worker; the median.",
+        STANDARD,
+        OURS,
+        _everyone(_trip, without=("joblib (threading)",)),
+        floors=_all(1.0),
+    ),
+    Case(
+        "queued-bytes",
+        "memory per queued task",
+        "B",
+        "What tracemalloc counts for no-ops queued behind a busy worker, their futures included.",
+        STANDARD,
+        OURS,
+        _everyone(_queued, without=("bounded-pool-executor", "joblib (threading)", "anyio.to_thread")),
+        "value at most",
+        {"3.11": 420, "3.13": 400, "3.13t": 420},
+    ),
+    Case(
+        "producers",
+        "8 producers, 8 workers, queue of 100",
+        "tasks/s",
+        "8 threads submit no-ops and drop the results; until all have run and the pool is shut "
+        "down. Pools without a bound take everything in at once.",
+        STANDARD,
+        OURS,
+        _everyone(
+            _produce,
+            without=("joblib (threading)", "anyio.to_thread"),
+            extra=(StandardBounded(),),
+        ),
+        floors={"3.11": 3.0, "3.13": 3.0, "3.13t": 2.0},
+    ),
+    Case(
+        "priorities",
+        "1,000 distinct priorities, short queue",
+        "tasks/s",
+        "As submit then result with 4 workers, through views of one priority or of 1,000.",
+        "1 priority",
+        "1000 priorities",
+        _ours(**{"1_priority": _priorities(1, False), "1000_priorities": _priorities(1000, False)}),
+        "slowdown at most",
+        _all(1.5),
+    ),
+    Case(
+        "priorities-deep",
+        "1,000 distinct priorities, long queue",
+        "tasks/s",
+        "The same with one worker that starts when everything is queued.",
+        "1 priority",
+        "1000 priorities",
+        _ours(**{"1_priority": _priorities(1, True), "1000_priorities": _priorities(1000, True)}),
+        "slowdown at most",
+        _all(1.5),
+    ),
+    Case(
+        "millionth",
+        "the millionth task",
+        "tasks/s",
+        "As submit then result with 4 workers, in a pool that has run a thousand tasks or a "
+        "million. The limit allows for noise.",
+        "after 1000",
+        "after 1000000",
+        _ours(
+            after_1000=_after(lambda size: min(1000, size.many)),
+            after_1000000=_after(lambda size: size.many),
+        ),
+        "slowdown at most",
+        _all(1.1),
+    ),
+    Case(
+        "metrics",
+        "enable_metrics=True",
+        "tasks/s",
+        "As submit then result with 4 workers, without and with histograms.",
+        "metrics off",
+        "metrics on",
+        _ours(metrics_off=_metrics(False), metrics_on=_metrics(True)),
+        "slowdown at most",
+        _all(1.15),
+    ),
+    Case(
+        "import",
+        "import time, over concurrent.futures.thread",
+        "ms",
+        "Fresh interpreters, compiled modules, the faster of two; what "
+        "`import concurrent.futures.thread` has loaded is not counted again.",
+        None,
+        OURS,
+        _everyone(_import, without=(STANDARD,)),
+        "value at most",
+        {"3.11": 15, "3.13": 15},
+    ),
+]  # fmt: skip
+
+
+def case(key: str) -> Case:
+    return next(one for one in CASES if one.key == key)
+
+
+# -- in a process of its own -----------------------------------------------------------------------
+
+
+def sample(one: Case, size: Size, act: Act) -> float:
+    """One sample in `one.unit`."""
+    if not one.rate:
+        value = act()
+        assert value is not None
+        return value
+    done, spent = 0, 0.0
+    while True:
+        began = time.perf_counter()
+        inside = act()
+        spent += time.perf_counter() - began if inside is None else inside
+        done += one.tasks(size)
+        if spent >= size.seconds:
+            return done / spent
+
+
+def serve(key: str, name: str, size: Size) -> None:
+    """Take a sample for each line of stdin, and print it as a line of JSON."""
+    one = case(key)
+    contestant = next(each for each in one.contestants if each.name == name)
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(contestant.open(size)) if contestant.keep else None
+        importlib.import_module(contestant.rival.module)
+        gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+        print(json.dumps({"gil": gil}), flush=True)
+        for _ in sys.stdin:
+            gc.collect()
+            if kept is not None:
+                value = sample(one, size, kept)
+            else:
+                with contestant.open(size) as act:
+                    value = sample(one, size, act)
+            print(json.dumps(value), flush=True)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    with contextlib.suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu() -> str:
+    """The processor's model."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe() -> dict[str, Any]:
+    """This interpreter and this machine, without names or paths that are the user's own."""
+    threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    versions = {one.name: version(one) for one in RIVALS}
+    return {
+        "tag": f"{sys.version_info[0]}.{sys.version_info[1]}{'t' * threaded}",
+        "python": platform.python_version() + " free-threaded" * threaded,
+        "implementation": platform.python_implementation(),
+        "machine": {"cpu": cpu(), "cores": cores(), "system": platform.system()},
+        "versions": {name: found for name, found in versions.items() if found is not None},
+        "missing": [name for name, found in versions.items() if found is None],
+    }
+
+
+def main(words: list[str]) -> None:
+    if words[0] == "describe":
+        print(json.dumps(describe()))
+    else:
+        serve(words[1], words[2], SIZES[words[3]])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,302 @@
+"""Measure futurepool beside its rivals: `python benchmarks/run.py`.
+
+Every contestant of a case has a process of its own. Repetition by repetition each of them, in turn,
+takes one sample while the others sleep; so whatever else the machine does meets all of them alike,
+and a ratio is the median over repetitions of the two samples taken one after the other.
+
+    python benchmarks/run.py                                this interpreter, about two minutes
+    python benchmarks/run.py --mode full                    longer, a fresh process for each sample
+    python benchmarks/run.py --python A --python B --json results.json
+    python benchmarks/report.py results.json                tables and plots for docs/
+
+Each interpreter must be able to import futurepool; rivals it lacks are left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cases
+
+PATIENCE = 300.0  # seconds until a contestant counts as stuck
+SCRIPT = str(Path(__file__).with_name("cases.py"))
+
+
+class Failed(Exception):  # noqa: N818 - an outcome
+    """A contestant ended, or stood still."""
+
+
+class Child:
+    """A contestant's process."""
+
+    def __init__(self, python: str, case: str, name: str, mode: str) -> None:
+        self._process = subprocess.Popen(
+            [python, SCRIPT, "serve", case, name, mode],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        self._errors = ""
+        self._reader = threading.Thread(target=self._read_errors, daemon=True)
+        self._reader.start()
+        try:
+            self.gil: bool = self._answer()["gil"]
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._errors = (self._errors + line)[-4000:]
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        timer = threading.Timer(PATIENCE, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        line = self._process.stdout.readline()
+        stuck = not timer.is_alive()
+        timer.cancel()
+        if not line:
+            self.close()
+            raise Failed("stuck" if stuck else self._errors.strip().rpartition("\n")[2] or "ended")
+        return json.loads(line)
+
+    def sample(self) -> float:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # the answer tells
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        value: float = self._answer()
+        return value
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(5)
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def speedup(case: cases.Case, value: float, base: float) -> float:
+    """How many times better `value` is than `base`."""
+    return value / base if case.rate else base / value
+
+
+def measure(
+    python: str, case: cases.Case, names: list[str], mode: str, repetitions: int
+) -> dict[str, Any]:
+    """All samples of one case."""
+    size = cases.SIZES[mode]
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    failed: dict[str, str] = {}
+    gil: dict[str, bool] = {}
+    children: dict[str, Child] = {}
+    try:
+        for repetition in range(repetitions):
+            turn = repetition % len(names)
+            for name in names[turn:] + names[:turn]:
+                if name in failed:
+                    continue
+                try:
+                    if name not in children:
+                        children[name] = Child(python, case.key, name, mode)
+                        gil[name] = children[name].gil
+                    samples[name].append(children[name].sample())
+                    if size.restart:
+                        children.pop(name).close()
+                except Failed as error:
+                    failed[name] = str(error)
+                    children.pop(name, None)
+    finally:
+        for child in children.values():
+            child.close()
+    done = {name: values for name, values in samples.items() if name not in failed}
+    base = None if case.baseline is None else done.get(case.baseline)
+    return {
+        "samples": done,
+        "medians": {name: statistics.median(values) for name, values in done.items()},
+        "ratios": {
+            name: statistics.median(
+                speedup(case, value, other) for value, other in zip(values, base, strict=True)
+            )
+            for name, values in done.items()
+        }
+        if base
+        else {},
+        "failed": failed,
+        "gil": gil,
+    }
+
+
+def verdict(case: cases.Case, tag: str, result: dict[str, Any]) -> dict[str, Any] | None:
+    """The floor beside what was measured; None where there is no floor or no figure."""
+    floor = case.floors.get(tag)
+    if floor is None or case.subject not in result["medians"]:
+        return None
+    if case.floor == "value at most":
+        measured = result["medians"][case.subject]
+    elif case.subject not in result["ratios"]:
+        return None
+    elif case.floor == "slowdown at most":
+        measured = 1 / result["ratios"][case.subject]
+    else:
+        measured = result["ratios"][case.subject]
+    met = measured >= floor if case.floor == "ratio at least" else measured <= floor
+    return {"floor": floor, "kind": case.floor, "measured": measured, "met": met}
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def show(case: cases.Case, result: dict[str, Any]) -> None:
+    """Print one case."""
+    print(f"\n{case.title} ({case.unit})")
+    width = max(map(len, [*result["medians"], *result["failed"]]))
+    best = sorted(result["medians"], key=result["medians"].__getitem__, reverse=case.rate)
+    for name in best:
+        ratio = result["ratios"].get(name)
+        against = "" if ratio is None else f"   x{ratio:.2f}"
+        gil = "" if result["gil"].get(name, True) == result["gil_expected"] else "   (with the GIL)"
+        print(f"  {name:<{width}}  {number(result['medians'][name]):>12}{against}{gil}")
+    for name, reason in result["failed"].items():
+        print(f"  {name:<{width}}  failed: {reason}")
+    floor = result["floor"]
+    if floor is not None:
+        word = "met" if floor["met"] else "NOT MET"
+        unit = f" {case.unit}" if floor["kind"].startswith("value") else ""
+        print(
+            f"  floor: {case.subject}, {floor['kind']} {floor['floor']:g}{unit}; "
+            f"measured {number(floor['measured'])}{unit}: {word}"
+        )
+
+
+def run(python: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Everything on one interpreter."""
+    done = subprocess.run(
+        [python, SCRIPT, "describe"], capture_output=True, text=True, check=False, encoding="utf-8"
+    )
+    if done.returncode:
+        raise SystemExit(f"{python} cannot run the cases:\n{done.stderr}")
+    about: dict[str, Any] = json.loads(done.stdout)
+    if cases.OURS in about["missing"]:
+        raise SystemExit(f"{python} cannot import futurepool: install it there, or set PYTHONPATH")
+    machine = about["machine"]
+    print(
+        f"\n=== {about['implementation']} {about['python']}, {machine['cores']} cores, {machine['cpu']}"
+    )
+    print("  " + ", ".join(f"{name} {version}" for name, version in about["versions"].items()))
+    for name in about["missing"]:
+        print(f"  {name}: not installed here, left out")
+    results: dict[str, Any] = {}
+    for case in cases.CASES:
+        if args.case and case.key not in args.case:
+            continue
+        names = [
+            one.name
+            for one in case.contestants
+            if one.rival.name in [*about["versions"], cases.StandardBounded.name]
+            and (not args.rival or one.rival.name in [*args.rival, cases.STANDARD, cases.OURS])
+        ]
+        result = measure(python, case, names, args.mode, args.repetitions)
+        result["gil_expected"] = not about["tag"].endswith("t")
+        result["floor"] = verdict(case, about["tag"], result)
+        results[case.key] = result
+        show(case, result)
+        sys.stdout.flush()
+    return {**about, "cases": results}
+
+
+def summary(runs: list[dict[str, Any]]) -> None:
+    """Print each floor beside what was measured, interpreters side by side."""
+    print("\n=== floors: measured / wanted (! not met)")
+    width = max(len(case.title) for case in cases.CASES)
+    print(f"  {'':<{width}}" + "".join(f"{run['tag']:>18}" for run in runs))
+    for case in cases.CASES:
+        cells = []
+        for one in runs:
+            floor = one["cases"].get(case.key, {}).get("floor")
+            cells.append(
+                "-"
+                if floor is None
+                else f"{number(floor['measured'])} / {floor['floor']:g}{' ' if floor['met'] else '!'}"
+            )
+        print(f"  {case.title:<{width}}" + "".join(f"{cell:>18}" for cell in cells))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
+    add("--python", action="append", help="an interpreter to run; may be given several times")
+    add("--mode", choices=cases.SIZES, default="quick", help="how much (%(default)s)")
+    add("--smoke", dest="mode", action="store_const", const="smoke", help="only see that it works")
+    add("--repetitions", type=int, help="samples of each contestant")
+    add("--json", type=Path, help="where to store the results")
+    add("--case", action="append", choices=[case.key for case in cases.CASES])
+    add("--rival", action="append", choices=[rival.name for rival in cases.RIVALS])
+    args = parser.parse_args()
+    args.repetitions = args.repetitions or cases.SIZES[args.mode].repetitions
+    began = time.perf_counter()
+    runs = [run(python, args) for python in args.python or [sys.executable]]
+    summary(runs)
+    seconds = time.perf_counter() - began
+    print(f"\n{args.repetitions} repetitions, mode {args.mode}, {seconds:.0f} s")
+    if args.json is not None:
+        stored = {
+            "mode": args.mode,
+            "repetitions": args.repetitions,
+            "size": vars(cases.SIZES[args.mode]),
+            "seconds": round(seconds),
+            "machine": runs[0]["machine"],
+            "rivals": {
+                rival.name: rival.note for rival in [*cases.RIVALS, cases.StandardBounded()]
+            },
+            "cases": [
+                {
+                    "key": case.key,
+                    "title": case.title,
+                    "unit": case.unit,
+                    "how": case.how,
+                    "baseline": case.baseline,
+                    "subject": case.subject,
+                    "tasks": case.tasks(cases.SIZES[args.mode]),
+                }
+                for case in cases.CASES
+                if case.key in runs[0]["cases"]
+            ],
+            "runs": runs,
+        }
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(stored, indent=1), encoding="utf-8")
+    # Rivals may fail; we and what we are compared with may not.
+    bad = [
+        case.key
+        for one in runs
+        for case in cases.CASES
+        if {case.baseline, case.subject} & set(one["cases"].get(case.key, {}).get("failed", ()))
+    ]
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
