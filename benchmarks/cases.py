@@ -65,15 +65,11 @@ SIZES = {
 }
 
 
-class UnsupportedError(Exception):
-    """The library has nothing for this case; the text says what is missing."""
-
-
 # -- the rivals ------------------------------------------------------------------------------------
 
 
 class Rival:
-    """One library. The methods are what the cases need; what it lacks raises UnsupportedError."""
+    """One library. The methods are what the cases need; those it cannot serve leave it out."""
 
     name = ""
     distribution: str | None = None  # None: the standard library
@@ -84,25 +80,26 @@ class Rival:
         """A pool as its users would make it."""
         raise NotImplementedError
 
-    def submit(self, pool: Any) -> Any:
-        """Submit a no-op; what comes back goes to `result`."""
-        return pool.submit(noop)
+    def deep(self, n: int) -> AbstractContextManager[Any]:
+        """A pool of one worker that can queue n tasks."""
+        del n
+        return self.open(1)
 
-    def result(self, handle: Any) -> Any:
-        return handle.result()
+    def bounded(self) -> AbstractContextManager[Any]:
+        """8 workers, and a queue of 100 where that can be said."""
+        return self.open(PRODUCERS)
+
+    def entry(self, pool: Any) -> Callable[[Callable[[], object]], Any]:
+        """What submits a function: a method of the pool, no wrapper of ours."""
+        method: Callable[[Callable[[], object]], Any] = pool.submit
+        return method
 
     def bulk(self, pool: Any, n: int) -> float | None:
         """Submit n no-ops, then ask for every result."""
-        submit = self.submit
-        if type(self).submit is Rival.submit:  # no wrapper of ours in what is measured
-            method = pool.submit
-            handles = [method(noop) for _ in range(n)]
-            for handle in handles:
-                handle.result()
-        else:
-            handles = [submit(pool) for _ in range(n)]
-            for handle in handles:
-                self.result(handle)
+        submit = self.entry(pool)
+        futures = [submit(noop) for _ in range(n)]
+        for future in futures:
+            future.result()
         return None
 
     def map(self, pool: Any, n: int, chunksize: int | None) -> float | None:
@@ -114,7 +111,7 @@ class Rival:
 
     def trips(self, pool: Any, n: int) -> list[float]:
         """Seconds of n round trips, one after the other."""
-        submit = pool.submit
+        submit = self.entry(pool)
         times: list[float] = []
         for _ in range(n):
             began = time.perf_counter()
@@ -122,39 +119,30 @@ class Rival:
             times.append(time.perf_counter() - began)
         return times
 
-    def unbounded(self, n: int) -> AbstractContextManager[Any]:
-        """A pool of one worker that can queue n tasks."""
-        del n
-        return self.open(1)
-
-    def put(self, pool: Any, fn: Callable[[], object]) -> Any:
-        """Submit `fn`."""
-        return pool.submit(fn)
-
     def produce(self, n: int) -> float | None:
-        """8 threads submit n no-ops in all, and drop the results; all have run at the end."""
+        """8 threads submit n no-ops in all and drop the results; the time until all have run."""
         with self.bounded() as pool:
+            submit = self.entry(pool)
             share = n // PRODUCERS
-            submit = pool.submit
 
             def producer() -> None:
                 for _ in range(share):
                     submit(noop)
 
-            _run_all(producer)
-        return None
-
-    def bounded(self) -> AbstractContextManager[Any]:
-        """8 workers, and a queue of 100 where that can be said. Leaving waits for all tasks."""
-        return self.open(PRODUCERS)
-
-
-def _run_all(producer: Callable[[], None]) -> None:
-    threads = [threading.Thread(target=producer) for _ in range(PRODUCERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+            threads = [threading.Thread(target=producer) for _ in range(PRODUCERS)]
+            ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+            began = time.perf_counter()
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            # First in, first out: when these run, all others have been taken. Shutting down is not
+            # part of it: some libraries look only now and then whether they may end.
+            for _ in range(PRODUCERS):
+                submit(partial(ended.put, None))
+            for _ in range(PRODUCERS):
+                ended.get()
+            return time.perf_counter() - began
 
 
 class Futurepool(Rival):
@@ -167,7 +155,7 @@ class Futurepool(Rival):
 
         return BoundedExecutor(workers, **options)
 
-    def unbounded(self, n: int) -> Any:
+    def deep(self, n: int) -> Any:
         return self.open(1, queue_size=n)
 
     def bounded(self) -> Any:
@@ -187,23 +175,21 @@ class StandardBounded(Standard):
     """What people write to bound a ThreadPoolExecutor; for the case with a bound only."""
 
     name = "ThreadPoolExecutor + semaphore"
-    note = "a BoundedSemaphore around submit, released in a done callback"
+    note = "a semaphore of 108 around `submit`, released in a done callback"
 
-    def produce(self, n: int) -> float | None:
+    def entry(self, pool: Any) -> Callable[[Callable[[], object]], Any]:
         places = threading.BoundedSemaphore(PRODUCERS + BOUND)
-        with self.bounded() as pool:
-            share = n // PRODUCERS
 
-            def release(_: Any) -> None:
-                places.release()
+        def release(_: Any) -> None:
+            places.release()
 
-            def producer() -> None:
-                for _ in range(share):
-                    places.acquire()
-                    pool.submit(noop).add_done_callback(release)
+        def submit(fn: Callable[[], object]) -> Any:
+            places.acquire()
+            future = pool.submit(fn)
+            future.add_done_callback(release)
+            return future
 
-            _run_all(producer)
-        return None
+        return submit
 
 
 class MultiprocessingPool(Rival):
@@ -214,11 +200,15 @@ class MultiprocessingPool(Rival):
     def open(self, workers: int) -> Any:
         return multiprocessing.pool.ThreadPool(workers)
 
-    def submit(self, pool: Any) -> Any:
-        return pool.apply_async(noop)
+    def entry(self, pool: Any) -> Callable[[Callable[[], object]], Any]:
+        method: Callable[[Callable[[], object]], Any] = pool.apply_async
+        return method
 
-    def result(self, handle: Any) -> Any:
-        return handle.get()
+    def bulk(self, pool: Any, n: int) -> float | None:
+        handles = [pool.apply_async(noop) for _ in range(n)]
+        for handle in handles:
+            handle.get()
+        return None
 
     def trips(self, pool: Any, n: int) -> list[float]:
         times: list[float] = []
@@ -227,22 +217,6 @@ class MultiprocessingPool(Rival):
             pool.apply_async(noop).get()
             times.append(time.perf_counter() - began)
         return times
-
-    def put(self, pool: Any, fn: Callable[[], object]) -> Any:
-        return pool.apply_async(fn)
-
-    def produce(self, n: int) -> float | None:
-        with self.open(PRODUCERS) as pool:
-            share = n // PRODUCERS
-
-            def producer() -> None:
-                for _ in range(share):
-                    pool.apply_async(noop)
-
-            _run_all(producer)
-            pool.close()
-            pool.join()
-        return None
 
 
 class Pebble(Rival):
@@ -256,37 +230,14 @@ class Pebble(Rival):
 
         return pebble.ThreadPool(max_workers=workers)
 
-    def submit(self, pool: Any) -> Any:
-        return pool.schedule(noop)
+    def entry(self, pool: Any) -> Callable[[Callable[[], object]], Any]:
+        method: Callable[[Callable[[], object]], Any] = pool.schedule
+        return method
 
     def map(self, pool: Any, n: int, chunksize: int | None) -> float | None:
         more = {} if chunksize is None else {"chunksize": chunksize}
         for _ in pool.map(abs, range(n), **more).result():
             pass
-        return None
-
-    def trips(self, pool: Any, n: int) -> list[float]:
-        times: list[float] = []
-        for _ in range(n):
-            began = time.perf_counter()
-            pool.schedule(noop).result()
-            times.append(time.perf_counter() - began)
-        return times
-
-    def put(self, pool: Any, fn: Callable[[], object]) -> Any:
-        return pool.schedule(fn)
-
-    def produce(self, n: int) -> float | None:
-        with self.open(PRODUCERS) as pool:
-            share = n // PRODUCERS
-
-            def producer() -> None:
-                for _ in range(share):
-                    pool.schedule(noop)
-
-            _run_all(producer)
-            pool.close()
-            pool.join()
         return None
 
 
@@ -300,9 +251,6 @@ class BoundedPoolExecutor(Rival):
         from bounded_pool_executor import BoundedThreadPoolExecutor
 
         return BoundedThreadPoolExecutor(max_workers=workers)
-
-    def unbounded(self, n: int) -> Any:
-        raise UnsupportedError("it queues no more tasks than it has workers")
 
 
 class Futurist(Rival):
@@ -321,7 +269,7 @@ class Joblib(Rival):
     name = "joblib (threading)"
     distribution = "joblib"
     module = "joblib"
-    note = "calls come as one list; short ones are batched automatically"
+    note = "calls come as one list, and short ones are batched automatically; no single calls"
 
     @contextlib.contextmanager
     def open(self, workers: int) -> Iterator[Any]:
@@ -345,27 +293,18 @@ class Joblib(Rival):
         pool(**more)(joblib.delayed(abs)(i) for i in range(n))
         return None
 
-    def trips(self, pool: Any, n: int) -> list[float]:
-        raise UnsupportedError("it takes no single calls")
-
-    def unbounded(self, n: int) -> Any:
-        raise UnsupportedError("it takes no single calls")
-
-    def produce(self, n: int) -> float | None:
-        raise UnsupportedError("it takes no single calls")
-
 
 class Anyio(Rival):
     name = "anyio.to_thread"
     distribution = "anyio"
     module = "anyio.to_thread"
-    note = "for coroutines, on asyncio: a task group of `to_thread.run_sync` under one limiter"
+    note = "for coroutines: a task group on asyncio, `to_thread.run_sync` under one limiter"
 
     @contextlib.contextmanager
     def open(self, workers: int) -> Iterator[Any]:
         yield workers
 
-    def _gather(self, workers: int, n: int, fn: Callable[..., Any], *args: Any) -> float:
+    def _gather(self, workers: int, n: int, call: Callable[[int], Callable[[], object]]) -> float:
         import anyio
         import anyio.to_thread
 
@@ -375,7 +314,7 @@ class Anyio(Rival):
             results: list[Any] = [None] * n
 
             async def one(i: int) -> None:
-                results[i] = await anyio.to_thread.run_sync(fn, *(args and (i,)), limiter=limiter)
+                results[i] = await anyio.to_thread.run_sync(call(i), limiter=limiter)
 
             began = time.perf_counter()
             async with anyio.create_task_group() as group:
@@ -386,12 +325,11 @@ class Anyio(Rival):
         return anyio.run(main)
 
     def bulk(self, pool: Any, n: int) -> float | None:
-        return self._gather(pool, n, noop)
+        return self._gather(pool, n, lambda _: noop)
 
     def map(self, pool: Any, n: int, chunksize: int | None) -> float | None:
-        if chunksize is not None:
-            raise UnsupportedError("it has no chunks")
-        return self._gather(pool, n, abs, "i")
+        del chunksize
+        return self._gather(pool, n, lambda i: partial(abs, i))
 
     def trips(self, pool: Any, n: int) -> list[float]:
         import anyio
@@ -408,12 +346,6 @@ class Anyio(Rival):
 
         return anyio.run(main)
 
-    def unbounded(self, n: int) -> Any:
-        raise UnsupportedError("what waits are coroutines, not tasks of a pool")
-
-    def produce(self, n: int) -> float | None:
-        raise UnsupportedError("it is called from coroutines only")
-
 
 RIVALS: list[Rival] = [
     Standard(),
@@ -425,6 +357,9 @@ RIVALS: list[Rival] = [
     Joblib(),
     Anyio(),
 ]
+#: No single calls, or no pool to queue anything in.
+NO_CALLS = ("joblib (threading)",)
+NO_QUEUE = (*NO_CALLS, "anyio.to_thread")
 
 
 def rival(name: str) -> Rival:
@@ -530,7 +465,8 @@ def _trip(one: Rival) -> Opener:
 def _queued(one: Rival) -> Opener:
     def act(size: Size) -> float:
         n = size.tasks
-        with one.unbounded(n) as pool:
+        with one.deep(n) as pool:
+            submit = one.entry(pool)
             started: queue.SimpleQueue[None] = queue.SimpleQueue()
             gate: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -538,22 +474,20 @@ def _queued(one: Rival) -> Opener:
                 started.put(None)
                 gate.get()
 
-            one.put(pool, hold)
+            submit(hold)
             started.get()
             handles: list[Any] = [None] * n  # made before: it is not the pool's memory
             gc.collect()
             tracemalloc.start()
             try:
                 for i in range(n):
-                    handles[i] = one.put(pool, noop)
+                    handles[i] = submit(noop)
                 time.sleep(0.05)  # some have a thread that moves tasks on
                 gc.collect()
                 used = tracemalloc.get_traced_memory()[0]
             finally:
                 tracemalloc.stop()
                 gate.put(None)
-            for handle in handles:
-                one.result(handle)
         return used / n
 
     @contextlib.contextmanager
@@ -699,7 +633,7 @@ CASES: list[Case] = [
         "`submit(noop).result()`, one after the other, one worker; the median.",
         STANDARD,
         OURS,
-        _everyone(_trip, without=("joblib (threading)",)),
+        _everyone(_trip, without=NO_CALLS),
         floors=_all(1.0),
     ),
     Case(
@@ -709,7 +643,7 @@ CASES: list[Case] = [
         "What tracemalloc counts for no-ops queued behind a busy worker, their futures included.",
         STANDARD,
         OURS,
-        _everyone(_queued, without=("bounded-pool-executor", "joblib (threading)", "anyio.to_thread")),
+        _everyone(_queued, without=(*NO_QUEUE, "bounded-pool-executor")),
         "value at most",
         {"3.11": 420, "3.13": 400, "3.13t": 420},
     ),
@@ -717,13 +651,13 @@ CASES: list[Case] = [
         "producers",
         "8 producers, 8 workers, queue of 100",
         "tasks/s",
-        "8 threads submit no-ops and drop the results; until all have run and the pool is shut "
-        "down. Pools without a bound take everything in at once.",
+        "8 threads submit no-ops and drop the results, until all have run. Pools without a bound "
+        "take everything in at once.",
         STANDARD,
         OURS,
         _everyone(
             _produce,
-            without=("joblib (threading)", "anyio.to_thread"),
+            without=NO_QUEUE,
             extra=(StandardBounded(),),
         ),
         floors={"3.11": 3.0, "3.13": 3.0, "3.13t": 2.0},

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections import deque
 from concurrent import futures as cf
 from typing import Any
@@ -113,7 +114,12 @@ class _Place:
 
     def _done(self, inner: Any) -> None:
         self._inbox.append(inner)
-        self._run()
+        if not inner.cancelled() and isinstance(inner.exception(), cf.BrokenExecutor):
+            # Elsewhere: CPython 3.12's process pool holds its own lock while it fails its futures,
+            # and would wait for itself in submit.
+            _sync.start(threading.Thread(target=self._run, daemon=True))
+        else:
+            self._run()
 
     def _run(self) -> None:
         while self._inbox and self._owner.acquire(False):
