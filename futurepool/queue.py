@@ -337,7 +337,7 @@ class Core(CoreLife):
         began = _sync.clock()
         try:
             with self.mutex:
-                settled = self._try_admit(future)
+                counted = settled = self._try_admit(future)
                 if not settled and not self.state:
                     self.blocked.append(waiter)
                     settled = timeout is not None and timeout <= 0
@@ -348,7 +348,7 @@ class Core(CoreLife):
                 if waiter in self.blocked:
                     self.blocked.remove(waiter)
                 settled = future.task_id != 0 or future._state is not PENDING
-                if not future.task_id:
+                if not future.task_id and not counted:
                     self.rejected += 1
         except BaseException:
             with self.mutex:

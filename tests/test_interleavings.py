@@ -427,7 +427,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
     ),
     (cancel_against_flush, CoreState, "flush", "act()", "pass"),
     (result_against_completion, Future, "_subscribe", "with core.mutex:", "if True:"),
-    (result_against_completion, CoreLife, "finish", "task._announce()", "pass"),
+    (result_against_completion, CoreLife, "settle_outcome", "task._announce()", "pass"),
     (two_results_against_completion, Future, "_announce", "gate.release()", "pass"),
     (two_results_against_completion, CoreLife, "turn", "task._announce()", "pass"),
     (token_against_start, Core, "_submit_special", "if not token._add_listener(future):", "if 0:"),

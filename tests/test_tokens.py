@@ -281,9 +281,10 @@ def test_a_token_cancelled_on_the_way_to_the_line_counts_once(
     monkeypatch.setattr(queue, "Waiter", cancel_first)
     with BoundedExecutor(1, queue_size=0) as ex:
         hold(ex, gate)
-        assert ex.submit_with_token(token, int).cancelled()
-        assert ex.stats().rejected_tasks == 1
+        future = ex.submit_with_token(token, int)
         gate.set()
+        assert future.cancelled()
+        assert ex.stats().rejected_tasks == 1
 
 
 def test_under_a_cancelled_token_nothing_is_run() -> None:
