@@ -24,7 +24,11 @@ from futurepool.aio import Mailbox
 
 
 def _uvloop(main: Awaitable[Any]) -> Any:
-    uvloop = pytest.importorskip("uvloop")
+    try:
+        import uvloop
+    except ImportError:
+        main.close()  # type: ignore[attr-defined]
+        pytest.skip("uvloop is not installed")
     loop = uvloop.new_event_loop()
     try:
         return loop.run_until_complete(asyncio.wait_for(main, 40))

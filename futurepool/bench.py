@@ -1,0 +1,290 @@
+"""`python -m futurepool bench`: this machine, this executor beside ThreadPoolExecutor.
+
+The two take turns, seven times for each case; a speed-up is the median of the seven pairs, so that
+whatever else the machine does meets both alike. How many tasks a turn has is found out first, so
+that all of it fits into the time given, on a slow machine as well. The development version with more
+cases, more rivals and a process for each stands in `benchmarks/`.
+
+Uses the public API only. Called by `futurepool.cli`, which also turns Ctrl-C into status 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import math
+import os
+import platform
+import queue
+import statistics
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, TextIO
+
+from typing_extensions import Self
+
+import futurepool
+from futurepool import BoundedExecutor
+
+__all__ = ["add_arguments", "main"]
+
+_TURNS = 7
+_MOST = 20_000  # tasks in a turn
+_COLUMNS = ("no-op tasks", "ThreadPoolExecutor", "BoundedExecutor", "gain")
+_HINT = 'A nicer table comes with the `cli` extra: in the checkout, pip install ".[cli]"'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `bench` understands to its parser."""
+    parser.description = "Measure this executor beside ThreadPoolExecutor on this machine."
+    parser.add_argument(
+        "--seconds",
+        metavar="S",
+        type=_seconds,
+        default=40.0,
+        help="about how long it may take (%(default)g)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure, and print a table on stdout, each row as soon as it is known.
+
+    Returns:
+        The exit status, 0. Raises KeyboardInterrupt after Ctrl-C.
+    """
+    seconds: float = args.seconds
+    with _table(_title()) as table:
+        for case in _CASES:
+            theirs, ours, factor = _compare(case, seconds / len(_CASES))
+            table.add([case.title, case.show(theirs), case.show(ours), f"x{factor:.2g}"])
+    return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
+    return value
+
+
+# -- the cases -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A thing to measure: `run` takes a pool and a number of tasks, and returns its figure."""
+
+    title: str
+    run: Callable[[Executor, int], float]
+    workers: int
+    queue_size: int | None = 1000
+    unit: str = ""  # none: tasks a second, of which more is better
+
+    def show(self, value: float) -> str:
+        if self.unit:
+            return f"{value:,.0f} {self.unit}" if value >= 100 else f"{value:.3g} {self.unit}"
+        return f"{value:,.0f}/s"
+
+    def open(self, ours: bool) -> AbstractContextManager[Executor]:
+        if ours:
+            return BoundedExecutor(self.workers, queue_size=self.queue_size)
+        return ThreadPoolExecutor(self.workers)
+
+
+def _noop() -> None:
+    pass
+
+
+def _submit(pool: Executor, n: int) -> float:
+    began = time.perf_counter()
+    futures = [pool.submit(_noop) for _ in range(n)]
+    for future in futures:
+        future.result()
+    return n / (time.perf_counter() - began)
+
+
+def _map(pool: Executor, n: int, chunksize: int = 1) -> float:
+    began = time.perf_counter()
+    for _ in pool.map(abs, range(n), chunksize=chunksize):
+        pass
+    return n / (time.perf_counter() - began)
+
+
+def _map_chunks(pool: Executor, n: int) -> float:
+    return _map(pool, n, 64)
+
+
+def _round_trip(pool: Executor, n: int) -> float:
+    times: list[float] = []
+    for _ in range(n):
+        began = time.perf_counter()
+        pool.submit(_noop).result()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e6
+
+
+def _produce(pool: Executor, n: int) -> float:
+    """8 threads submit, and drop the results."""
+
+    def producer() -> None:
+        with contextlib.suppress(RuntimeError):  # Ctrl-C shut the pool down
+            for _ in range(n // 8):
+                pool.submit(_noop)
+
+    # Ctrl-C ends the main thread's waiting; nothing is to wait for these then.
+    threads = [threading.Thread(target=producer, daemon=True) for _ in range(8)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # First in, first out: when these have run, all the others have been taken.
+    for future in [pool.submit(_noop) for _ in range(8)]:
+        future.result()
+    return (n // 8 * 8 + 8) / (time.perf_counter() - began)
+
+
+def _queued(pool: Executor, n: int) -> float:
+    """Bytes for each task that waits behind one that runs."""
+    gate: queue.SimpleQueue[None] = queue.SimpleQueue()
+    running = pool.submit(gate.get)
+    kept: list[object] = [None] * n  # made before: the list is not the pool's memory
+    try:
+        gc.collect()
+        tracemalloc.start()
+        for i in range(n):
+            kept[i] = pool.submit(_noop)
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+        gate.put(None)
+    running.result()
+    return used / n
+
+
+_CASES: Sequence[_Case] = (
+    *(_Case(f"submit/result, {n} worker{'s' * (n > 1)}", _submit, n) for n in (1, 4, 16)),
+    _Case("map(abs, range(n))", _map, 4),
+    _Case("the same, chunksize=64", _map_chunks, 4),
+    _Case("8 producers, 8 workers", _produce, 8, 100),
+    _Case("round trip, p50", _round_trip, 1, unit="µs"),
+    _Case("memory per queued task", _queued, 1, _MOST, unit="bytes"),
+)
+
+
+# -- measuring -------------------------------------------------------------------------------------
+
+
+def _compare(case: _Case, seconds: float) -> tuple[float, float, float]:
+    """Medians of theirs and ours, and how many times better ours is."""
+    n, spent = 8, 0.0
+    _turn(case, ours=True, n=n)  # what the first call alone has to do
+    while n < _MOST:
+        spent = _timed(case, n)
+        if spent * _TURNS >= seconds / 4:
+            break
+        n *= 4
+    # A tenth is for the search itself.
+    n = max(8, min(_MOST, int(n * seconds * 0.6 / _TURNS / spent))) if spent else n
+    theirs: list[float] = []
+    ours: list[float] = []
+    for turn in range(_TURNS):
+        for which in (False, True) if turn % 2 else (True, False):
+            (ours if which else theirs).append(_turn(case, ours=which, n=n))
+    pairs = zip(ours, theirs, strict=True)
+    factors = [b / a for a, b in pairs] if case.unit else [a / b for a, b in pairs]
+    return statistics.median(theirs), statistics.median(ours), statistics.median(factors)
+
+
+def _timed(case: _Case, n: int) -> float:
+    """Seconds that a turn of each takes."""
+    began = time.perf_counter()
+    for ours in (False, True):
+        _turn(case, ours=ours, n=n)
+    return time.perf_counter() - began
+
+
+def _turn(case: _Case, ours: bool, n: int) -> float:
+    with case.open(ours) as pool:
+        for future in [pool.submit(_noop) for _ in range(case.workers * 4)]:  # starts the threads
+            future.result()
+        gc.collect()
+        return case.run(pool, n)
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+class _Table(Protocol):
+    """A context in which rows can be added."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+    def add(self, row: Sequence[str]) -> None: ...
+
+
+class _Plain:
+    """The table where rich is missing."""
+
+    _WIDTHS = (27, 20, 18, 8)
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def __enter__(self) -> Self:
+        _print(self._title)
+        self.add(_COLUMNS)
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        if exc_type is None:
+            _print(_HINT, sys.stderr)
+
+    def add(self, row: Sequence[str]) -> None:
+        first, *others = zip(row, self._WIDTHS, strict=True)
+        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+        _print("".join(cells))
+
+
+def _print(text: str, stream: TextIO | None = None) -> None:
+    print(text, file=stream, flush=True)
+
+
+def _table(title: str) -> _Table:
+    try:
+        from futurepool.ext.rich_bench import LiveTable
+    except ImportError:
+        return _Plain(title)
+    return LiveTable(title, _COLUMNS)
+
+
+def _title() -> str:
+    cores = os.cpu_count() or 1
+    with contextlib.suppress(AttributeError):
+        cores = len(os.sched_getaffinity(0))
+    gil: Any = getattr(sys, "_is_gil_enabled", None)
+    without = "" if gil is None or gil() else " without the GIL"
+    return (
+        f"futurepool {futurepool.__version__}, {platform.python_implementation()} "
+        f"{platform.python_version()}{without}, {cores} core{'s' * (cores > 1)}; "
+        f"medians of {_TURNS} turns"
+    )
