@@ -17,9 +17,10 @@ from typing import Any
 DOCS = Path(__file__).parent.parent / "docs"
 OURS, STANDARD = "futurepool", "ThreadPoolExecutor"
 # Contrast of 3 and more with white as well as with #0d1117.
+TIMES = "\N{MULTIPLICATION SIGN}"
 GREY, COLOURS = "#808080", ["#c2701c", "#2f81c4", "#3a9a57"]
 WORDS = {
-    "ratio at least": "at least ×{:g}",
+    "ratio at least": "at least " + TIMES + "{:g}",
     "value at most": "at most {:g} {}",
     "slowdown at most": "at most {:g} times slower",
 }
@@ -60,7 +61,7 @@ def floor_rows(results: dict[str, Any]) -> list[list[str]]:
                 continue
             measured = number(floor["measured"])
             if floor["kind"] == "ratio at least":
-                measured = f"×{measured}"
+                measured = f"{TIMES}{measured}"
             elif floor["kind"] == "value at most":
                 measured += f" {case['unit']}"
             else:
@@ -90,7 +91,7 @@ def lost(results: dict[str, Any]) -> Iterator[str]:
                     factor = value / mine if more else mine / value
                     yield (
                         f"- {case['title']}, {run['tag']}: {name} is ahead, {number(value)} against "
-                        f"{number(mine)} {case['unit']} (×{factor:.2f})"
+                        f"{number(mine)} {case['unit']} ({TIMES}{factor:.2f})"
                     )
             floor = found.get("floor")
             if floor is not None and not floor["met"]:
@@ -115,7 +116,7 @@ def case_rows(case: dict[str, Any], runs: list[dict[str, Any]]) -> list[list[str
             gil = run["tag"].endswith("t") and found.get("gil", {}).get(name, False)
             cells.append(
                 number(value)
-                + ("" if ratio is None or name == case["baseline"] else f" (×{ratio:.2f})")
+                + ("" if ratio is None or name == case["baseline"] else f" ({TIMES}{ratio:.2f})")
                 + (" with the GIL" if gil else "")
             )
         rows.append([f"**{name}**" if name == case["subject"] else name, *cells])
@@ -166,17 +167,15 @@ def bars(plt: Any, case: dict[str, Any], runs: list[dict[str, Any]], path: Path)
     figure, axes = plt.subplots(figsize=(7.5, 0.6 + 0.18 * len(names) * (len(runs) + 1)))
     height = 0.8 / len(runs)
     every: list[float] = []
-    for number_, run in enumerate(runs):
+    for index, run in enumerate(runs):
         medians = run["cases"].get(case["key"], {}).get("medians", {})
         places = [
-            i + (number_ - (len(runs) - 1) / 2) * height
+            i + (index - (len(runs) - 1) / 2) * height
             for i, name in enumerate(names)
             if name in medians
         ]
         values = [medians[name] for name in names if name in medians]
-        drawn = axes.barh(
-            places, values, height * 0.9, color=COLOURS[number_ % 3], label=run["tag"]
-        )
+        drawn = axes.barh(places, values, height * 0.9, color=COLOURS[index % 3], label=run["tag"])
         axes.bar_label(drawn, [number(value) for value in values], padding=3, fontsize=8)
         every += values
     axes.set_yticks(range(len(names)), names)
@@ -200,14 +199,12 @@ def ratios(plt: Any, results: dict[str, Any], path: Path) -> None:
     runs = results["runs"]
     figure, axes = plt.subplots(figsize=(7.5, 0.8 + 0.18 * len(shown) * (len(runs) + 1)))
     height = 0.8 / len(runs)
-    for number_, run in enumerate(runs):
+    for index, run in enumerate(runs):
         found = [run["cases"].get(case["key"], {}) for case in shown]
-        places = [i + (number_ - (len(runs) - 1) / 2) * height for i in range(len(shown))]
+        places = [i + (index - (len(runs) - 1) / 2) * height for i in range(len(shown))]
         values = [one.get("ratios", {}).get(OURS, 0.0) for one in found]
-        drawn = axes.barh(
-            places, values, height * 0.9, color=COLOURS[number_ % 3], label=run["tag"]
-        )
-        axes.bar_label(drawn, [f"×{value:.2g}" for value in values], padding=3, fontsize=8)
+        drawn = axes.barh(places, values, height * 0.9, color=COLOURS[index % 3], label=run["tag"])
+        axes.bar_label(drawn, [f"{TIMES}{value:.2g}" for value in values], padding=3, fontsize=8)
         for place, one in zip(places, found, strict=True):
             floor = one.get("floor")
             if floor is not None and floor["kind"] == "ratio at least":
@@ -227,12 +224,12 @@ def ratios(plt: Any, results: dict[str, Any], path: Path) -> None:
 def flat(plt: Any, memory: dict[str, Any], path: Path) -> None:
     """Resident memory over the number of tasks."""
     figure, axes = plt.subplots(figsize=(7.5, 3))
-    for number_, (way, seen) in enumerate(memory["ways"].items()):
+    for index, (way, seen) in enumerate(memory["ways"].items()):
         axes.plot(
             [tasks / 1e6 for tasks, _ in seen],
             [size for _, size in seen],
             marker="o",
-            color=COLOURS[number_],
+            color=COLOURS[index],
             label=way,
         )
     axes.set_ylim(bottom=0)
@@ -252,33 +249,31 @@ def page(
 ) -> Iterator[str]:
     """The lines of the page. `picture(key, description)` yields a plot, or nothing."""
     runs, machine = results["runs"], results["machine"]
-    yield from [
-        "# Benchmarks",
-        "",
-        "<!-- Written by benchmarks/report.py; change that instead. -->",
-        "",
-        "## What is measured, and how",
-        "",
-        f"One machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}; "
-        + ", ".join(f"{run['implementation']} {run['python']}" for run in runs)
-        + ".",
-        "",
-        "Tasks do nothing, so what is measured is the pool alone; a task of yours that takes a "
-        "millisecond will not notice which pool runs it. `BoundedExecutor` has everything on: bounded "
-        "queue, priorities, context copy, statistics, task ids.",
-        "",
-        "Each library is called as its own users would, in a process of its own for every case"
-        + (" and repetition" if results["size"]["restart"] else "")
-        + f". In each of {results['repetitions']} repetitions every one takes a sample in turn, while "
-        "the others sleep. Figures are medians; a ratio (×) is the median over the repetitions of "
-        f"this sample against the baseline's, {STANDARD} if not said otherwise, and above 1 is "
-        "better. Ratios carry over to other machines far better than figures.",
-        "",
-        'To repeat it: `pip install ".[bench]"` in the checkout, then `python benchmarks/run.py --json '
-        "results.json` and `python benchmarks/report.py results.json`. For a first look: "
-        "`python -m futurepool bench`.",
-        "",
-    ]
+    pythons = ", ".join(f"{run['implementation']} {run['python']}" for run in runs)
+    every = "every case and repetition" if results["size"]["restart"] else "every case"
+    yield f"""\
+# Benchmarks
+
+<!-- Written by benchmarks/report.py; change that instead. -->
+
+## What is measured, and how
+
+One machine: {machine["cpu"]}, {machine["cores"]} cores, {machine["system"]}; {pythons}.
+
+Tasks do nothing, so what is measured is the pool alone; a task that takes a millisecond will not
+notice which pool runs it. `BoundedExecutor` has everything on: bounded queue, priorities, context
+copy, statistics, task ids.
+
+Each library is called as its own users would, in a process of its own for {every}.
+In each of {results["repetitions"]} repetitions every one takes a sample in turn, while the others
+sleep. Figures are medians; a ratio ({TIMES}) is the median over the repetitions of one sample
+against the baseline's beside it, {STANDARD} if not said otherwise, and above 1 is better.
+Ratios carry over to other machines far better than figures.
+
+To repeat it: `pip install ".[bench]"` in the checkout, then
+`python benchmarks/run.py --json results.json` and `python benchmarks/report.py results.json`.
+For a first look: `python -m futurepool bench`.
+"""
     rows = [["library", *(f"with {run['tag']}" for run in runs), "to know"]]
     for name, note in results["rivals"].items():
         if any(name in run["versions"] for run in runs):
@@ -310,14 +305,13 @@ def page(
             for name, reason in run["cases"].get(case["key"], {}).get("failed", {}).items():
                 yield from [f"{name} failed on {run['tag']}: `{reason}`", ""]
     if memory is not None:
-        yield from [
-            "## Resident memory over many tasks",
-            "",
-            f"{memory['items']:,} tasks on CPython {memory['python']}, 4 workers: `map(abs, range(n), "
-            "buffersize=1000)`, and blocking `submit` with every result dropped; MiB. By "
-            "`python benchmarks/memory.py`.",
-            "",
-        ]
+        yield f"""\
+## Resident memory over many tasks
+
+{memory["items"]:,} tasks on CPython {memory["python"]}, 4 workers:
+`map(abs, range(n), buffersize=1000)`, and blocking `submit` with every result dropped; MiB.
+By `python benchmarks/memory.py`.
+"""
         yield from picture("memory", "resident memory over the number of tasks")
         ways = list(memory["ways"])
         rows = [["tasks", *ways]]
