@@ -25,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -119,30 +120,28 @@ class Rival:
             times.append(time.perf_counter() - began)
         return times
 
-    def produce(self, n: int) -> float | None:
+    def produce(self, pool: Any, n: int) -> float | None:
         """8 threads submit n no-ops in all and drop the results; the time until all have run."""
-        with self.bounded() as pool:
-            submit = self.entry(pool)
-            share = n // PRODUCERS
+        submit = self.entry(pool)
+        share = n // PRODUCERS
 
-            def producer() -> None:
-                for _ in range(share):
-                    submit(noop)
+        def producer() -> None:
+            for _ in range(share):
+                submit(noop)
 
-            threads = [threading.Thread(target=producer) for _ in range(PRODUCERS)]
-            ended: queue.SimpleQueue[None] = queue.SimpleQueue()
-            began = time.perf_counter()
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            # First in, first out: when these run, all others have been taken. Shutting down is not
-            # part of it: some libraries look only now and then whether they may end.
-            for _ in range(PRODUCERS):
-                submit(partial(ended.put, None))
-            for _ in range(PRODUCERS):
-                ended.get()
-            return time.perf_counter() - began
+        threads = [threading.Thread(target=producer) for _ in range(PRODUCERS)]
+        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # First in, first out: when these run, all others have been taken.
+        for _ in range(PRODUCERS):
+            submit(partial(ended.put, None))
+        for _ in range(PRODUCERS):
+            ended.get()
+        return time.perf_counter() - began
 
 
 class Futurepool(Rival):
@@ -392,7 +391,7 @@ class Contestant:
     name: str
     open: Opener
     rival: Rival
-    keep: bool = False  # open once for all repetitions in a process: opening is costly
+    keep: bool = True  # open once for all repetitions in a process; some are slow to open or close
 
 
 @dataclass(frozen=True)
@@ -463,36 +462,38 @@ def _trip(one: Rival) -> Opener:
 
 
 def _queued(one: Rival) -> Opener:
-    def act(size: Size) -> float:
-        n = size.tasks
-        with one.deep(n) as pool:
-            submit = one.entry(pool)
-            started: queue.SimpleQueue[None] = queue.SimpleQueue()
-            gate: queue.SimpleQueue[None] = queue.SimpleQueue()
+    def act(pool: Any, n: int) -> float:
+        submit = one.entry(pool)
+        started: queue.SimpleQueue[None] = queue.SimpleQueue()
+        gate: queue.SimpleQueue[None] = queue.SimpleQueue()
+        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-            def hold() -> None:
-                started.put(None)
-                gate.get()
+        def hold() -> None:
+            started.put(None)
+            gate.get()
 
-            submit(hold)
-            started.get()
-            handles: list[Any] = [None] * n  # made before: it is not the pool's memory
+        submit(hold)
+        started.get()
+        handles: list[Any] = [None] * n  # made before: it is not the pool's memory
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for i in range(n):
+                handles[i] = submit(noop)
+            time.sleep(0.05)  # some have a thread that moves tasks on
             gc.collect()
-            tracemalloc.start()
-            try:
-                for i in range(n):
-                    handles[i] = submit(noop)
-                time.sleep(0.05)  # some have a thread that moves tasks on
-                gc.collect()
-                used = tracemalloc.get_traced_memory()[0]
-            finally:
-                tracemalloc.stop()
-                gate.put(None)
+            used = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+            gate.put(None)
+        submit(partial(ended.put, None))
+        ended.get()
         return used / n
 
     @contextlib.contextmanager
     def opened(size: Size) -> Iterator[Act]:
-        yield partial(act, size)
+        with one.deep(size.tasks) as pool:
+            yield partial(act, pool, size.tasks)
 
     return opened
 
@@ -500,8 +501,9 @@ def _queued(one: Rival) -> Opener:
 def _produce(one: Rival) -> Opener:
     @contextlib.contextmanager
     def opened(size: Size) -> Iterator[Act]:
-        one.produce(size.tasks // 10)
-        yield partial(one.produce, size.tasks)
+        with one.bounded() as pool:
+            one.produce(pool, size.tasks // 10)
+            yield partial(one.produce, pool, size.tasks)
 
     return opened
 
@@ -565,16 +567,20 @@ def _import(one: Rival) -> Opener:
         f"import {one.module}\nprint(time.perf_counter() - began)"
     )
 
-    def act() -> float:
+    def act(folder: str) -> float:
+        # Compiled modules, also where the checkout cannot be written to or it is switched off.
+        env = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
         done = subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env
         )
         return float(done.stdout) * 1e3
 
     @contextlib.contextmanager
     def opened(_: Size) -> Iterator[Act]:
-        act()  # compiles it
-        yield lambda: min(act(), act())
+        with tempfile.TemporaryDirectory() as folder:
+            act(folder)  # compiles them
+            yield lambda: min(act(folder), act(folder))
 
     return opened
 
@@ -582,7 +588,7 @@ def _import(one: Rival) -> Opener:
 def _ours(**openers: Opener) -> list[Contestant]:
     us = rival(OURS)
     return [
-        Contestant(name.replace("_", " "), opener, us, keep=name == "after_1000000")
+        Contestant(name.replace("_", " "), opener, us, keep=name != "after_1000")
         for name, opener in openers.items()
     ]
 

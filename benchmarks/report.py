@@ -183,13 +183,18 @@ def bars(plt: Any, case: dict[str, Any], runs: list[dict[str, Any]], path: Path)
         if label.get_text() == case["subject"]:
             label.set_fontweight("bold")
     axes.invert_yaxis()
-    if max(every) > 50 * min(every):
+    scale = ""
+    if max(every) > 200 * min(every):
         axes.set_xscale("log")
-    axes.margins(x=0.12)
+        axes.set_xlim(min(every) / 2, max(every) * 4)
+        scale = ", logarithmic"
+    else:
+        axes.set_xlim(0, max(every) * 1.15)
     better = "more" if case["unit"] == "tasks/s" else "less"
-    axes.set_xlabel(f"{case['unit']}, {better} is better")
+    axes.set_xlabel(f"{case['unit']}, {better} is better{scale}")
     axes.set_title(case["title"], loc="left", color=GREY)
-    axes.legend(frameon=False, title="CPython", labelcolor=GREY, loc="lower right")
+    corner = "lower right" if better == "more" else "upper right"  # where bars are short
+    axes.legend(frameon=False, title="CPython", labelcolor=GREY, loc=corner)
     save(plt, figure, path)
 
 
@@ -203,20 +208,22 @@ def ratios(plt: Any, results: dict[str, Any], path: Path) -> None:
         found = [run["cases"].get(case["key"], {}) for case in shown]
         places = [i + (index - (len(runs) - 1) / 2) * height for i in range(len(shown))]
         values = [one.get("ratios", {}).get(OURS, 0.0) for one in found]
-        drawn = axes.barh(places, values, height * 0.9, color=COLOURS[index % 3], label=run["tag"])
-        axes.bar_label(drawn, [f"{TIMES}{value:.2g}" for value in values], padding=3, fontsize=8)
-        for place, one in zip(places, found, strict=True):
+        axes.barh(places, values, height * 0.9, color=COLOURS[index % 3], label=run["tag"])
+        for place, value, one in zip(places, values, found, strict=True):
             floor = one.get("floor")
+            end = value
             if floor is not None and floor["kind"] == "ratio at least":
-                axes.plot(
-                    [floor["floor"]] * 2, [place - height / 2, place + height / 2], color=GREY, lw=2
-                )
+                goal = floor["floor"]
+                edges = [place - height / 2, place + height / 2]
+                axes.plot([goal, goal], edges, color=GREY, lw=2)
+                end = max(value, goal)
+            axes.text(end * 1.05, place, f"{TIMES}{value:.2g}", va="center", fontsize=8)
     axes.set_yticks(range(len(shown)), [case["title"] for case in shown])
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.axvline(1, color=GREY, lw=1, ls=":")
     axes.margins(x=0.12)
-    axes.set_xlabel("times better than ThreadPoolExecutor; grey strokes are the goals")
+    axes.set_xlabel("times better than ThreadPoolExecutor; logarithmic; grey strokes are goals")
     axes.legend(frameon=False, title="CPython", labelcolor=GREY, loc="lower right")
     save(plt, figure, path)
 
@@ -232,7 +239,7 @@ def flat(plt: Any, memory: dict[str, Any], path: Path) -> None:
             color=COLOURS[index],
             label=way,
         )
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * max(size for seen in memory["ways"].values() for _, size in seen))
     axes.set_xlabel("million tasks")
     axes.set_ylabel("resident, MiB")
     axes.legend(frameon=False, labelcolor=GREY)

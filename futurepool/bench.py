@@ -17,12 +17,13 @@ import math
 import os
 import platform
 import queue
+import signal
 import statistics
 import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
         The exit status, 0. Raises KeyboardInterrupt after Ctrl-C.
     """
     seconds: float = args.seconds
-    with _table(_title()) as table:
+    with _between_turns(), _table(_title()) as table:
         for case in _CASES:
             theirs, ours, factor = _compare(case, seconds / len(_CASES))
             table.add([case.title, case.show(theirs), case.show(ours), f"x{factor:.2g}"])
@@ -215,7 +216,39 @@ def _timed(case: _Case, n: int) -> float:
     return time.perf_counter() - began
 
 
+@contextlib.contextmanager
+def _between_turns() -> Generator[None, None, None]:
+    """Let the first Ctrl-C end the turn, which takes a second at most, before it ends the rest.
+
+    Struck at the wrong moment ThreadPoolExecutor keeps a semaphore for ever, or a finalizer
+    swallows the interruption. A second Ctrl-C strikes at once.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # somebody has plans of their own, or it is ignored
+        return
+    _interrupted.clear()
+
+    def note(_number: int, _frame: object) -> None:
+        _interrupted.append(None)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread, where Ctrl-C does not arrive
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_interrupted: list[None] = []
+
+
 def _turn(case: _Case, ours: bool, n: int) -> float:
+    if _interrupted:
+        raise KeyboardInterrupt
     with case.open(ours) as pool:
         for future in [pool.submit(_noop) for _ in range(case.workers * 4)]:  # starts the threads
             future.result()

@@ -130,13 +130,24 @@ class Pool(RuleBasedStateMachine):
     # -- steps ----------------------------------------------------------------------------------------
 
     @rule(
-        priority=st.integers(-1, 3),
-        policy=st.sampled_from([*OnFull, "try_submit", "timeout"]),
-        quick=st.booleans(),
-        fails=st.booleans(),
-        token=st.integers(0, 3),
+        calls=st.lists(
+            st.tuples(
+                st.integers(-1, 3),
+                st.sampled_from([*OnFull, "try_submit", "timeout"]),
+                st.sampled_from([False, False, False, True]),
+                st.booleans(),
+                st.integers(0, 5),
+            ),
+            min_size=1,
+            max_size=4,
+        )
     )
-    def submit(self, priority: int, policy: Any, quick: bool, fails: bool, token: int) -> None:
+    def submit(self, calls: list[tuple[int, Any, bool, bool, int]]) -> None:
+        """Submit a few tasks."""
+        for call in calls:
+            self.submit_one(*call)
+
+    def submit_one(self, priority: int, policy: Any, quick: bool, fails: bool, token: int) -> None:
         """Submit in any way, with room or without."""
         under = self.tokens[token] if token < len(self.tokens) else None
         full = len(self.those(QUEUED, RUNNING)) >= self.limit
@@ -248,7 +259,7 @@ class Pool(RuleBasedStateMachine):
         """Say whether anything is unfinished."""
         assert self.ex.wait(0) is (not self.those(QUEUED, RUNNING))
 
-    @precondition(lambda self: len(self.tasks) > 3)
+    @precondition(lambda self: len(self.tasks) > 20)
     @rule(cancel_futures=st.booleans())
     def shutdown(self, cancel_futures: bool) -> None:
         """Close the pool without waiting."""
@@ -259,7 +270,7 @@ class Pool(RuleBasedStateMachine):
                 task.state = CANCELLED
         self.settle()
 
-    @precondition(lambda self: len(self.tasks) > 3)
+    @precondition(lambda self: len(self.tasks) > 20)
     @rule()
     def stop(self) -> None:
         """Close the pool with no time left."""
@@ -323,7 +334,7 @@ class Pool(RuleBasedStateMachine):
 TestPool = pytest.mark.slow(pytest.mark.timeout(150)(Pool.TestCase))
 TestPool.settings = settings(
     max_examples=50,
-    stateful_step_count=40,
+    stateful_step_count=50,
     derandomize=True,
     database=None,
     deadline=None,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.faults import watchdog
 from tests.faults.probes import PROBES
-from tests.faults.tools import NotApplicableError, Subject
+from tests.faults.tools import NotApplicableError, Subject, in_words
 
 TOP = Path(__file__).parent.parent.parent
 TITLES = {True: "BoundedExecutor", False: "ThreadPoolExecutor"}
@@ -64,18 +64,11 @@ def run_here(name: str, bounded: bool, full: bool, limit: float) -> None:
         except BaseException as error:
             # Written here, and the process ended: threads that hang must not hide the error.
             sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-            print(_in_words(error), file=sys.stderr)
+            print(in_words(error), file=sys.stderr)
             sys.stderr.flush()
             os._exit(1)
         sys.stdout.flush()
         os._exit(0)
-
-
-def _in_words(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if not isinstance(error, AssertionError) or not text:
-        text = f"{type(error).__name__}: {text}".rstrip(": ")
-    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def main() -> int:

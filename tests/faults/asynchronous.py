@@ -14,6 +14,7 @@ from tests.faults.tools import (
     check,
     healthy,
     in_thread,
+    in_words,
     probe,
     until,
 )
@@ -112,5 +113,5 @@ def async_exception_at_any_point(subject: Subject) -> None:
         try:
             in_thread(_worker_at_point, subject, k)
         except BaseException as error:
-            raise AssertionError(f"instruction {k} of {last}: {error!r}") from error
+            raise AssertionError(f"point {k} of {last}: {in_words(error)}") from error
     subject.note(f"{last} points")

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from futurepool import CancelToken, ForcedShutdownError, OnFull, QueueFullError
-from tests.faults.tools import PATIENCE, Subject, Tracer, check, healthy, in_thread, probe, until
+from tests.faults.tools import (
+    PATIENCE,
+    Subject,
+    Tracer,
+    check,
+    healthy,
+    in_thread,
+    in_words,
+    probe,
+    until,
+)
 
 _FAR = 10**9  # no operation has so many instructions
 
@@ -83,12 +93,12 @@ def every_point(
         return tracer.count
 
     last = in_thread(once, _FAR)
-    check(last > 20, f"{last} instructions traced")
+    check(last > 20, f"{last} points traced")
     for k in subject.points(last, sample):
         try:
             in_thread(once, k)
         except BaseException as error:
-            raise AssertionError(f"{name}, instruction {k} of {last}: {error!r}") from error
+            raise AssertionError(f"{name}, point {k} of {last}: {in_words(error)}") from error
     subject.note(
         f"{name}: {last} points" + (f", late in {', '.join(sorted(late))}" if late else "")
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import dis
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from typing_extensions import Self
@@ -17,6 +19,7 @@ import futurepool
 from futurepool import BoundedExecutor, QueueFullError
 
 PATIENCE = 30.0
+_NOP = dis.opmap["NOP"]
 HERE = str(Path(futurepool.__file__).parent)
 
 #: In the order of the table. The first line of a probe's docstring is its row.
@@ -81,6 +84,16 @@ def check(condition: object, text: object = "wrong") -> None:
         raise AssertionError(text)
 
 
+def in_words(error: BaseException) -> str:
+    """An error for a table: one line."""
+    if isinstance(error, cf.TimeoutError):  # what does not come within seconds never comes
+        return "hangs"
+    text = " ".join(str(error).split())
+    if not isinstance(error, AssertionError) or not text:
+        text = f"{type(error).__name__}: {text}".rstrip(": ")
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
 def boom(error: BaseException) -> None:
     raise error
 
@@ -131,7 +144,7 @@ def until(condition: Callable[[], Any], patience: float = PATIENCE) -> bool:
 
 
 class Tracer:
-    """Calls `act` before the k-th instruction of the executor's own code.
+    """Calls `act` before the k-th point (instruction, or call) of the executor's own code.
 
     With `threads` in every thread that starts meanwhile, else in the calling one only.
     """
@@ -146,6 +159,7 @@ class Tracer:
         self.count = 0
         self.lock = threading.Lock()
         self.where = ""  # the function of the k-th instruction
+        self.codes: dict[CodeType, bytes] = {}
         # Each one object for good: the interpreter calls them through borrowed references.
         self.enter, self.step = self._enter, self._step
 
@@ -168,18 +182,29 @@ class Tracer:
         frame.f_trace = self.step  # first, or Python 3.13 has none in the first call
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
+        self._point(frame)  # where the interpreter looks for signals
         return self.step
 
     def _step(self, frame: Any, event: str, _argument: Any) -> Any:
-        if event == "opcode":
-            with self.lock:
-                self.count += 1
-                mine = self.count == self.k
-            if mine:
-                self.where = frame.f_code.co_name
-                sys.settrace(None)
-                self.act()
+        # Nothing can happen at a NOP; CPython leaves some out of the `try` they are in.
+        if event == "opcode" and self._code(frame.f_code)[frame.f_lasti] != _NOP:
+            self._point(frame)
         return self.step
+
+    def _code(self, code: CodeType) -> bytes:
+        text = self.codes.get(code)
+        if text is None:
+            text = self.codes[code] = code.co_code
+        return text
+
+    def _point(self, frame: Any) -> None:
+        with self.lock:
+            self.count += 1
+            mine = self.count == self.k
+        if mine:
+            self.where = frame.f_code.co_name
+            sys.settrace(None)
+            self.act()
 
 
 def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:

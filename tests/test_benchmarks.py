@@ -1,0 +1,292 @@
+"""The benchmarks run, and say what they must; how fast anything is stands in no test."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import futurepool
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+PACKAGE = str(Path(futurepool.__file__).parent.parent)  # there also where it is not installed
+TITLES = ["submit/result, 1 worker", "submit/result, 4 workers", "submit/result, 16 workers"]
+TITLES += ["map(abs, range(n))", "the same, chunksize=64", "8 producers, 8 workers"]
+TITLES += ["round trip, p50", "memory per queued task"]
+
+needs_benchmarks = pytest.mark.skipif(
+    not BENCHMARKS.is_dir(), reason="the folder `benchmarks` was not copied along with the tests"
+)
+
+
+def run(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([PACKAGE, *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        encoding="utf-8",
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "PYTHONIOENCODING": "utf-8",
+            "COLUMNS": "120",
+            **more,
+        },
+        check=False,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+# -- benchmarks/ -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What a tiny run prints, and where it stores its results."""
+    path = tmp_path_factory.mktemp("measured") / "results.json"
+    # Rivals other than the standard library's are for people: some take seconds to import.
+    rival = "multiprocessing.pool.ThreadPool"
+    script = str(BENCHMARKS / "run.py")
+    done = run(script, "--smoke", "--rival", rival, "--json", str(path))
+    return done.stdout, path
+
+
+@needs_benchmarks
+@pytest.mark.slow
+@pytest.mark.timeout(170)
+def test_the_runner_has_every_case(measured: tuple[str, Path]) -> None:
+    """Samples of every contestant, ratios against the baseline, versions, cores, floors."""
+    printed, path = measured
+    stored = json.loads(path.read_text("utf-8"))
+    (one,) = stored["runs"]
+    assert one["versions"]["futurepool"] == futurepool.__version__
+    assert f"futurepool {futurepool.__version__}" in printed
+    assert f"{stored['machine']['cores']} cores" in printed
+    assert len(stored["cases"]) == 13
+    for case in stored["cases"]:
+        found = one["cases"][case["key"]]
+        assert found["failed"] == {}
+        assert f"\n{case['title']} ({case['unit']})\n" in printed
+        assert {case["subject"], case["baseline"] or case["subject"]} <= set(found["samples"])
+        for name, samples in found["samples"].items():
+            assert len(samples) == 2
+            assert min(samples) > 0
+            assert (name in found["ratios"]) == (case["baseline"] is not None)
+        if case["baseline"] is not None:
+            assert found["ratios"][case["baseline"]] == 1.0
+        if one["tag"] in ("3.11", "3.13"):
+            assert found["floor"]["measured"] > 0
+    assert "floors: measured / wanted" in printed
+
+
+@needs_benchmarks
+@pytest.mark.slow
+@pytest.mark.timeout(170)
+def test_a_rival_that_is_not_installed_is_named(measured: tuple[str, Path]) -> None:
+    """It is left out, and said to be."""
+    printed, path = measured
+    (one,) = json.loads(path.read_text("utf-8"))["runs"]
+    for name in one["missing"]:
+        assert f"{name}: not installed here, left out" in printed
+        assert name not in one["versions"]
+
+
+def stored_results() -> dict[str, Any]:
+    """Results of two cases on two interpreters, one of which lacks a rival and has a failed one."""
+
+    def on(tag: str, ours: float, **failed: str) -> dict[str, Any]:
+        speed: dict[str, Any] = {
+            "medians": {"ThreadPoolExecutor": 50e3, "futurepool": ours, "quick": 2e6},
+            "ratios": {"ThreadPoolExecutor": 1.0, "futurepool": ours / 50e3, "quick": 40.0},
+            "failed": failed,
+            "gil": {"ThreadPoolExecutor": False, "futurepool": False, "quick": True},
+            "floor": {
+                "floor": 5.5,
+                "kind": "ratio at least",
+                "measured": ours / 50e3,
+                "met": ours / 50e3 >= 5.5,
+            },
+        }
+        memory: dict[str, Any] = {
+            "medians": {"ThreadPoolExecutor": 1777.0, "futurepool": 290.0},
+            "ratios": {"ThreadPoolExecutor": 1.0, "futurepool": 1777 / 290},
+            "failed": {},
+            "gil": {},
+            "floor": {"floor": 420, "kind": "value at most", "measured": 290.0, "met": True},
+        }
+        return {
+            "tag": tag,
+            "python": "3.13.0 free-threaded" if tag.endswith("t") else "3.11.7",
+            "implementation": "CPython",
+            "versions": {"ThreadPoolExecutor": "3.11.7", "futurepool": "0.1.0", "quick": "2.0"},
+            "missing": [],
+            "cases": {"speed": speed, "memory-case": memory},
+        }
+
+    def case(key: str, title: str, unit: str) -> dict[str, Any]:
+        about = {"key": key, "title": title, "unit": unit, "how": f"How {title} is measured."}
+        return {**about, "baseline": "ThreadPoolExecutor", "subject": "futurepool", "tasks": 5000}
+
+    return {
+        "mode": "quick",
+        "repetitions": 7,
+        "size": {"restart": False},
+        "machine": {"cpu": "Some Model", "cores": 2, "system": "Linux"},
+        "rivals": {"ThreadPoolExecutor": "", "futurepool": "", "quick": "unfair"},
+        "cases": [case("speed", "speed", "tasks/s"), case("memory-case", "memory", "B")],
+        "runs": [on("3.11", 400e3), on("3.13t", 60e3, broken="it fell over")],
+    }
+
+
+@needs_benchmarks
+@pytest.mark.slow
+@pytest.mark.timeout(170)
+def test_the_report(tmp_path: Path) -> None:
+    """Tables of what was stored, what is lost said plainly, and plots where they can be drawn."""
+    (tmp_path / "results.json").write_text(json.dumps(stored_results()), "utf-8")
+    memory = {
+        "python": "3.11.7",
+        "items": 20,
+        "ways": {"map": [[2, 20.0], [20, 20.5]], "submit": [[2, 19.0], [20, 19.0]]},
+    }
+    (tmp_path / "memory.json").write_text(json.dumps(memory), "utf-8")
+    words = [str(tmp_path / "results.json"), "--memory", str(tmp_path / "memory.json")]
+    run(str(BENCHMARKS / "report.py"), *words, "--docs", str(tmp_path / "docs"))
+    page = (tmp_path / "docs" / "benchmarks.md").read_text("utf-8").replace(chr(0xD7), "x")
+    assert "One machine: Some Model, 2 cores, Linux; CPython 3.11.7, CPython 3.13.0 free" in page
+    assert "| speed | x8, at least x5.5 | x1.2, **not** at least x5.5 |" in page
+    assert "| memory | 290 B, at most 420 B | 290 B, at most 420 B |" in page
+    assert "- speed, 3.11: quick is ahead, 2,000,000 against 400,000 tasks/s (x5.00)" in page
+    assert "- speed, 3.13t: the goal was at least x5.5; measured 1.2" in page
+    assert "| quick | 2,000,000 (x40.00) | 2,000,000 (x40.00) with the GIL |" in page
+    assert "broken failed on 3.13t: `it fell over`" in page
+    assert "| 20 | 20.5 | 19.0 |" in page
+    plots = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
+    if importlib.util.find_spec("matplotlib") is None:
+        assert plots == []
+        return
+    assert plots == [f"benchmarks/{n}.svg" for n in ("ratios", "speed", "memory-case", "memory")]
+    for plot in plots:
+        text = (tmp_path / "docs" / plot).read_text("utf-8")
+        assert "</svg>" in text
+        # Nothing that only one kind of page can show.
+        assert not re.search(r"(fill|stroke): #(ffffff|000000)", text)
+
+
+@needs_benchmarks
+@pytest.mark.slow
+@pytest.mark.timeout(170)
+def test_the_report_of_a_real_run(measured: tuple[str, Path], tmp_path: Path) -> None:
+    """What the runner stores is what the report reads, and it names no path of this machine."""
+    run(str(BENCHMARKS / "report.py"), str(measured[1]), "--docs", str(tmp_path))
+    page = (tmp_path / "benchmarks.md").read_text("utf-8")
+    for case in json.loads(measured[1].read_text("utf-8"))["cases"]:
+        assert f"\n## {case['title'][0].upper()}{case['title'][1:]}\n" in page
+    assert str(Path.home()) not in page
+    assert sys.prefix not in page
+
+
+@needs_benchmarks
+@pytest.mark.slow
+@pytest.mark.timeout(170)
+def test_memory(tmp_path: Path) -> None:
+    """Both ways, at the first tasks and at each tenth."""
+    path = tmp_path / "memory.json"
+    done = run(str(BENCHMARKS / "memory.py"), "--items", "2000", "--json", str(path))
+    assert done.stdout.count(" MiB") == 2 * 11  # ten marks and a verdict
+    ways = json.loads(path.read_text("utf-8"))["ways"]
+    marks = [*range(200, 2001, 200)]
+    assert {way: [tasks for tasks, _ in seen] for way, seen in ways.items()} == {
+        "map": marks,
+        "submit": marks,
+    }
+    assert all(size > 0 for seen in ways.values() for _, size in seen)
+
+
+# -- python -m futurepool bench --------------------------------------------------------------------
+
+WITHOUT_RICH = """
+import sys
+sys.modules["rich"] = sys.modules["rich.console"] = None
+from futurepool.cli import main
+sys.exit(main(["bench", "--seconds", "0.1"]))
+"""
+
+
+def rows_of(printed: str) -> dict[str, list[str]]:
+    """The figures of each case, whatever surrounds them."""
+    rows: dict[str, list[str]] = {}
+    for line in printed.splitlines():
+        cells = [cell.strip() for cell in re.split(r"[│|]|\s{2,}", line) if cell.strip()]
+        if cells and cells[0] in TITLES:
+            rows[cells[0]] = cells[1:]
+    return rows
+
+
+def check_table(printed: str) -> None:
+    assert f"futurepool {futurepool.__version__}, " in printed
+    rows = rows_of(printed)
+    assert list(rows) == TITLES
+    for figures in rows.values():
+        assert len(figures) == 3
+        assert re.fullmatch(r"x[\d.e+-]+", figures[2])
+
+
+@pytest.mark.slow
+def test_bench() -> None:
+    """A row for each case, with both figures and the gain."""
+    pytest.importorskip("rich")
+    check_table(run("-m", "futurepool", "bench", "--seconds", "0.1").stdout)
+
+
+@pytest.mark.slow
+def test_bench_without_rich() -> None:
+    """The same in plain text, and a word on what would be nicer."""
+    done = run("-c", WITHOUT_RICH)
+    check_table(done.stdout)
+    assert "`cli` extra" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
+def test_bench_refuses_nonsense(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Seconds are a number above 0."""
+    from futurepool.cli import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", f"--seconds={text}"])
+    assert caught.value.code == 2
+    assert f"must be a number of seconds above 0, not '{text}'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_bench_ends_with_ctrl_c() -> None:
+    """With 130, soon, and without a traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "futurepool", "bench", "--seconds", "600"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": PACKAGE},
+        encoding="utf-8",
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("futurepool ")  # it is under way
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=50)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
