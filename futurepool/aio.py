@@ -32,6 +32,8 @@ from futurepool.queue import Core
 
 __all__: list[str] = []  # internal
 
+AnyFuture = Future[Any]
+
 
 class Mailbox:
     """What workers tell one loop. See the head of this module."""
@@ -97,7 +99,8 @@ class Flight:
         self.waiter: asyncio.Future[None] = loop.create_future()
         self.timer: asyncio.TimerHandle | None = None
         watch = Watch(partial(mailbox(loop).post, self.waiter))
-        self.future: Future[Any] = core.submit(options, fn, args, kwargs, watch)
+        self.future: AnyFuture = core.submit(options, fn, args, kwargs, watch)
+        _lend_a_hand(core, self.future)
         if options.timeout is not None and options.waits and not self.future.task_id:
             self.timer = loop.call_later(options.timeout, self._give_up)
 
@@ -129,6 +132,18 @@ class Flight:
         raise asyncio.CancelledError
 
 
+def _lend_a_hand(core: Core, future: AnyFuture) -> None:
+    """In a loop that a task of this very pool runs: perhaps nobody else will come for `future`."""
+    record = _sync.here.record
+    if (
+        record is not None
+        and record.core is core
+        and core.threads >= core.max_workers
+        and not core.idle
+    ):
+        core.help(future, None)
+
+
 async def run(
     core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
@@ -139,6 +154,7 @@ async def run(
     waiter: asyncio.Future[None] = loop.create_future()
     watch = Watch(partial(mailbox(loop).post, waiter))
     future = core.submit(options.waiting(), fn, args, kwargs, watch)
+    _lend_a_hand(core, future)
     try:
         await waiter
     except asyncio.CancelledError:

@@ -338,7 +338,13 @@ class CancelToken:
                     left = operator.length_hint(rest)
                     if left in (before, 0):
                         raise  # from no listener: the last is `_nobody`, who raises nothing
-                    _report(todo[-1 - left], error)
+                    listener = todo[-1 - left]
+                    if not isinstance(listener, _Callback):
+                        # One of ours raises nothing: it was interrupted, perhaps before its first
+                        # step. It hears of it again, and `cancel` finishes the rest and raises.
+                        listener._token_cancelled(self)
+                        raise
+                    _report(listener, error)
                 else:
                     left = operator.length_hint(rest)
                     if left:  # a StopIteration looks like the end to a map

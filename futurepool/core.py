@@ -53,6 +53,7 @@ from futurepool import _sync
 from futurepool.cancellation import CancelToken
 from futurepool.errors import ExitRuntimeError, PoolClosedError, TaskError
 from futurepool.future import CANCELLED, PENDING, RUNNING, Future
+from futurepool.line import Line
 from futurepool.order import Order, make_order
 from futurepool.stats import HistogramRecorder, Stats
 
@@ -122,6 +123,14 @@ class Waiter:
     def choose(self) -> AnyFuture | None:
         """The task to be admitted, now that a place is free. Mutex held."""
         return self.future
+
+    def more(self) -> bool:
+        """True if it is to be served again, as a line of several coroutines is."""
+        return False
+
+    def tasks(self) -> list[AnyFuture]:
+        """All that wait here."""
+        return [] if self.future is None else [self.future]
 
     def open(self) -> None:
         """Let the submitter go on."""
@@ -306,8 +315,8 @@ class CoreState:
         self.workers: dict[Record, Any] = {}  # -> their threads
         self.idle: deque[Record] = deque()  # the workers that sleep; the last one is woken first
         self.waking = False
-        self.blocked: deque[Waiter] = deque()  # submitters, oldest first
-        self.line: Any = None  # of coroutines that wait for a place, see futurepool.aio
+        self.blocked: deque[Waiter | Line] = deque()  # submitters, oldest first
+        self.line: Line | None = None  # of coroutines; one of `blocked` while any waits
         self.empties: list[Any] = []  # gates of those who wait until no task is unfinished
         self.ends: list[Any] = []  # gates of those who wait until no thread is left
         self.todo.clear()
@@ -359,8 +368,11 @@ class CoreState:
             if future is not None and future._state is PENDING and not future.task_id:
                 future._queued_at = _sync.clock()
                 self._admit(future)
-            self.todo.append(waiter.open)
-            blocked.popleft()
+            if waiter.more():
+                blocked.rotate(-1)
+            else:
+                self.todo.append(waiter.open)
+                blocked.popleft()
 
     def _freed(self) -> None:
         """A place came free. Mutex held."""
@@ -569,9 +581,9 @@ class CoreState:
         if self.blocked:
             there = set(map(id, self.order.tasks()))
             for waiter in self.blocked:
-                future = waiter.choose() if waiter.future is None else waiter.future
-                if future is not None and future._state is PENDING and id(future) not in there:
-                    future.task_id = 0
+                for future in waiter.tasks():
+                    if future._state is PENDING and id(future) not in there:
+                        future.task_id = 0
         # Which wake-ups were lost is not known: wake all that sleep.
         self.waking = False
         self.idle.clear()

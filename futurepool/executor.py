@@ -353,6 +353,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
             core.engine = ThreadEngine(core, prefix, initializer, initargs)
         else:
             core.engine = DelegateEngine(core, engine, close_engine)
+            lifecycle.precede(engine)
         lifecycle.register(core)
         # When the executor is collected: no new tasks, run what there is, end the threads.
         self._collected = weakref.ref(self, lambda _: core.close())

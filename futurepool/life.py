@@ -303,7 +303,7 @@ class CoreLife(CoreState):
                 self._freed()
         else:
             for waiter in self.blocked:
-                if waiter.future is future:
+                if waiter.future is future:  # of a line it is a husk now
                     self.todo.append(waiter.open)
 
     def _cancel_nested(self, future: AnyFuture) -> bool:

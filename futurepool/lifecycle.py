@@ -87,8 +87,9 @@ def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
         if task is not None:
             core.token_of(task).cancel(why)
     core.wait_empty(_GRACE)
-    core.engine.joined(wait=False)
-    raise ForcedShutdownError(running(core, stack=True))
+    error = ForcedShutdownError(running(core, stack=True))
+    core.engine.joined(wait=False)  # which may end what runs
+    raise error
 
 
 def running(core: Core, stack: bool = False) -> list[RunningTask]:
@@ -114,6 +115,8 @@ def running(core: Core, stack: bool = False) -> list[RunningTask]:
 
 
 def _at_exit() -> None:
+    if CoreState.exiting:
+        return  # it is registered more than once
     CoreState.exiting = True
     began = _sync.clock()
     cores = _live()
@@ -129,6 +132,7 @@ def _at_exit() -> None:
         except KeyboardInterrupt:
             interrupted = True
         _abandon(core, _sync.clock() - began)
+        core.engine.joined(wait=False)
 
 
 def _abandon(core: Core, waited: float) -> None:
@@ -148,10 +152,27 @@ def _abandon(core: Core, waited: float) -> None:
             pass
 
 
-try:
-    threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
-except AttributeError:  # not CPython: later than we would like, but before threads are joined
-    atexit.register(_at_exit)
+def _register() -> None:
+    try:
+        threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+    except AttributeError:  # not CPython: later than we would like, but before threads are joined
+        atexit.register(_at_exit)
+
+
+_register()
+_preceded: set[str] = set()  # modules
+
+
+def precede(executor: object) -> None:
+    """Have our hook run before that of `executor`'s module, which may wait for what never ends.
+
+    The last to be registered runs first, and it was imported after us, most likely.
+    """
+    module = type(executor).__module__
+    if module not in _preceded:
+        _preceded.add(module)
+        _register()
+
 
 # -- fork ----------------------------------------------------------------------------------------
 
@@ -178,7 +199,7 @@ def _after_fork_in_child() -> None:
 def _restart(core: Core) -> None:
     tasks: list[Any] = core.order.tasks()
     tasks += [record.task for record in core.records if record.task is not None]
-    tasks += [waiter.future for waiter in core.blocked if waiter.future is not None]
+    tasks += [task for waiter in core.blocked for task in waiter.tasks()]
     for task in tasks:
         if task._state is not FINISHED:
             task._watch = None

@@ -1,68 +1,76 @@
 """The line of coroutines that wait for a place.
 
 A coroutine must not block its loop, so it does not stand among the blocked submitters itself: its
-future lies in a heap, by priority, then arrival, and a stand-in takes its turn there. Stand-ins are
-served like threads, in order of arrival; each admits the best of the line. All of that happens in
-the sections in which places come free, so the bound holds, and no newcomer overtakes.
+future lies in a heap, by priority (and age, if tasks age), then arrival. The line as a whole is one
+of the waiters in `core.blocked` while anybody stands in it, and takes turns with the threads there.
+It is served in the very sections in which places come free, so the bound holds, and no newcomer
+overtakes.
 
-There are at least as many stand-ins as futures that wait. One whose future was cancelled finds
-another to admit, or none, and is gone.
+Guarded by the core's mutex, all of it. A future that was admitted (it has an id) or cancelled is a
+husk, dropped when it comes to the front, or with others when there are many. One whose admission
+is interrupted is still here, so that a recount finds it.
 """
 
 from __future__ import annotations
 
 import itertools
-from heapq import heappop, heappush
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
 from typing import Any
 
-from futurepool.core import Waiter
 from futurepool.future import PENDING, Future
 
 __all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
 
+_SWEEP = 64  # a shorter heap is not worth a sweep
+
 
 class Line:
-    """The coroutines of one pool that wait for a place. Guarded by the core's mutex."""
+    """Stands in the place of a `futurepool.core.Waiter`."""
 
-    __slots__ = ("heap", "numbers")
+    __slots__ = ("_aging", "_heap", "_numbers", "_sweep_at", "future", "open")
 
-    def __init__(self) -> None:
-        self.heap: list[tuple[int, int, AnyFuture]] = []  # (-priority, arrival, future)
-        self.numbers: itertools.count[int] = itertools.count()
+    def __init__(self, aging: float | None, turn_away: Callable[[], None]) -> None:
+        self.future: AnyFuture | None = None  # no single one waits behind this
+        self.open: Callable[[], None] = turn_away  # for when the pool is closed
+        # In nanoseconds, as whole numbers, which are exact for any priority.
+        self._aging = None if aging is None else max(1, round(aging * 1e9))
+        self._heap: list[tuple[int, int, AnyFuture]] = []  # (rank, arrival, future)
+        self._numbers: itertools.count[int] = itertools.count()
+        self._sweep_at = _SWEEP
 
     def push(self, future: AnyFuture) -> None:
-        """Let a coroutine's task wait."""
-        heappush(self.heap, (-future.priority, next(self.numbers), future))
-
-    def first(self) -> AnyFuture | None:
-        """The one to be admitted next; it leaves when it is looked at again after that."""
-        while self.heap:
-            future = self.heap[0][2]
-            if future._state is PENDING and not future.task_id:
-                return future
-            heappop(self.heap)
-        return None
-
-
-class StandIn(Waiter):
-    """Stands among the blocked submitters for one of the line."""
-
-    __slots__ = ("_core", "_line")
-
-    def __init__(self, core: Any, line: Line) -> None:
-        self.future: AnyFuture | None = None
-        self.gate: Any = None
-        self._core = core
-        self._line = line
+        """Come last of those with the same rank."""
+        if len(self._heap) >= self._sweep_at:
+            heap = [entry for entry in self._heap if _waits(entry[2])]
+            heapify(heap)
+            self._heap = heap
+            self._sweep_at = max(_SWEEP, 2 * len(heap))
+        rank = -future.priority
+        if self._aging is not None:
+            rank = round(future._queued_at * 1e9) + self._aging * rank
+        heappush(self._heap, (rank, next(self._numbers), future))
 
     def choose(self) -> AnyFuture | None:
-        """Mutex held; a place is free."""
-        return self._line.first()
+        """The one to be admitted next; it leaves when the line is looked at after that."""
+        heap = self._heap
+        while heap:
+            future = heap[0][2]
+            if _waits(future):
+                return future
+            heappop(heap)
+        return None
 
-    def open(self) -> None:
-        """A place was handed out, or the pool closed: then nobody in the line gets one any more."""
-        if self._core.state:
-            while (future := self._line.first()) is not None:
-                self._core.cancel(future)
+    def more(self) -> bool:
+        """True while the line is to be served again."""
+        return self.choose() is not None
+
+    def tasks(self) -> list[AnyFuture]:
+        """All that wait, and those whose admission was interrupted; husks among them."""
+        return [entry[2] for entry in self._heap]
+
+
+def _waits(future: AnyFuture) -> bool:
+    return future._state is PENDING and not future.task_id

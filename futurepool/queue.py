@@ -20,7 +20,7 @@ from futurepool.core import Waiter, mending, open_gate, sleep_at
 from futurepool.errors import PoolClosedError, QueueFullError, SubmitTimeoutError
 from futurepool.future import CANCELLED, NOTIFIED, PENDING, Future, Watch
 from futurepool.life import MAX_DEPTH, CoreLife
-from futurepool.line import Line, StandIn
+from futurepool.line import Line
 from futurepool.options import Options
 from futurepool.priority import OnFull
 
@@ -266,15 +266,15 @@ class Core(CoreLife):
         if self.state:
             self._forget(future)
             raise self.closed_error()
-        if options.waits:
-            return self._submit_waiting(future)
-        if policy is OnFull.BLOCK:
+        if policy is OnFull.BLOCK or options.waits:
             record = self.own_record()
             if record is not None:
                 # A place may come free only if this very worker goes on.
                 if record.depth >= MAX_DEPTH:
                     return self._submit_over(future)
                 return self._run_here(future, overflow=True)
+            if options.waits:
+                return self._submit_waiting(future)
             if _in_event_loop():
                 self._warn_loop()
                 return self._submit_over(future)
@@ -368,18 +368,30 @@ class Core(CoreLife):
         """Without a place a coroutine's future waits in line, and nobody blocks."""
         try:
             with self.mutex:
-                if not self._try_admit(future):
+                settled = self._try_admit(future)
+                if not settled and not self.state:
                     if self.line is None:
-                        self.line = Line()
+                        self.line = Line(self.aging, self._turn_away)
                     self.line.push(future)
-                    self.blocked.append(StandIn(self, self.line))
+                    if self.line not in self.blocked:
+                        self.blocked.append(self.line)
+                    settled = True
             self.flush()
-            if self.state and not future.task_id:
-                self.cancel(future)  # closed meanwhile, perhaps before the stand-in stood there
         except BaseException:
             self.recover(future)
             raise
+        if not settled:
+            raise self.closed_error()
         return future
+
+    def _turn_away(self) -> None:
+        """Nobody is left in the line, or the pool is closed; then none will get a place. In todo."""
+        with self.mutex:
+            if self.state and self.line is not None:
+                for future in self.line.tasks():
+                    if future._state is PENDING and not future.task_id:
+                        self.rejected += 1
+                        self._cancel_locked(future)
 
     @mending
     def withdraw(self, future: AnyFuture) -> bool:

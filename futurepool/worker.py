@@ -61,9 +61,10 @@ def work(core: Core, record: Record) -> None:
                 task._fn = fn.__qualname__ if type(fn) is FunctionType else name_of(fn)
                 fn = task._args = task._context = None
         except BaseException as raised:
+            # Also if it has left: what its last section left to be done may not be done yet.
+            result, error = None, _after_interruption(core, record, task, raised)
             if record.leave:
                 return
-            result, error = None, _after_interruption(core, record, task, raised)
 
 
 def _after_interruption(

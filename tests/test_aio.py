@@ -400,3 +400,70 @@ def test_a_loop_that_is_gone() -> None:
         assert ex.submit(int).result(30) == 0
         del task
     assert sys.exc_info() == (None, None, None)
+
+
+def test_closing_turns_away_a_long_line(gate: threading.Event) -> None:
+    """However many coroutines wait for a place, all hear of it; none is left in the pool."""
+
+    async def main() -> None:
+        ex = BoundedExecutor(1, queue_size=0)
+        ex.submit(gate.wait)
+        waiting = [asyncio.ensure_future(ex.arun(int)) for _ in range(3000)]
+        await ticks()
+        ex.shutdown(wait=False)
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {PoolClosedError}
+        assert ex.stats().rejected_tasks == 3000
+        gate.set()
+        assert ex.wait(30)
+
+    _asyncio(main())
+
+
+def test_who_gave_up_waiting_leaves_nothing_behind(gate: threading.Event) -> None:
+    """Also when no place ever comes free."""
+
+    async def main() -> None:
+        with BoundedExecutor(1, queue_size=0) as ex:
+            ex.submit(gate.wait)
+            for _ in range(50):
+                waiting = [asyncio.ensure_future(ex.arun(int)) for _ in range(40)]
+                await ticks()
+                for task in waiting:
+                    task.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+            assert len(ex._core.blocked) <= 1
+            assert len(ex._core.line.tasks()) <= 200
+            gate.set()
+
+    _asyncio(main())
+
+
+def test_a_waiting_coroutine_ages(gate: threading.Event) -> None:
+    """With `aging`, who has waited for long is not overtaken by a higher priority for ever."""
+    order: list[str] = []
+
+    async def main() -> None:
+        with BoundedExecutor(1, queue_size=0, aging=1e-9) as ex:
+            ex.submit(gate.wait)
+            waiting = []
+            for name, priority in (("old", 0), ("new", 9)):
+                view = ex.options(priority=priority)
+                waiting.append(asyncio.ensure_future(view.arun(order.append, name)))
+                await ticks()
+            gate.set()
+            await asyncio.gather(*waiting)
+
+    _asyncio(main())
+    assert order == ["old", "new"]
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_a_loop_inside_a_task_of_the_pool(size: int) -> None:
+    """Its aruns need no second worker, with and without a place in the queue."""
+    with BoundedExecutor(1, queue_size=size) as ex:
+
+        async def inner() -> list[int]:
+            return await asyncio.gather(*(ex.arun(abs, -n) for n in range(10)))
+
+        assert ex.submit(lambda: asyncio.run(inner())).result(30) == list(range(10))

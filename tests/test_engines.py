@@ -109,7 +109,7 @@ def test_the_basics(ex: BoundedExecutor) -> None:
     assert ex.wait(60)
     stats = ex.stats()
     assert (stats.submitted_tasks, stats.completed_tasks, stats.failed_tasks) == (123, 123, 1)
-    assert ex._threads == set()
+    assert len(ex._threads) == 1
 
 
 def test_order_bound_and_cancelling(tmp_path: Path) -> None:
@@ -226,6 +226,8 @@ def test_cancelling_what_the_engine_has_not_begun() -> None:
         BoundedExecutor(2, engine=engine, error_handler=id) as ex,
     ):
         first, second = ex.submit(gate.wait, 30), ex.submit(int)
+        while not second.running():
+            ex.stats()
         assert second.cancel() is False
         assert isinstance(second.exception(30), cf.CancelledError)
         gate.set()
@@ -259,3 +261,49 @@ def test_dask() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "ok"
+
+
+def test_places_that_wake_each_other_do_not_recurse() -> None:
+    """More places than the stack is deep, asleep, then all wanted at once."""
+    gate = threading.Event()
+    with BoundedExecutor(1500, engine=cf.ThreadPoolExecutor(4), queue_size=None) as ex:
+        futures = [ex.submit(gate.wait, 30) for _ in range(1500)]
+        gate.set()
+        assert all(future.result(60) for future in futures)
+        assert len(list(ex.map(tasks.square, range(5000)))) == 5000
+
+
+def test_a_callback_that_submits_to_a_full_pool() -> None:
+    """It is not the engine's own thread that waits: the tasks are admitted over the bound."""
+    with BoundedExecutor(engine=processes(1), queue_size=1) as ex:
+        more: list[Any] = []
+        first = ex.submit(tasks.square, 1)
+        first.add_done_callback(lambda _: more.extend(ex.submit(tasks.square, n) for n in range(5)))
+        assert ex.submit(tasks.square, 2).result(60) == 4
+        assert ex.wait(60)
+        assert [future.result(0) for future in more] == [0, 1, 4, 9, 16]
+
+
+def test_a_callback_that_waits_for_another_task() -> None:
+    """The dispatcher goes on dispatching meanwhile."""
+    with BoundedExecutor(engine=processes(1)) as ex:
+        seen: list[int] = []
+        other: list[Any] = []
+        first = ex.submit(tasks.square, 3)
+        first.add_done_callback(lambda _: seen.append(ex.submit(tasks.square, 4).result(60)))
+        other.append(ex.submit(tasks.square, 5))
+        assert other[0].result(60) == 25
+        assert ex.wait(60)
+        assert seen in ([16], [])
+    assert seen == [16]
+
+
+def test_keywords_reach_the_task() -> None:
+    """Also those that the engine's own submit knows."""
+    with BoundedExecutor(engine=cf.ThreadPoolExecutor(1)) as ex:
+        assert ex.submit(dict, key=1, workers=2, fn=3, self=4).result(60) == {
+            "key": 1,
+            "workers": 2,
+            "fn": 3,
+            "self": 4,
+        }

@@ -1,36 +1,46 @@
-"""The delegate engine: the queue, tokens and policies of this package before another executor.
+"""The delegate engine: the queue, policies, tokens and stats of this package before another executor.
 
-Each of `max_workers` places takes one task at a time into the engine. A place is not a thread: it
-is a record of the core with an inbox. What happens to it (a wake-up from the core, the end of the
-engine's future) is put into the inbox, and whoever put it there does the place's next step, in
-its own thread, unless another thread is doing one; then that one goes on with it.
+Each of at most `max_workers` places is a `Record` of the core, with no thread. All are served by one
+thread, the dispatcher: it claims tasks, hands them to the other executor, commits what has come
+back. Whoever has news puts it into the inbox and goes on: a section that wakes a place (`_Gate`), a
+future of the other executor that is done. So neither a submitter nor a thread of the other
+executor (a process pool's manager, dask's event loop) ever runs anything of ours or of a user's
+callbacks, nothing recurses, and an executor whose `submit` blocks delays only what comes after.
 
-No event is lost: it is in the inbox before the owner's lock is tried, and whoever gives the lock up
-looks into the inbox again afterwards. A step of one place is done by one thread at a time. A future
-that is done already calls back from within a step, which only fills the inbox: nothing recurses.
+    asleep     in `core.idle`                        -> claims       (wake)
+    away       in `_flights`, its task is elsewhere  -> claims       (done; commits the outcome first)
+    left       the pool is closed and has nothing more for it
 
-Tasks run elsewhere, so they have no context of the caller's and no `current_token()`; cancelling the
-token of a task takes it back from the engine if the engine has not begun with it.
+News that does not fit the state is stale and ignored: a wake while away, a done of an earlier flight.
+An asynchronous exception may strike anywhere in the dispatcher; then what may be lost is asked for
+again: `recover` wakes all who sleep, flights that are done are put into the inbox once more, and a
+task that was claimed but is on no flight fails with the exception.
+
+The thread starts with the first place and ends with the last one. Then, if the pool was shut down,
+it shuts the other executor down.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
-from collections import deque
+from collections.abc import Callable
 from concurrent import futures as cf
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from futurepool import _sync
+from futurepool.cancellation import CancelToken
 from futurepool.core import PARKED, Record
-from futurepool.future import RUNNING, Future
+from futurepool.engines.envelope import Envelope, envelope_for
+from futurepool.future import PENDING, RUNNING, Future
+from futurepool.life import MAX_DEPTH
 from futurepool.queue import Core
 from futurepool.worker import run_one
 
 __all__: list[str] = []  # internal
 
-_WAKE = object()
+AnyFuture = Future[Any]
 
 
 def capacity(engine: cf.Executor) -> int:
@@ -45,130 +55,294 @@ def capacity(engine: cf.Executor) -> int:
     return os.cpu_count() or 1
 
 
+class _Gate:
+    """What a sleeping worker's lock is for threads."""
+
+    __slots__ = ("release",)
+
+    def __init__(self, release: Callable[[], object]) -> None:
+        self.release = release
+
+
+class _TakeBack:
+    """Listens to the token of a task: takes it back from an engine that has not begun with it."""
+
+    __slots__ = ("_inner", "_token_cancelled")
+
+    def __init__(self, inner: cf.Future[Any]) -> None:
+        self._inner = inner
+        self._token_cancelled: Any = self._cancel
+
+    def _cancel(self, _token: CancelToken) -> None:
+        self._inner.cancel()
+
+
 class DelegateEngine:
     """See `futurepool.core.Engine`."""
 
-    __slots__ = ("_close", "_core", "executor", "threads")
+    __slots__ = (
+        "_busy",
+        "_close",
+        "_closing",
+        "_core",
+        "_envelope",
+        "_flights",
+        "_forked",
+        "_inbox",
+        "_thread",
+        "executor",
+        "threads",
+    )
 
     def __init__(self, core: Core, executor: cf.Executor, close: bool) -> None:
         self._core = core
         self._close = close
+        self._closing = False  # the pool was shut down, so we are to shut the executor down
+        self._forked = False
+        self._envelope: Envelope = envelope_for(executor)
         self.executor: cf.Executor = executor
-        self.threads: set[Any] = set()  # always empty
+        self.threads: set[Any] = set()  # the dispatcher
+        self._thread: Any = None  # guarded by the core's mutex
+        # The dispatcher's own, but for looks at all flights.
+        self._flights: dict[Record, cf.Future[Any]] = {}
+        self._busy: set[Record] = set()  # in the dispatcher's hands, perhaps further up its stack
+        self._inbox: _sync.SimpleQueue[Any] = _sync.SimpleQueue()
+
+    # -- what the core asks for ----------------------------------------------------------------
 
     def start_worker(self) -> None:
-        """Open one more place."""
+        """Open one more place, with the first one the dispatcher."""
         core = self._core
         record = Record(core, thread=self)
         record.ident = 0  # no thread's
-        record.gate = place = _Place(core, self.executor, record)
-        with core.mutex:
-            if core.starting <= 0:
-                return
-            core.starting -= 1
-            core.records[record] = None
-            core.workers[record] = place
-        place.release()
+        record.gate = _Gate(partial(self._inbox.put, (record, None)))
+        fresh: Any = None
+        try:
+            with core.mutex:
+                if core.starting <= 0:
+                    return  # another thread has made it
+                core.starting -= 1
+                if core.state and not core.unfinished:
+                    core.threads -= 1  # it would find nothing to do
+                    core._ended()
+                else:
+                    core.records[record] = None
+                    core.workers[record] = self
+                    if self._thread is None:
+                        self._thread = fresh = threading.Thread(
+                            target=self._run, name="futurepool-dispatcher", daemon=True
+                        )
+            if fresh is not None:
+                self.threads.add(fresh)
+                _sync.start(fresh)
+            self._inbox.put((record, None))
+            core.flush()
+        except BaseException:
+            with core.mutex:
+                if fresh is not None and self._thread is fresh and fresh.ident is None:
+                    # Nobody serves any place.
+                    self._thread = None
+                    self.threads.discard(fresh)
+                    for other in list(core.workers):
+                        core._leave(other)
+            core.recover()
+            raise
 
-    def run_here(self, future: Future[Any]) -> bool:
-        """Run in this thread, in this process."""
-        return run_one(self._core, future)
+    def run_here(self, future: AnyFuture) -> bool:
+        """Run one that found no place in the thread that submits it; none that is queued."""
+        return not future.task_id and run_one(self._core, future)
 
-    def run_aside(self, future: Future[Any]) -> bool:
-        """The same: deep nesting is for threads."""
-        return run_one(self._core, future)
+    def run_aside(self, future: AnyFuture) -> bool:
+        """A callback, or an executor that runs tasks in `submit`, waits in the dispatcher itself.
+
+        Then nobody else is there to dispatch. What is queued is for the engine in any case.
+        """
+        if threading.current_thread() is not self._thread:
+            return False
+        for record in list(self._busy):
+            if record.task is None and not record.leave:  # its place is free but for the callback
+                self._serve(record, None)
+        while not future.done():
+            record, inner = self._inbox.get()
+            self._news(record, inner)
+            del inner
+        return True
 
     def ended(self) -> None:
         """The last place is empty, and the pool closed: close the engine, too, if we are to."""
-        if self._close:
-            self.executor.shutdown(wait=False)
+        self._closing = True
+        if self._thread is None:
+            self._shut(wait=False)
 
     def joined(self, wait: bool) -> None:
-        """The same for who waits; or for who gives up on what is stuck in there."""
-        if self._close:
-            if wait:
-                self.executor.shutdown(wait=True)
-            else:
-                self.executor.shutdown(wait=False, cancel_futures=True)
+        """The pool has ended, and who waited for that waits for the engine too; or gives up."""
+        self._closing = True
+        if wait:
+            self._shut(wait=True)
+        elif self._core.unfinished:
+            self._end()
+        elif self._thread is None:
+            self._shut(wait=False)
 
     def reset(self) -> None:
-        """We are in the child of a fork, where the engine is of no use."""
+        """The dispatcher is the parent's, and the executor most likely of no use here."""
+        self.threads = set()
+        self._thread = None
+        self._flights = {}
+        self._busy = set()
+        self._inbox = _sync.SimpleQueue()
+        self._forked = True
 
-
-class _Place:
-    """What a sleeping worker's gate is for threads: `release()` wakes it."""
-
-    __slots__ = ("_core", "_engine", "_inbox", "_owner", "_record")
-
-    def __init__(self, core: Core, engine: cf.Executor, record: Record) -> None:
-        self._core = core
-        self._engine = engine
-        self._record = record
-        self._inbox: deque[Any] = deque()  # single C calls only
-        self._owner = _sync.Lock()
-
-    def release(self) -> None:
-        """Look for work."""
-        self._inbox.append(_WAKE)
-        self._run()
-
-    def _done(self, inner: Any) -> None:
-        self._inbox.append(inner)
-        if not inner.cancelled() and isinstance(inner.exception(), cf.BrokenExecutor):
-            # Elsewhere: CPython 3.12's process pool holds its own lock while it fails its futures,
-            # and would wait for itself in submit.
-            _sync.start(threading.Thread(target=self._run, daemon=True))
-        else:
-            self._run()
+    # -- the dispatcher ------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while self._inbox and self._owner.acquire(False):
-            try:
-                while self._inbox:
-                    self._step(self._inbox.popleft())
-            finally:
-                self._owner.release()
-
-    def _step(self, event: Any) -> None:
-        record = self._record
-        result: Any = None
+        # Callbacks of users run here. A submit in one never blocks: at this depth a task that
+        # finds no place is admitted over the bound; `shutdown` does not wait.
+        _sync.here.record = Record(self._core, thread=self, depth=MAX_DEPTH)
+        inbox = self._inbox
+        record: Record | None = None
         error: BaseException | None = None
-        if event is not _WAKE:
+        while True:
             try:
-                result = event.result()
+                if error is not None:
+                    self._amend(error)
+                    error = None
+                while not (record is not None and record.leave and self._is_over()):
+                    place, inner = inbox.get()
+                    record = place
+                    self._news(place, inner)
+                    del inner
+                return
             except BaseException as raised:
                 error = raised
-        elif record.task is not None or record.leave:
-            return  # woken while it is busy, which happens after an interruption
-        try:
-            while True:
-                task = self._core.turn(record, result, error)
-                result = error = None
-                if task is not None:
-                    error = self._forward(task)
-                    if error is None:
-                        return
-                elif record.leave or record.away == PARKED:
-                    return
-        except BaseException as raised:
-            self._core.recover()
-            if record.task is not None and record.task._state is RUNNING:
-                self._core.finish(record, None, raised)
-                self._inbox.append(_WAKE)
-            raise
 
-    def _forward(self, task: Future[Any]) -> BaseException | None:
-        """Hand a task to the engine; what that raises is the task's failure."""
+    def _is_over(self) -> bool:
+        """All places are empty: there is no more for this thread to do."""
+        core = self._core
+        with core.mutex:
+            over = not core.workers and self._thread is threading.current_thread()
+            if over:
+                self._thread = None
+        if over and self._closing:
+            self._shut(wait=True)
+        return over
+
+    def _news(self, record: Record, inner: cf.Future[Any] | None) -> None:
+        """One place was woken, or its task has come back."""
+        flights = self._flights
+        busy = record in self._busy
+        if record.leave or (busy and inner is None) or flights.get(record) is not inner:
+            return  # stale
+        self._busy.add(record)
         try:
-            inner = self._engine.submit(task._fn, *task._args, **task._kwargs or {})
-        except Exception as error:
+            self._serve(record, inner)
+        finally:
+            if not busy:
+                self._busy.discard(record)
+
+    def _serve(self, record: Record, inner: cf.Future[Any] | None) -> None:
+        """Commit what has come back, and send away the next."""
+        flights = self._flights
+        result: Any = None
+        error: BaseException | None = None
+        if inner is not None:
+            result, error = self._outcome(inner)
+        turn = self._core.turn
+        while True:
+            # Only now, so that what strikes before finds the flight still to be done.
+            flights.pop(record, None)
+            task = turn(record, result, error)
+            result = error = None
+            if task is not None:
+                error = self._forward(record, task)
+                if error is None:
+                    return
+            elif record.leave or record.away == PARKED or record in flights:
+                return  # the last if a callback waited, see run_aside
+
+    def _forward(self, record: Record, task: AnyFuture) -> BaseException | None:
+        """Hand a task over; what that raises is the task's failure."""
+        try:
+            if self._forked:
+                self.executor, self._forked = _reborn(self.executor), False
+            inner = self._envelope.submit(self.executor, task._fn, task._args, task._kwargs or {})
+        except BaseException as error:
             task._drop()
             return error
         task._drop()
-        self._core.token_of(task).add_callback(functools.partial(_take_back, inner))
-        inner.add_done_callback(self._done)
+        self._flights[record] = inner
+        # The token goes with the task, so nobody has to take the listener off.
+        token = self._core.token_of(task)
+        if not token._add_listener(_TakeBack(inner)):
+            inner.cancel()
+        inner.add_done_callback(partial(_put, self._inbox, record))
         return None
 
+    def _outcome(self, inner: cf.Future[Any]) -> tuple[Any, BaseException | None]:
+        try:
+            if inner.cancelled():
+                raise cf.CancelledError("the engine cancelled the task")  # noqa: TRY301
+            error = inner.exception(0)
+            if error is not None:
+                raise error  # noqa: TRY301 - the core takes this frame for the worker's, and off
+            return self._envelope.open(inner.result(0)), None
+        except BaseException as raised:
+            return None, raised
+        finally:
+            del inner
 
-def _take_back(inner: Any, _token: object) -> None:
-    inner.cancel()
+    def _amend(self, error: BaseException) -> None:
+        """After an exception that is no task's: nothing is lost. See the head of this module."""
+        core = self._core
+        core.recover()
+        for record in list(core.workers):
+            inner = self._flights.get(record)
+            task = record.task
+            if inner is not None:
+                if inner.done():
+                    self._inbox.put((record, inner))
+            elif task is None or task._state is not RUNNING:
+                if task is not None and task._state is PENDING:
+                    with core.mutex:
+                        record.task = None
+                self._inbox.put((record, None))
+            else:
+                core.finish(record, None, error)
+                self._inbox.put((record, None))
+        for record in list(self._flights):
+            if record not in core.workers:
+                self._flights.pop(record, None)
+        if not core.workers:
+            self._inbox.put((_sync.here.record, None))
+            _sync.here.record.leave = True
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _shut(self, wait: bool) -> None:
+        if self._close and not self._forked:
+            self.executor.shutdown(wait=wait)
+
+    def _end(self) -> None:
+        """Time was up: take back what can be; worker processes of this machine are ended."""
+        for inner in list(self._flights.values()):
+            inner.cancel()
+        if self._close and not self._forked:
+            self._envelope.kill(self.executor)
+
+
+def _put(inbox: Any, record: Record, inner: cf.Future[Any]) -> None:
+    inbox.put((record, inner))
+
+
+def _reborn(executor: cf.Executor) -> cf.Executor:
+    """In the child of a fork: an executor like the one the parent has."""
+    kind = type(executor)
+    old = cast(Any, executor)
+    if (kind.__module__, kind.__name__) == ("concurrent.futures.process", "ProcessPoolExecutor"):
+        return cf.ProcessPoolExecutor(
+            old._max_workers,
+            mp_context=old._mp_context,
+            initializer=old._initializer,
+            initargs=old._initargs,
+        )
+    raise RuntimeError(f"{kind.__name__} does not work in the child of a fork")
