@@ -339,7 +339,7 @@ class CancelToken:
                     if left in (before, 0):
                         raise  # from no listener: the last is `_nobody`, who raises nothing
                     listener = todo[-1 - left]
-                    if not isinstance(listener, _Callback):
+                    if not isinstance(listener, _Callback) and not isinstance(error, Exception):
                         # One of ours raises nothing: it was interrupted, perhaps before its first
                         # step. It hears of it again, and `cancel` finishes the rest and raises.
                         listener._token_cancelled(self)

@@ -93,6 +93,7 @@ class Record:
         "gate",
         "ident",
         "leave",
+        "since",
         "started",
         "task",
         "thread",
@@ -102,6 +103,9 @@ class Record:
         self.core: Any = core
         self.task: AnyFuture | None = None  # claimed or running
         self.started: float = 0.0  # when it was claimed
+        # When the first of the tasks was claimed that it has run one right after the other: the
+        # pool's run time is added up when such a row ends.
+        self.since: float = 0.0
         self.thread: Any = thread  # of a worker; None: the thread that called
         self.ident: int | None = None  # of the thread that runs it
         self.depth: int = depth  # how many tasks this one is nested in
@@ -406,9 +410,12 @@ class CoreState:
             submitted, completed, unfinished = self.submitted, self.completed, self.unfinished
             failed, rejected, overflow = self.failed, self.rejected, self.overflow
             run_time, wait_time = self.run_time, self.wait_time
+            for record in self.records:
+                if record.task is not None:
+                    run_time += record.started - record.since
             last_error, state = self.last_error, self.state
-            latency = None if self.latency is None else self.latency.snapshot()
-            wait = None if self.wait is None else self.wait.snapshot()
+            latency = None if self.latency is None else self.latency.snapshot(run_time)
+            wait = None if self.wait is None else self.wait.snapshot(max(0.0, wait_time))
         return Stats(
             max_workers=self.max_workers,
             active_workers=active,

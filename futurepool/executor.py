@@ -40,7 +40,7 @@ from futurepool.errors import InvalidConfigError, TaskError
 from futurepool.future import Future
 from futurepool.options import UNSET, Options, check_on_full
 from futurepool.priority import OnFull
-from futurepool.queue import Core
+from futurepool.queue import Core, Submitting
 from futurepool.stats import RunningTask, Stats
 
 __all__ = ["BoundedExecutor", "ExecutorView"]
@@ -51,31 +51,8 @@ T = TypeVar("T")
 _numbers = itertools.count()
 
 
-class _Submitting(cf.Executor):
+class _Submitting(Submitting):
     """The methods that take tasks in, for the executor and its views."""
-
-    _core: Core
-    _options: Options
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Submit `fn(*args, **kwargs)`; it runs in a copy of the caller's context.
-
-        With no place in the queue, `on_full` says what happens: the default waits for one.
-
-        Returns:
-            The task's future.
-
-        Raises:
-            TypeError: `fn` is not callable.
-            PoolClosedError: The executor was shut down, also while waiting.
-            QueueFullError: No place, and `on_full` is `RAISE`.
-            SubmitTimeoutError: No place within the view's `timeout`.
-
-        Thread safety: any thread, finalizers and signal handlers included. A worker of this
-        executor and a thread with a running event loop never block here.
-        Cost: one lock acquisition, plus waiting.
-        """
-        return self._core.submit(self._options, fn, args, kwargs)
 
     def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit, or raise `QueueFullError` at once. Otherwise as `submit`."""

@@ -141,6 +141,20 @@ class Watch:
         self.slow = True
 
 
+class Failure:
+    """What the outcome is when the task has failed: the error, and the frames it came from.
+
+    Each reading raises from there on, or it would add its own frames for ever. None if the error
+    was made by us, and has come from nowhere.
+    """
+
+    __slots__ = ("error", "frames")
+
+    def __init__(self, error: BaseException, frames: TracebackType | None) -> None:
+        self.error: BaseException = error
+        self.frames: TracebackType | None = frames
+
+
 class Unretrieved:
     """Logs a failure that dies unseen. Hangs on the future; its finalizer runs with the future's."""
 
@@ -213,16 +227,15 @@ class Future(cf.Future[T], Generic[T]):
         # None once the task is over, or where empty:
         _args: Any
         _kwargs: dict[str, Any] | None
-        _context: Any  # a contextvars.Context
+        _context: Any  # a contextvars.Context; None also stands for one without variables
         _queued_at: float
         _state: str
         _watch: Watch | None
-        _result: Any
+        _result: Any  # a Failure if it failed
         task_id: int
         priority: int
 
     # Rare enough to live in the instance's dictionary, which the others never make.
-    _exception: BaseException | None = None
     _unretrieved: Unretrieved | None = None
     _failure: TaskError | None = None  # until the error_handler has heard of it
     _name: str | None = None
@@ -254,9 +267,10 @@ class Future(cf.Future[T], Generic[T]):
         state = _base._STATE_TO_DESCRIPTION_MAP[self._state]
         text = f"<Future at {id(self):#x} state={state} task={self.task_id} name={self.name!r}"
         if self._state is FINISHED:
-            error = self._exception
-            text += f" {'returned' if error is None else 'raised'} "
-            text += type(self._result if error is None else error).__name__
+            result = self._result
+            failed = type(result) is Failure
+            text += f" {'raised' if failed else 'returned'} "
+            text += type(result.error if failed else result).__name__
         return text + ">"
 
     def cancelled(self) -> bool:
@@ -299,25 +313,24 @@ class Future(cf.Future[T], Generic[T]):
         """
         if self._state is not FINISHED:
             self._join(timeout)
-        error = self._exception
-        if error is None:
-            return cast(T, self._result)
+        result = self._result
+        if type(result) is not Failure:
+            return cast(T, result)
         self._unretrieved_clear()
         try:
-            # Always from a fresh start, or each reading would add its frames for ever.
-            raise _restart(error, self._result)
+            raise _restart(result)
         finally:
-            del self, error  # the traceback holds this frame
+            del self, result  # the traceback holds this frame
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the outcome and return its error, or None. Raises like `result` otherwise."""
         if self._state is not FINISHED:
             self._join(timeout)
-        error = self._exception
-        if error is not None:
-            self._unretrieved_clear()
-            _restart(error, self._result)
-        return error
+        result = self._result
+        if type(result) is not Failure:
+            return None
+        self._unretrieved_clear()
+        return _restart(result)
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call `fn(self)` once the task is done: in the thread that finishes it, or here and now.
@@ -456,7 +469,7 @@ class Future(cf.Future[T], Generic[T]):
                     waiter.event.set()
                 elif self._state is NOTIFIED:
                     waiter.add_cancelled(self)
-                elif self._exception is not None:
+                elif type(self._result) is Failure:
                     waiter.add_exception(self)
                 else:
                     waiter.add_result(self)
@@ -524,6 +537,11 @@ class Future(cf.Future[T], Generic[T]):
         _waiters = property(_get_waiters)
 
     @property
+    def _exception(self) -> BaseException | None:  # type: ignore[override]
+        result = self._result
+        return result.error if type(result) is Failure else None
+
+    @property
     def _done_callbacks(self) -> list[Any]:
         watch = self._watch
         return [] if watch is None or watch.callbacks is None else list(watch.callbacks)
@@ -548,10 +566,10 @@ def _discard(gates: list[Any], gate: Any) -> None:
         pass
 
 
-def _restart(error: BaseException, frames: TracebackType | None) -> BaseException:
-    """Put the traceback back to what it was when the task failed."""
-    traceback_slot.__set__(error, frames)
-    return error
+def _restart(failure: Failure) -> BaseException:
+    """The error, its traceback put back to what it was when the task failed."""
+    traceback_slot.__set__(failure.error, failure.frames)
+    return failure.error
 
 
 class Detached:
@@ -595,9 +613,7 @@ class Detached:
             with self.mutex:
                 if future.done():
                     raise cf.InvalidStateError(f"{future._state}: {future!r}")
-                future._result = result if error is None else error.__traceback__
-                if error is not None:
-                    future._exception = error
+                future._result = result if error is None else Failure(error, error.__traceback__)
                 future._state = FINISHED
             future._tell_waiters()
         future._announce()

@@ -6,6 +6,7 @@ See `futurepool.core` for the states, the sections, and why an interruption does
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable
 from concurrent import futures as cf
 from typing import Any, cast
@@ -20,11 +21,13 @@ from futurepool.future import (
     NOTIFIED,
     PENDING,
     RUNNING,
+    Failure,
     Future,
     Unretrieved,
     traceback_slot,
 )
 from futurepool.order import is_doomed
+from futurepool.stats import BOUNDS
 
 __all__: list[str] = []  # internal
 
@@ -53,9 +56,10 @@ class CoreLife(CoreState):
     wait_time: float
     waking: bool
 
-    def turn(self, record: Record, result: Any, error: BaseException | None) -> AnyFuture | None:
+    def turn(self, record: Record) -> AnyFuture | None:
         """Commit what `record` has run, if anything, and claim its next task: a worker's turn.
 
+        The result is in the task already; one that failed was committed by `finish`.
         Returns None when there is nothing to run now: then the worker has left (`record.leave`),
         is to sleep at its gate (`record.away`), or has told watchers and should come again.
         The hot path of workers, one section for each task; long and flat on purpose.
@@ -67,32 +71,40 @@ class CoreLife(CoreState):
         mutex.acquire()
         if task is not None:
             watch = task._watch
-            if error is not None or (watch is not None and watch.slow):
+            if watch is not None and watch.slow:
                 mutex.release()
-                self.finish(record, result, error)
+                self.finish(record, task._result, None)
                 return None
             # _commit, in line.
-            task._result = result
             task._state = FINISHED
             record.task = None
             self.completed += 1
             self.unfinished -= 1
             started = record.started
-            self.run_time += now - started
-            self.wait_time += started - task._queued_at
-            if self.latency is not None:
-                self._measure(started - task._queued_at, now - started)
+            waited = started - task._queued_at
+            self.wait_time += waited
+            latency, wait = self.latency, self.wait
+            if (
+                latency is not None and wait is not None
+            ):  # HistogramRecorder.record, in line, twice.
+                ran = now - started
+                latency.counts[bisect_left(BOUNDS, ran)] += 1
+                latency.max = max(latency.max, ran)
+                wait.counts[bisect_left(BOUNDS, waited)] += 1
+                wait.max = max(wait.max, waited)
             if self.blocked or self.empties:
                 self._freed()
         away = record.away
         if away:
             self._come_back(record)
         # Order.take, in line.
-        level = self.order.top
+        order = self.order
+        level = order.top or order.advance()
         if level:
             following = level[0]
             record.task = following
-            if following._state is PENDING and following._watch is None:
+            hopes = following._watch
+            if following._state is PENDING and (hopes is None or hopes.token is None):
                 following._state = RUNNING
                 level.popleft()
             else:
@@ -102,18 +114,23 @@ class CoreLife(CoreState):
             following = self._take(record)
         if following is not None:
             record.started = now
-            if (
-                away == PARKED
-                and self.idle
-                and self.unfinished + self.calling - self.inline > self.threads - len(self.idle)
-            ):
-                self.waking = True
-                gate = self.idle.pop().gate
-        elif self.state or record not in self.workers:
-            self._leave(record)
+            if task is None:
+                record.since = now
+                if (
+                    away == PARKED
+                    and self.idle
+                    and self.unfinished + self.calling - self.inline > self.threads - len(self.idle)
+                ):
+                    self.waking = True
+                    gate = self.idle.pop().gate
         else:
-            record.away = PARKED
-            self.idle.append(record)
+            if task is not None:
+                self.run_time += now - record.since
+            if self.state or record not in self.workers:
+                self._leave(record)
+            else:
+                record.away = PARKED
+                self.idle.append(record)
         mutex.release()
         if watch is not None:
             task._announce()  # type: ignore[union-attr]
@@ -184,17 +201,18 @@ class CoreLife(CoreState):
         if error is None:
             task._result = result
         else:
-            task._exception = error
-            # Each reading raises from here on: see Future.result.
-            task._result = None if is_a(error, TaskError) else traceback_slot.__get__(error)
+            ours = is_a(error, TaskError)
+            task._result = Failure(error, None if ours else traceback_slot.__get__(error))
         task._state = FINISHED
         record.task = None
         self.completed += 1
         self.unfinished -= 1
-        self.run_time += now - record.started
-        self.wait_time += record.started - task._queued_at
-        if self.latency is not None:
-            self._measure(record.started - task._queued_at, now - record.started)
+        waited = record.started - task._queued_at
+        self.run_time += now - record.since
+        self.wait_time += waited
+        if self.latency is not None and self.wait is not None:
+            self.latency.record(now - record.started)
+            self.wait.record(waited)
         if error is not None:
             self.failed += 1
             if is_a(error, TaskError):
@@ -209,11 +227,6 @@ class CoreLife(CoreState):
             record.away = CALLING
             self.calling += 1
         self._freed()
-
-    def _measure(self, waited: float, ran: float) -> None:
-        assert self.wait is not None and self.latency is not None
-        self.wait.record(max(0.0, waited))
-        self.latency.record(ran)
 
     def _wrap(self, task: AnyFuture, error: BaseException) -> BaseException:
         """Turn what a task raised into what its future will raise."""
@@ -250,7 +263,7 @@ class CoreLife(CoreState):
                 return False
             self.records[record] = None
             self.inline += 1
-            record.started = _sync.clock()
+            record.started = record.since = _sync.clock()
             record.task = future
             if future.task_id:
                 self.order.husks += 1

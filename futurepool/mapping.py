@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from futurepool import _sync
 from futurepool.checks import check_callable, check_int, check_timeout
 from futurepool.errors import TaskError
-from futurepool.future import FINISHED, Future, Watch, name_of
+from futurepool.future import FINISHED, Failure, Future, Watch, name_of
 from futurepool.options import Options
 from futurepool.queue import Core
 
@@ -173,8 +173,6 @@ def _future_of(task: Any) -> Future[Any]:
 
 def _take(future: Future[Any], end: float | None) -> Any:
     """The result; a future that is given up is cancelled."""
-    if future._state is FINISHED and future._exception is None:
-        return future._result
     try:
         try:
             if end is None:
@@ -189,7 +187,11 @@ def _take(future: Future[Any], end: float | None) -> Any:
 def _single(tasks: list[Future[Any]], end: float | None) -> Iterator[Any]:
     try:
         while tasks:
-            yield _take(tasks.pop(), end)
+            # Future.result of what is there, in line, and holding on to nothing.
+            if tasks[-1]._state is FINISHED and type(tasks[-1]._result) is not Failure:
+                yield tasks.pop()._result
+            else:
+                yield _take(tasks.pop(), end)
     finally:
         for future in tasks:
             future.cancel()

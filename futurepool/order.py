@@ -28,7 +28,7 @@ __all__: list[str] = []  # internal
 AnyFuture = Future[Any]
 
 _SWEEP = 64  # fewer husks than this are not worth a sweep
-_KEEP = 256  # as many empty levels are kept for their next task
+KEEP = 2048  # as many empty levels are kept for their next task
 
 
 class Record(Protocol):
@@ -43,10 +43,18 @@ class Order(Protocol):
     doomed: list[AnyFuture]  # taken off by `take`, PENDING still: their token was cancelled
     husks: int
     levels: dict[int, Level]
-    top: Level | None
+    top: Level  # what is due next is in front here, if anything is
 
     def push(self, future: AnyFuture) -> None:
         """Queue a PENDING future."""
+        ...
+
+    def push_all(self, futures: list[AnyFuture]) -> None:
+        """Queue PENDING futures, all of one priority."""
+        ...
+
+    def advance(self) -> Level:
+        """Make the next level that has tasks the top one; an empty one if there is none."""
         ...
 
     def take(self, record: Record) -> AnyFuture | None:
@@ -104,7 +112,7 @@ class Levels:
         self.doomed: list[AnyFuture] = []
         self.levels: dict[int, Level] = {}  # by priority
         self._heap: list[int] = []  # of the levels that are listed
-        self.top: Level | None = None  # the first level of the heap
+        self.top: Level = Level()  # the first level of the heap
         self.husks = 0  # a hint for when to sweep
 
     def push(self, future: AnyFuture) -> None:
@@ -114,32 +122,40 @@ class Levels:
             level = self.levels[priority] = Level()
         level.append(future)
         if not level.listed:
-            heappush(self._heap, -priority)
+            heap = self._heap
+            heappush(heap, -priority)
             level.listed = True
-            self.top = self.levels[-self._heap[0]]
+            self.top = self.levels[-heap[0]]
+
+    def push_all(self, futures: list[AnyFuture]) -> None:
+        if futures:
+            self.push(futures[0])
+            self.levels[futures[0].priority].extend(futures[1:])
+
+    def advance(self) -> Level:
+        heap = self._heap
+        level = self.top
+        while not level and len(heap) > 1:
+            level.listed = False
+            priority = heappop(heap)
+            if len(self.levels) > KEEP:
+                del self.levels[-priority]
+            self.top = level = self.levels[-heap[0]]
+        return level
 
     def take(self, record: Record) -> AnyFuture | None:
-        while (level := self.top) is not None:
-            if level:
-                future = level[0]
-                record.task = future
-                if future._state is PENDING:
-                    if not is_doomed(future):
-                        future._state = RUNNING
-                        level.popleft()
-                        return future
-                    self.doomed.append(future)
-                record.task = None
-                level.popleft()
-                self.husks -= 1
-            elif len(self._heap) > 1:
-                level.listed = False
-                priority = -heappop(self._heap)
-                if len(self.levels) > _KEEP:
-                    del self.levels[priority]
-                self.top = self.levels[-self._heap[0]]
-            else:
-                return None
+        while level := self.advance():
+            future = level[0]
+            record.task = future
+            if future._state is PENDING:
+                if not is_doomed(future):
+                    future._state = RUNNING
+                    level.popleft()
+                    return future
+                self.doomed.append(future)
+            record.task = None
+            level.popleft()
+            self.husks -= 1
         return None
 
     def victim(self) -> AnyFuture | None:
@@ -165,7 +181,7 @@ class Levels:
         heapify(heap)
         self._heap = heap
         self.levels = levels
-        self.top = levels[-heap[0]] if heap else None
+        self.top = levels[-heap[0]] if heap else Level()
         self.husks = 0
         return count
 
@@ -191,7 +207,7 @@ class Aged:
     def __init__(self, aging: float) -> None:
         self.doomed: list[AnyFuture] = []
         self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
-        self.top: Level | None = None
+        self.top: Level = Level()  # as is this one
         self._aging = max(1, round(aging * 1e9))
         self._latest = 0.0  # a submitter looks at the clock before it is admitted
         self._heap: list[tuple[int, int, AnyFuture]] = []
@@ -201,6 +217,13 @@ class Aged:
         self._latest = admitted = max(self._latest, future._queued_at)
         key = round(admitted * 1e9) - self._aging * future.priority
         heappush(self._heap, (key, future.task_id, future))
+
+    def push_all(self, futures: list[AnyFuture]) -> None:
+        for future in futures:
+            self.push(future)
+
+    def advance(self) -> Level:
+        return self.top
 
     def take(self, record: Record) -> AnyFuture | None:
         heap = self._heap

@@ -10,9 +10,12 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent import futures as cf
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
-from typing import Any
+from typing import Any, TypeVar
+
+from typing_extensions import ParamSpec
 
 from futurepool import _sync
 from futurepool.checks import check_callable
@@ -27,9 +30,26 @@ from futurepool.priority import OnFull
 __all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _new: Callable[[type[AnyFuture]], AnyFuture] = object.__new__
 _BATCH = 256  # tasks admitted in one section at most
+
+
+def _make(core: Core, options: Options, fn: Any, args: tuple[Any, ...]) -> AnyFuture:
+    """A future that is not yet queued."""
+    future = _new(Future)
+    future._core = core
+    future._fn = fn
+    future._args = args
+    future._kwargs = None
+    future._context = copy_context() or None
+    future._state = PENDING
+    future._watch = None
+    future.task_id = 0
+    future.priority = options.priority
+    return future
 
 
 def _in_event_loop() -> bool:
@@ -69,79 +89,12 @@ class Core(CoreLife):
         kwargs: dict[str, Any],
         watch: Watch | None = None,
     ) -> AnyFuture:
-        """Admit one task, or do with it what `options.on_full` says. The hot path of submitters.
-
-        Long and flat on purpose: each call less is 2 % of a task.
-        """
-        if not callable(fn):
-            check_callable("fn", fn)
-        future = _new(Future)
-        future._core = self
-        future._fn = fn
-        future._args = args
+        """Admit one task, or do with it what `options.on_full` says; `Submitting.submit` in short."""
+        check_callable("fn", fn)
+        future = _make(self, options, fn, args)
         future._kwargs = kwargs or None
-        future._context = copy_context()
-        future._state = PENDING
         future._watch = watch
-        future.priority = priority = options.priority
-        future.task_id = 0
-        mutex = self.mutex
-        if mutex._is_owned():
-            return self._submit_special(options, future)
-        gate = None
-        spawn = False
-        try:
-            if options.special:
-                return self._submit_special(options, future)
-            future._queued_at = _sync.clock()
-            # Not `with`: that costs twice as much, and what an exception leaves is released below.
-            mutex.acquire()
-            unfinished = self.unfinished
-            if unfinished < self.limit and not self.state:
-                future.task_id = self.submitted = self.submitted + 1
-                self.unfinished = unfinished = unfinished + 1
-                # Order.push, in line.
-                level = self.order.levels.get(priority)
-                if level is not None and level.listed:
-                    level.append(future)
-                else:
-                    self.order.push(future)
-                # _rouse, in line.
-                if self.idle and not self.waking:
-                    self.waking = True
-                    gate = self.idle.pop().gate
-                elif (
-                    self.threads < self.max_workers
-                    and unfinished + self.calling - self.inline > self.threads
-                ):
-                    self.starting += 1
-                    self.threads += 1
-                    spawn = True
-                admitted = True
-            else:
-                admitted = False
-            mutex.release()
-            if gate is not None:
-                open_gate(gate)
-            elif spawn:
-                self.engine.start_worker()
-            if self.todo:
-                self.flush()
-            return future if admitted else self._submit_full(options, future)
-        except (QueueFullError, PoolClosedError, BrokenThreadPool):
-            raise  # refused, as it should be
-        except BaseException:
-            # First by C calls only: the stack may be at its end, with no room for recover().
-            mutex.acquire()
-            self.todo.append(self._settle)
-            if future._state is PENDING:
-                self.todo.append(future._announce)
-                self.todo.append(future._bury)
-                future._state = CANCELLED
-            while mutex._is_owned():
-                mutex.release()
-            self.recover(future)
-            raise
+        return self._submit(options, future)
 
     def submit_many(
         self, options: Options, fn: Any, calls: Sequence[tuple[Any, ...]]
@@ -151,6 +104,7 @@ class Core(CoreLife):
             return [self.submit(options, fn, args, {}) for args in calls]
         futures: list[AnyFuture] = []
         batch: list[AnyFuture] = []
+        priority = options.priority
         try:
             while len(futures) < len(calls):
                 # A guess; what finds no room goes the usual way.
@@ -159,23 +113,21 @@ class Core(CoreLife):
                 now = _sync.clock()
                 batch = []
                 for args in calls[start : start + room]:
-                    future = _new(Future)
+                    future = _new(Future)  # _make, in line
                     future._core = self
                     future._fn = fn
                     future._args = args
                     future._kwargs = None
-                    future._context = copy_context()
+                    future._context = copy_context() or None
                     future._state = PENDING
                     future._watch = None
                     future.task_id = 0
-                    future.priority = options.priority
+                    future.priority = priority
                     future._queued_at = now
                     batch.append(future)
                 with self.mutex:
-                    for future in batch:
-                        if self.unfinished >= self.limit or self.state:
-                            break
-                        self._admit(future)
+                    if not self.state:
+                        self._admit_all(batch[: max(0, self.limit - self.unfinished)])
                 self._start_wanted()
                 self.flush()
                 futures += [
@@ -187,8 +139,18 @@ class Core(CoreLife):
             self.recover(*futures, *batch)
             raise
 
-    def _submit_special(self, options: Options, future: AnyFuture) -> AnyFuture:
-        """With the rare options, a name or a token; or from inside one of our sections."""
+    def _admit_all(self, futures: list[AnyFuture]) -> None:
+        """`_admit` for many of one priority, all of which find a place. Mutex held."""
+        for future in futures:
+            future.task_id = self.submitted = self.submitted + 1
+        self.unfinished += len(futures)
+        self.order.push_all(futures)
+        # The first may wake a worker, each may ask for one more.
+        for _ in range(min(len(futures), 1 + self.max_workers - self.threads)):
+            self._rouse()
+
+    def _submit(self, options: Options, future: AnyFuture) -> AnyFuture:
+        """With any options, and also from inside one of our sections."""
         if options.name is not None:
             future._name = options.name
         future._queued_at = _sync.clock()
@@ -414,3 +376,101 @@ class Core(CoreLife):
                 RuntimeWarning,
                 stacklevel=_outside(),
             )
+
+
+class Submitting(cf.Executor):
+    """The hot path of submitters."""
+
+    _core: Core
+    _options: Options
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submit `fn(*args, **kwargs)`; it runs in a copy of the caller's context.
+
+        With no place in the queue, `on_full` says what happens: the default waits for one.
+
+        Returns:
+            The task's future.
+
+        Raises:
+            TypeError: `fn` is not callable.
+            PoolClosedError: The executor was shut down, also while waiting.
+            QueueFullError: No place, and `on_full` is `RAISE`.
+            SubmitTimeoutError: No place within the view's `timeout`.
+
+        Thread safety: any thread, finalizers and signal handlers included. A worker of this
+        executor and a thread with a running event loop never block here.
+        Cost: one lock acquisition, plus waiting.
+        """
+        # Long and flat on purpose: each call less is 2 % of a task. It does what Core.submit does.
+        if not callable(fn):
+            check_callable("fn", fn)  # type: ignore[unreachable]
+        core = self._core
+        options = self._options
+        future = _new(Future)
+        future._core = core
+        future._fn = fn
+        future._args = args
+        future._kwargs = kwargs or None
+        future._context = copy_context() or None
+        future._state = PENDING
+        future._watch = None
+        future.priority = priority = options.priority
+        future.task_id = 0
+        mutex = core.mutex
+        if mutex._is_owned():
+            return core._submit(options, future)
+        gate = None
+        spawn = False
+        try:
+            if options.special:
+                return core._submit(options, future)
+            future._queued_at = _sync.clock()
+            # Not `with`: that costs twice as much, and what an exception leaves is released below.
+            mutex.acquire()
+            unfinished = core.unfinished
+            if unfinished < core.limit and not core.state:
+                future.task_id = core.submitted = core.submitted + 1
+                core.unfinished = unfinished = unfinished + 1
+                # Order.push, in line.
+                level = core.order.levels.get(priority)
+                if level is not None and level.listed:
+                    level.append(future)
+                else:
+                    core.order.push(future)
+                # _rouse, in line.
+                if core.idle and not core.waking:
+                    core.waking = True
+                    gate = core.idle.pop().gate
+                elif (
+                    core.threads < core.max_workers
+                    and unfinished + core.calling - core.inline > core.threads
+                ):
+                    core.starting += 1
+                    core.threads += 1
+                    spawn = True
+                admitted = True
+            else:
+                admitted = False
+            mutex.release()
+            if gate is not None:
+                open_gate(gate)
+            elif spawn:
+                core.engine.start_worker()
+            if core.todo:
+                core.flush()
+            return future if admitted else core._submit_full(options, future)
+        except (QueueFullError, PoolClosedError, BrokenThreadPool):
+            raise  # refused, as it should be
+        except BaseException:
+            # First by C calls only: the stack may be at its end, with no room for recover().
+            mutex.acquire()
+            core.todo.append(core._settle)
+            if future._state is PENDING:
+                core.todo.append(future._announce)
+                core.todo.append(future._bury)
+                future._state = CANCELLED
+            while mutex._is_owned():
+                mutex.release()
+            core.recover(future)
+            raise

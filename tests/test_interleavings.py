@@ -31,11 +31,11 @@ from futurepool.engines.threads import ThreadEngine  # noqa: E402
 from futurepool.future import Future, Watch  # noqa: E402
 from futurepool.life import CoreLife  # noqa: E402
 from futurepool.order import Levels  # noqa: E402
-from futurepool.queue import Core  # noqa: E402
+from futurepool.queue import Core, Submitting  # noqa: E402
 from futurepool.worker import run_one, work  # noqa: E402
 
 MORE = int(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
-CODE = [CoreState, CoreLife, Core, Levels, Future, Watch, ThreadEngine, work, run_one]
+CODE = [CoreState, CoreLife, Core, Submitting, Levels, Future, Watch, ThreadEngine, work, run_one]
 
 Build = Callable[[], Any]
 
@@ -386,7 +386,7 @@ def test_no_schedule_breaks_it(build: Build) -> None:
 
 #: (scenario, class, method, what is replaced, by what): each of these must be caught.
 MUTANTS: list[tuple[Build, Any, str, str, str]] = [
-    (submit_against_idle_worker, Core, "submit", "open_gate(gate)", "pass"),
+    (submit_against_idle_worker, Submitting, "submit", "open_gate(gate)", "pass"),
     (submit_against_idle_worker, CoreLife, "_come_back", "self.waking = False", "pass"),
     (submit_against_idle_worker, CoreLife, "turn", "self.idle.append(record)", "pass"),
     (two_idle_workers, CoreLife, "turn", "gate = self.idle.pop().gate", "self.waking = True"),
@@ -430,7 +430,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
     (result_against_completion, CoreLife, "settle_outcome", "task._announce()", "pass"),
     (two_results_against_completion, Future, "_announce", "gate.release()", "pass"),
     (two_results_against_completion, CoreLife, "turn", "task._announce()", "pass"),
-    (token_against_start, Core, "_submit_special", "if not token._add_listener(future):", "if 0:"),
+    (token_against_start, Core, "_submit", "if not token._add_listener(future):", "if 0:"),
     (
         token_against_start,
         Future,
@@ -452,21 +452,21 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
         worker_exit_against_submit,
         CoreLife,
         "turn",
-        "elif self.state or record",
-        "elif record",
+        "if self.state or record",
+        "if record",
     ),
     (snapshot_against_everything, CoreState, "stats", "with self.mutex:", "if True:"),
     (
         snapshot_against_everything,
-        Core,
+        Submitting,
         "submit",
-        "self.submitted = self.submitted + 1",
-        "self.submitted + 1",
+        "core.submitted = core.submitted + 1",
+        "core.submitted + 1",
     ),
     (help_against_start, CoreLife, "claim", "if future._state is not PENDING:", "if False:"),
     (help_against_start, CoreLife, "claim", "self.order.husks += 1", "self.unfinished += 1"),
     (bound_against_completion, CoreLife, "turn", "self.unfinished -= 1", "pass"),
-    (bound_against_completion, Core, "submit", "unfinished + 1\n", "unfinished\n"),
+    (bound_against_completion, Submitting, "submit", "unfinished + 1\n", "unfinished\n"),
 ]
 
 

@@ -20,7 +20,7 @@ def histogram(*values):
     recorder = HistogramRecorder()
     for value in values:
         recorder.record(value)
-    return recorder.snapshot()
+    return recorder.snapshot(sum(values))
 
 
 def test_empty_histogram_is_all_zero():
@@ -67,10 +67,10 @@ def test_percentiles_are_within_the_stated_error():
 def test_snapshot_does_not_change_any_more():
     """A snapshot is a copy, and frozen."""
     recorder = HistogramRecorder()
-    before = recorder.snapshot()
+    before = recorder.snapshot(1.0)
     recorder.record(1.0)
     assert before.count == 0
-    assert recorder.snapshot().count == 1
+    assert recorder.snapshot(2.0).count == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         before.count = 3
 

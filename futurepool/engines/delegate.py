@@ -251,7 +251,11 @@ class DelegateEngine:
         while True:
             # Only now, so that what strikes before finds the flight still to be done.
             flights.pop(record, None)
-            task = turn(record, result, error)
+            if error is not None:
+                self._core.finish(record, None, error)
+            elif record.task is not None:
+                record.task._result = result
+            task = turn(record)
             result = error = None
             if task is not None:
                 error = self._forward(record, task)
