@@ -65,10 +65,10 @@ class CoreLife(CoreState):
         The hot path of workers, one section for each task; long and flat on purpose.
         """
         task = record.task
-        following = gate = watch = None
         now = _sync.clock()
         mutex = self.mutex
         mutex.acquire()
+        watch = None
         if task is not None:
             watch = task._watch
             if watch is not None and watch.slow:
@@ -83,15 +83,21 @@ class CoreLife(CoreState):
             started = record.started
             waited = started - task._queued_at
             self.wait_time += waited
-            latency, wait = self.latency, self.wait
-            if (
-                latency is not None and wait is not None
-            ):  # HistogramRecorder.record, in line, twice.
+            latency = self.latency
+            if latency is not None:
+                # HistogramRecorder.record, in line.
                 ran = now - started
                 latency.counts[bisect_left(BOUNDS, ran)] += 1
-                latency.max = max(latency.max, ran)
-                wait.counts[bisect_left(BOUNDS, waited)] += 1
-                wait.max = max(wait.max, waited)
+                if ran > latency.max:  # noqa: PLR1730 - max() is a call more
+                    latency.max = ran
+                # In a burst the next one has waited about as long.
+                wait: Any = self.wait
+                if wait.low < waited <= wait.high:
+                    wait.counts[wait.latest] += 1
+                    if waited > wait.max:  # noqa: PLR1730
+                        wait.max = waited
+                else:
+                    wait.record(waited)
             if self.blocked or self.empties:
                 self._freed()
         away = record.away
@@ -100,6 +106,7 @@ class CoreLife(CoreState):
         # Order.take, in line.
         order = self.order
         level = order.top or order.advance()
+        following = None
         if level:
             following = level[0]
             record.task = following
@@ -107,11 +114,21 @@ class CoreLife(CoreState):
             if following._state is PENDING and (hopes is None or hopes.token is None):
                 following._state = RUNNING
                 level.popleft()
+                record.started = now
+                if task is not None:
+                    # From one task to the next: nobody to wake.
+                    mutex.release()
+                    if watch is not None:
+                        task._announce()
+                    if self.todo:
+                        self.flush()
+                    return following
             else:
                 record.task = None
                 following = self._take(record)
         else:
             following = self._take(record)
+        gate = None
         if following is not None:
             record.started = now
             if task is None:

@@ -33,13 +33,26 @@ AnyFuture = Future[Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_new: Callable[[type[AnyFuture]], AnyFuture] = object.__new__
 _BATCH = 256  # tasks admitted in one section at most
+
+
+class _Blank(AnyFuture):
+    """A future whose slots are still to be filled.
+
+    A call of a class without `__init__` is one C call; `object.__new__(Future)` costs three times that.
+    """
+
+    __slots__ = ()
+    __init__ = object.__init__
+
+
+_Blank.__name__ = _Blank.__qualname__ = Future.__name__
+_Blank.__module__ = Future.__module__
 
 
 def _make(core: Core, options: Options, fn: Any, args: tuple[Any, ...]) -> AnyFuture:
     """A future that is not yet queued."""
-    future = _new(Future)
+    future: AnyFuture = _Blank()
     future._core = core
     future._fn = fn
     future._args = args
@@ -113,7 +126,7 @@ class Core(CoreLife):
                 now = _sync.clock()
                 batch = []
                 for args in calls[start : start + room]:
-                    future = _new(Future)  # _make, in line
+                    future = _Blank()  # _make, in line
                     future._core = self
                     future._fn = fn
                     future._args = args
@@ -407,7 +420,7 @@ class Submitting(cf.Executor):
             check_callable("fn", fn)  # type: ignore[unreachable]
         core = self._core
         options = self._options
-        future = _new(Future)
+        future: Future[Any] = _Blank()
         future._core = core
         future._fn = fn
         future._args = args
@@ -420,8 +433,6 @@ class Submitting(cf.Executor):
         mutex = core.mutex
         if mutex._is_owned():
             return core._submit(options, future)
-        gate = None
-        spawn = False
         try:
             if options.special:
                 return core._submit(options, future)
@@ -442,24 +453,23 @@ class Submitting(cf.Executor):
                 if core.idle and not core.waking:
                     core.waking = True
                     gate = core.idle.pop().gate
+                    mutex.release()
+                    open_gate(gate)
                 elif (
                     core.threads < core.max_workers
                     and unfinished + core.calling - core.inline > core.threads
                 ):
                     core.starting += 1
                     core.threads += 1
-                    spawn = True
-                admitted = True
-            else:
-                admitted = False
+                    mutex.release()
+                    core.engine.start_worker()
+                else:
+                    mutex.release()
+                if core.todo:
+                    core.flush()
+                return future
             mutex.release()
-            if gate is not None:
-                open_gate(gate)
-            elif spawn:
-                core.engine.start_worker()
-            if core.todo:
-                core.flush()
-            return future if admitted else core._submit_full(options, future)
+            return core._submit_full(options, future)
         except (QueueFullError, PoolClosedError, BrokenThreadPool):
             raise  # refused, as it should be
         except BaseException:

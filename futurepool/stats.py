@@ -72,15 +72,21 @@ class Histogram:
 class HistogramRecorder:
     """Counts durations into the buckets. Not thread-safe: the caller holds its mutex."""
 
-    __slots__ = ("counts", "max")
+    __slots__ = ("counts", "high", "latest", "low", "max")
 
     def __init__(self) -> None:
         self.counts: list[int] = [0] * len(BOUNDS)
         self.max: float = 0.0
+        self.latest: int = 0  # the latest value's bucket, and its bounds
+        self.low: float = inf
+        self.high: float = -inf
 
     def record(self, seconds: float) -> None:
         """Count one value; the hot path of `futurepool.life` has this in line."""
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.latest = latest = bisect_left(BOUNDS, seconds)
+        self.high = BOUNDS[latest]
+        self.low = BOUNDS[latest - 1] if latest else -inf
+        self.counts[latest] += 1
         if seconds > self.max:  # noqa: PLR1730 - max() is a call more
             self.max = seconds
 

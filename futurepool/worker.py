@@ -37,6 +37,9 @@ def work(core: Core, record: Record) -> None:
     error: BaseException | None = None
     task: Future[Any] | None = None
     turn = core.turn
+    spare = Context()  # for tasks that were submitted without context variables
+    known: Any = None  # the latest function, and what it is called: both are asked for often
+    name = ""
     while True:
         try:
             if error is not None:  # an interruption's
@@ -45,6 +48,7 @@ def work(core: Core, record: Record) -> None:
             while True:
                 task = turn(record)
                 if task is None:
+                    known = None
                     if record.away == PARKED:
                         record.gate.acquire()
                     elif record.leave:
@@ -54,7 +58,9 @@ def work(core: Core, record: Record) -> None:
                 args = task._args
                 context = task._context
                 if context is None:
-                    context = Context()
+                    context = spare
+                if fn is not known:
+                    known = None
                 try:
                     # A call with a star costs three times as much as one without.
                     # The result is safe there: nobody reads it before the state is FINISHED.
@@ -70,13 +76,20 @@ def work(core: Core, record: Record) -> None:
                 except BaseException as raised:
                     error = raised
                 # Future._drop, in line.
-                task._fn = fn.__qualname__ if type(fn) is FunctionType else name_of(fn)
+                if fn is not known:
+                    known = fn
+                    name = fn.__qualname__ if type(fn) is FunctionType else name_of(fn)
+                task._fn = name
+                if spare:
+                    spare = Context()  # nothing leaks from one task to the next
                 fn = args = context = task._args = task._context = None
                 if error is not None:
                     core.finish(record, None, error)
                     error = None
         except BaseException as raised:
             # Also if it has left: what its last section left to be done may not be done yet.
+            known = None
+            spare = Context()
             error = _after_interruption(core, record, task, raised)
             if record.leave:
                 return

@@ -84,7 +84,7 @@ def single():
 def test_it_is_the_standard_librarys_future(single):
     """Submitting gives a futurepool.Future, which is a concurrent.futures.Future."""
     future = single.submit(int)
-    assert type(future) is futurepool.Future
+    assert isinstance(future, futurepool.Future)
     assert isinstance(future, cf.Future)
 
 
