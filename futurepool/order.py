@@ -17,7 +17,6 @@ finds it noted and leaves it alone, or comes before, and is seen.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from typing import Any, Protocol
 
@@ -47,6 +46,10 @@ class Order(Protocol):
 
     def push(self, future: AnyFuture) -> None:
         """Queue a PENDING future."""
+        ...
+
+    def enlist(self, level: Level, priority: int) -> None:
+        """A level of `levels` that was empty and forgotten has got its first task."""
         ...
 
     def push_all(self, futures: list[AnyFuture]) -> None:
@@ -89,9 +92,7 @@ class Level(deque[AnyFuture]):
 
     __slots__ = ("listed",)
 
-    def __init__(self, tasks: Iterator[AnyFuture] | tuple[()] = (), listed: bool = False) -> None:
-        super().__init__(tasks)
-        self.listed: bool = listed
+    listed: bool  # set by whoever makes one: an `__init__` would take longer than all the rest
 
 
 class Levels:
@@ -119,13 +120,20 @@ class Levels:
         priority = future.priority
         level = self.levels.get(priority)
         if level is None:
-            level = self.levels[priority] = Level()
+            level = Level()
+            level.listed = False
+            self.levels[priority] = level
         level.append(future)
         if not level.listed:
-            heap = self._heap
-            heappush(heap, -priority)
-            level.listed = True
-            self.top = self.levels[-heap[0]]
+            self.enlist(level, priority)
+
+    def enlist(self, level: Level, priority: int) -> None:
+        heap = self._heap
+        rank = -priority
+        heappush(heap, rank)
+        level.listed = True
+        if heap[0] == rank:
+            self.top = level
 
     def push_all(self, futures: list[AnyFuture]) -> None:
         if futures:
@@ -173,7 +181,8 @@ class Levels:
         count = 0
         levels: dict[int, Level] = {}
         for priority, old in self.levels.items():
-            level = Level((future for future in old if future._state is PENDING), listed=True)
+            level = Level(future for future in old if future._state is PENDING)
+            level.listed = True
             if level:
                 levels[priority] = level
                 count += len(level)
@@ -217,6 +226,9 @@ class Aged:
         self._latest = admitted = max(self._latest, future._queued_at)
         key = round(admitted * 1e9) - self._aging * future.priority
         heappush(self._heap, (key, future.task_id, future))
+
+    def enlist(self, level: Level, priority: int) -> None:
+        raise AssertionError("there are no levels")
 
     def push_all(self, futures: list[AnyFuture]) -> None:
         for future in futures:

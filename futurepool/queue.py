@@ -445,10 +445,12 @@ class Submitting(cf.Executor):
                 core.unfinished = unfinished = unfinished + 1
                 # Order.push, in line.
                 level = core.order.levels.get(priority)
-                if level is not None and level.listed:
-                    level.append(future)
-                else:
+                if level is None:
                     core.order.push(future)
+                else:
+                    level.append(future)
+                    if not level.listed:
+                        core.order.enlist(level, priority)
                 # _rouse, in line.
                 if core.idle and not core.waking:
                     core.waking = True
