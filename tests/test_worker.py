@@ -231,7 +231,10 @@ def test_the_living_are_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
 # It is the standard library's part of the thread that it dies in, as it is meant to.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_guard_that_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its finalizer did nothing, and nobody waits: the next to come by replaces the worker."""
+    """Its finalizer did nothing, and nobody waits: the next to come by replaces the worker.
+
+    It died within a section; but the mutex is free.
+    """
     work = threads.work
     dead: list[Record] = []
 
@@ -241,6 +244,8 @@ def test_a_guard_that_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
         else:
             dead.append(record)
             assert core.turn(record, None, None) is not None
+            core.mutex.acquire()
+            core.mutex.acquire()
             raise SystemExit
 
     monkeypatch.setattr(threads, "work", work_or_die)

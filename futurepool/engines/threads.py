@@ -10,10 +10,10 @@ again; a thread that started all the same sees that and leaves.
 
 Asynchronous exceptions may kill a thread where nothing of ours can catch them: in the standard
 library's part of it, or while it deals with an earlier one. Then its guard replaces it, at once. One more
-exception may end the guard's finalizer at its first instruction. So the end of the thread's local
-data leaves an entry in `todo`, by one C call, and whoever enters a section next replaces it. A thread
-struck before it ran anything of ours has none. So whoever waits for a pool looks once in a while
-for workers whose threads are dead.
+exception may end the guard's finalizer at any instruction. So the end of the thread's local data
+releases the mutex and leaves an entry in `todo`, all by one C call, and whoever enters a section next
+replaces the worker. A thread struck before it ran anything of ours has no such data. So whoever
+waits for a pool looks once in a while for workers whose threads are dead.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ import itertools
 import logging
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 from futurepool import _sync
@@ -126,10 +128,8 @@ class ThreadEngine:
     def _run(self, record: Record, _guard: _Guard) -> None:
         core = self._core
         try:
-            _sync.here.witness = witness = _Witness()
-            record.death = death = _Death(witness, core.todo.append)
-            death.core, death.record = core, record
-            del witness, death  # an exception may keep this frame for long
+            _sync.here.witness = _Witness()
+            record.death = _make_will(core, record)
             self._live(record)
         except BaseException as error:
             _log.error("a worker was struck by an exception and is replaced", exc_info=error)
@@ -186,6 +186,7 @@ class ThreadEngine:
 
 
 _DIED = "the worker's thread has died"
+_DEEP = 100  # sections are nested less deep
 
 
 class _Guard:
@@ -215,15 +216,21 @@ class _Witness:
 
 
 class _Death(weakref.ref[_Witness]):
-    """Appended to `todo` when its witness dies, by C alone: no exception can come in between."""
+    """Executes its will when this thread's witness dies: by C alone, nothing can come in between."""
 
-    __slots__ = ("core", "record")
+    __slots__ = ("will",)
 
-    core: Core
-    record: Record
+    will: Callable[[], object]
 
-    def __call__(self) -> None:
-        _replace(self.core, self.record, RuntimeError(_DIED))
+
+def _make_will(core: Core, record: Record) -> _Death:
+    """For a thread that dies without having left: let go of the mutex, and have it replaced."""
+    death = _Death(_sync.here.witness, methodcaller("will"))
+    held = filter(methodcaller("_is_owned"), itertools.repeat(core.mutex, _DEEP))
+    entry = partial(_replace, core, record, RuntimeError(_DIED))
+    steps = itertools.chain(map(methodcaller("release"), held), map(core.todo.append, (entry,)))
+    death.will = partial(deque, steps, 0)  # which takes the steps
+    return death
 
 
 def _replace(core: Core, record: Record, error: BaseException) -> None:
