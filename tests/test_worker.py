@@ -199,7 +199,7 @@ def test_a_thread_that_dies_with_a_task(monkeypatch: pytest.MonkeyPatch, wait: s
             work(core, record)
         else:
             dead.append(record)
-            assert core.turn(record, None, None) is not None
+            assert core.turn(record) is not None
 
     monkeypatch.setattr(threads, "work", work_or_die)
     monkeypatch.setattr(threads, "_Guard", deaf)
@@ -243,7 +243,7 @@ def test_a_guard_that_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
             work(core, record)
         else:
             dead.append(record)
-            assert core.turn(record, None, None) is not None
+            assert core.turn(record) is not None
             core.mutex.acquire()
             core.mutex.acquire()
             raise SystemExit
