@@ -237,12 +237,14 @@ def test_a_guard_that_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     work = threads.work
     dead: list[Record] = []
+    gate = threading.Event()  # so that the first submit does not come by itself
 
     def work_or_die(core: Core, record: Record) -> None:
         if dead:
             work(core, record)
         else:
             dead.append(record)
+            gate.wait(30)
             assert core.turn(record) is not None
             core.mutex.acquire()
             core.mutex.acquire()
@@ -254,6 +256,7 @@ def test_a_guard_that_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sync, "_LOOK", 3600.0)
     with BoundedExecutor(1) as ex:
         future = ex.submit(int)
+        gate.set()
         assert until(lambda: ex._core.todo)
         assert not future.done()
         assert ex.submit(int).result(30) == 0
