@@ -24,6 +24,7 @@ __all__ = [
     "get_ident",
     "here",
     "join",
+    "sleep_at",
     "start",
 ]
 
@@ -45,9 +46,28 @@ class Here(threading.local):
     """What this thread is doing for a pool."""
 
     record: Any = None  # the innermost Record whose task runs in this thread
+    witness: Any = None  # of a worker: dies with its thread
 
 
 here: Any = Here()
+
+
+_LOOK = 1.0  # seconds
+
+
+def sleep_at(gate: Any, timeout: float | None, look: Callable[[], object]) -> None:
+    """Sleep until the lock `gate` can be taken, for at most `timeout` seconds; None is for ever.
+
+    Meanwhile calls `look` once a second: to see what nobody announces, as a thread's sudden death.
+    """
+    left = TIMEOUT_MAX if timeout is None else max(0.0, min(timeout, TIMEOUT_MAX))
+    began = clock()
+    while not gate.acquire(True, min(left, _LOOK)):
+        look()
+        if timeout is not None:
+            left = max(0.0, began + timeout - clock())
+            if not left:
+                return
 
 
 def start(thread: threading.Thread) -> None:

@@ -89,6 +89,7 @@ class Record:
     __slots__ = (
         "away",
         "core",
+        "death",
         "depth",
         "gate",
         "ident",
@@ -111,6 +112,7 @@ class Record:
         self.depth: int = depth  # how many tasks this one is nested in
         self.away: int = BUSY
         self.leave: bool = False  # the worker has left; its thread ends
+        self.death: Any = None  # tells of a thread that ends without that
         self.gate: Any = None
 
 
@@ -161,6 +163,10 @@ class Engine(Protocol):
         """The same in a thread of its own, waiting for it: for when the stack grows too deep."""
         ...
 
+    def look(self) -> None:
+        """Replace workers whose threads have died unheard of; called now and then by who waits."""
+        ...
+
     def ended(self) -> None:
         """The pool is closed and its last worker has left; outside the mutex, maybe repeatedly."""
         ...
@@ -199,14 +205,6 @@ def open_gate(gate: Any) -> None:
         raise
     except RuntimeError:  # open already
         pass
-
-
-def sleep_at(gate: Any, timeout: float | None) -> None:
-    """Sleep until `gate` opens, for at most `timeout` seconds."""
-    if timeout is None:
-        gate.acquire()
-    else:
-        gate.acquire(True, max(0.0, min(timeout, _sync.TIMEOUT_MAX)))
 
 
 class CoreState:
@@ -469,7 +467,7 @@ class CoreState:
         try:
             if token is not None:
                 token.add_callback(listen)
-            sleep_at(gate, timeout)
+            _sync.sleep_at(gate, timeout, self.look)
         finally:
             with self.mutex:
                 emptied = gate not in self.empties
@@ -489,12 +487,16 @@ class CoreState:
                 return True
             self.ends.append(gate)
         try:
-            sleep_at(gate, timeout)
+            _sync.sleep_at(gate, timeout, self.look)
         finally:
             with self.mutex:
                 if gate in self.ends:
                     self.ends.remove(gate)
         return not self.threads
+
+    def look(self) -> None:
+        """See whether the workers live: called now and then by whoever waits for them."""
+        self.engine.look()
 
     def flush(self) -> None:
         """Do what sections have left. Each entry stays until it is done, and may run twice.

@@ -332,8 +332,9 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
             core.engine = DelegateEngine(core, engine, close_engine)
             lifecycle.precede(engine)
         lifecycle.register(core)
-        # When the executor is collected: no new tasks, run what there is, end the threads.
-        self._collected = weakref.ref(self, lambda _: core.close())
+        # When the executor is collected: no new tasks, run what there is, end the threads. At exit
+        # all that has been done, and by now our modules may be empty.
+        self._collected = weakref.ref(self, lambda _: core.exiting or core.close())
         core.collected = self._collected
 
     def __repr__(self) -> str:

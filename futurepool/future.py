@@ -88,6 +88,10 @@ class Owner(Protocol):
         """Do what was left to be done outside the mutex."""
         ...
 
+    def look(self) -> None:
+        """See whether those live who are to finish it; called now and then by whoever waits."""
+        ...
+
     def recover(self) -> None:
         """After an exception in or near a section of the mutex: put everything right."""
         ...
@@ -382,10 +386,7 @@ class Future(cf.Future[T], Generic[T]):
             gate.acquire()
             if self._subscribe(lambda watch: watch.add_gate(gate)):
                 try:
-                    if timeout is None:
-                        gate.acquire()
-                    else:
-                        gate.acquire(True, min(timeout, _sync.TIMEOUT_MAX))
+                    _sync.sleep_at(gate, timeout, self._core.look)
                 finally:
                     watch = self._watch
                     if watch is not None and watch.gates is not None:
@@ -592,6 +593,9 @@ class Detached:
         return False
 
     def flush(self) -> None:
+        pass
+
+    def look(self) -> None:
         pass
 
     def recover(self) -> None:

@@ -188,37 +188,52 @@ class CoreLife(CoreState):
         task = record.task
         if task is None:  # we are in the child of a fork
             return
+        failure = None
         if wrap and error is not None and task._state is RUNNING:
-            error = self._wrap(task, error)
+            error, failure = self._wrap(task, error)
         while task._state is RUNNING:
             watch = task._watch
             condition = None if watch is None else watch.condition
             if condition is None:
                 with self.mutex:
                     watch = task._watch
-                    if watch is None or watch.condition is None:
-                        self._commit(record, task, result, error)
+                    # Two threads may do what a section has left to be done.
+                    if task._state is RUNNING and (watch is None or watch.condition is None):
+                        self._commit(record, task, result, error, failure)
             else:
                 # The order of locks is condition, then mutex: see futurepool.future.
                 with condition:
                     with self.mutex:
-                        self._commit(record, task, result, error)
+                        if task._state is RUNNING:
+                            self._commit(record, task, result, error, failure)
                     task._tell_waiters()
         task._announce()
-        failure = task._failure
-        if failure is not None:
-            task._failure = None
-            self._handle(failure)
+        if task._failure is not None:
+            failure = task.__dict__.pop("_failure", None)  # by one of them
+            if failure is not None:
+                self._handle(failure)
 
     def _commit(
-        self, record: Record, task: AnyFuture, result: Any, error: BaseException | None
+        self,
+        record: Record,
+        task: AnyFuture,
+        result: Any,
+        error: BaseException | None,
+        failure: TaskError | None,
     ) -> None:
-        """RUNNING -> FINISHED. Mutex held. The outcome is stored before the state that shows it."""
+        """RUNNING -> FINISHED. Mutex held. The outcome is stored before the state that shows it.
+
+        `failure` is to be heard of: by the handler, else in the log if nobody reads it.
+        """
         now = _sync.clock()
         if error is None:
             task._result = result
         else:
             ours = is_a(error, TaskError)
+            if failure is not None and self.error_handler is not None:
+                task._failure = failure
+            elif failure is not None and task._unretrieved is None:
+                task._unretrieved = Unretrieved(failure)
             task._result = Failure(error, None if ours else traceback_slot.__get__(error))
         task._state = FINISHED
         record.task = None
@@ -245,23 +260,19 @@ class CoreLife(CoreState):
             self.calling += 1
         self._freed()
 
-    def _wrap(self, task: AnyFuture, error: BaseException) -> BaseException:
-        """Turn what a task raised into what its future will raise."""
+    def _wrap(
+        self, task: AnyFuture, error: BaseException
+    ) -> tuple[BaseException, TaskError | None]:
+        """What a task raised as what its future will raise; and what somebody should hear of."""
         # The first frame is ours: it would keep the future alive from its own traceback.
         traceback = traceback_slot.__get__(error)
         if traceback is not None:
             traceback_slot.__set__(error, traceback.tb_next)
         if is_a(error, Exception):
             quiet = is_a(error, cf.CancelledError)  # a running task that obeys its token
-            error = failure = wrap_failure(error, task.task_id, task.name)
-        else:
-            quiet = False
-            failure = TaskError(task.task_id, task.name, error)  # for those who hear of it
-        if self.error_handler is not None:
-            task._failure = failure
-        elif not quiet:
-            task._unretrieved = Unretrieved(failure)
-        return error
+            failure = wrap_failure(error, task.task_id, task.name)
+            return failure, None if quiet and self.error_handler is None else failure
+        return error, TaskError(task.task_id, task.name, error)
 
     def _handle(self, error: TaskError) -> None:
         if self.error_handler is not None:

@@ -19,7 +19,7 @@ from typing_extensions import ParamSpec
 
 from futurepool import _sync
 from futurepool.checks import check_callable
-from futurepool.core import Waiter, mending, open_gate, sleep_at
+from futurepool.core import Waiter, mending, open_gate
 from futurepool.errors import PoolClosedError, QueueFullError, SubmitTimeoutError
 from futurepool.future import CANCELLED, NOTIFIED, PENDING, Future, Watch
 from futurepool.life import MAX_DEPTH, CoreLife
@@ -318,7 +318,7 @@ class Core(CoreLife):
                     settled = timeout is not None and timeout <= 0
             self.flush()
             if not settled and not self.state:
-                sleep_at(waiter.gate, timeout)
+                _sync.sleep_at(waiter.gate, timeout, self.look)
             with self.mutex:
                 if waiter in self.blocked:
                     self.blocked.remove(waiter)

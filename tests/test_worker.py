@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor
+from futurepool import BoundedExecutor, _sync
+from futurepool.core import Record
+from futurepool.engines import threads
 from futurepool.queue import Core
+from tests.faults.tools import until
 
 
 class Strike(BaseException):
@@ -144,3 +150,115 @@ def test_a_worker_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Core, "turn", turn)
     ex.shutdown()
     assert ex._threads == set()
+
+
+# -- threads that die and nobody hears of it ------------------------------------------------------
+
+
+def deaf(*_: object) -> None:
+    """In the place of a guard: one whose finalizer was struck, too."""
+
+
+WAITS: dict[str, Callable[[BoundedExecutor, Any], object]] = {
+    "result": lambda ex, future: future.exception(30),
+    "wait": lambda ex, future: ex.wait(30),
+    "shutdown": lambda ex, future: ex.shutdown(),
+    "submit": lambda ex, future: ex.submit(int).result(30),  # the queue is full
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_thread_that_dies_at_once(monkeypatch: pytest.MonkeyPatch, wait: str) -> None:
+    """Struck before it ran anything of ours. Whoever waits sees it, and another thread starts."""
+    start = _sync.start
+    dead: list[threading.Thread] = []
+
+    def start_dead(thread: threading.Thread) -> None:
+        if not dead:
+            dead.append(thread)
+            thread.run = lambda: None  # type: ignore[method-assign]
+        start(thread)
+
+    monkeypatch.setattr(_sync, "start", start_dead)
+    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    with BoundedExecutor(1, queue_size=0) as ex:
+        future = ex.submit(int)
+        WAITS[wait](ex, future)
+        assert future.result(30) == 0
+    assert len(dead) == 1
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_thread_that_dies_with_a_task(monkeypatch: pytest.MonkeyPatch, wait: str) -> None:
+    """Struck as often as it takes. The task it had begun with fails; another thread starts."""
+    work = threads.work
+    dead: list[Record] = []
+
+    def work_or_die(core: Core, record: Record) -> None:
+        if dead:
+            work(core, record)
+        else:
+            dead.append(record)
+            assert core.turn(record) is not None
+
+    monkeypatch.setattr(threads, "work", work_or_die)
+    monkeypatch.setattr(threads, "_Guard", deaf)
+    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    with BoundedExecutor(1, queue_size=0, error_handler=id) as ex:
+        future = ex.submit(int)
+        WAITS[wait](ex, future)
+        with pytest.raises(RuntimeError, match="thread has died"):
+            future.result(30)
+        if wait != "shutdown":
+            assert ex.submit(int).result(30) == 0
+    assert ex.stats().failed_tasks == 1
+
+
+def test_the_living_are_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits long looks often, and changes nothing."""
+    monkeypatch.setattr(_sync, "_LOOK", 0.001)
+    gate = threading.Event()
+    with BoundedExecutor(1) as ex:
+        future = ex.submit(gate.wait, 30)
+        before = set(ex._threads)
+        with pytest.raises(FutureTimeout):
+            future.result(0.05)
+        assert ex._threads == before
+        gate.set()
+        assert future.result(30)
+
+
+# It is the standard library's part of the thread that it dies in, as it is meant to.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_guard_that_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its finalizer did nothing, and nobody waits: the next to come by replaces the worker.
+
+    It died within a section; but the mutex is free.
+    """
+    work = threads.work
+    dead: list[Record] = []
+    gate = threading.Event()  # so that the first submit does not come by itself
+
+    def work_or_die(core: Core, record: Record) -> None:
+        if dead:
+            work(core, record)
+        else:
+            dead.append(record)
+            gate.wait(30)
+            assert core.turn(record) is not None
+            core.mutex.acquire()
+            core.mutex.acquire()
+            raise SystemExit
+
+    monkeypatch.setattr(threads, "work", work_or_die)
+    monkeypatch.setattr(threads, "_Guard", deaf)
+    monkeypatch.setattr(threads._log, "error", lambda *_, **__: sys.exit())
+    monkeypatch.setattr(_sync, "_LOOK", 3600.0)
+    with BoundedExecutor(1) as ex:
+        future = ex.submit(int)
+        gate.set()
+        assert until(lambda: ex._core.todo)
+        assert not future.done()
+        assert ex.submit(int).result(30) == 0
+        with pytest.raises(RuntimeError, match="thread has died"):
+            future.result(0)

@@ -168,6 +168,9 @@ class DelegateEngine:
             del inner
         return True
 
+    def look(self) -> None:
+        """No worker has a thread of its own."""
+
     def ended(self) -> None:
         """The last place is empty, and the pool closed: close the engine, too, if we are to."""
         self._closing = True
@@ -213,7 +216,7 @@ class DelegateEngine:
                     self._news(place, inner)
                     del inner
                 return
-            except BaseException as raised:
+            except BaseException as raised:  # noqa: PERF203 - it goes on
                 error = raised
 
     def _is_over(self) -> bool:

@@ -7,6 +7,13 @@ never the executor.
 A worker is in `core.workers` before its thread starts, so that a shutdown finds it. The thread's
 first section notes its ident. If the start fails or is interrupted before, the worker is taken out
 again; a thread that started all the same sees that and leaves.
+
+Asynchronous exceptions may kill a thread where nothing of ours can catch them: in the standard
+library's part of it, or while it deals with an earlier one. Then its guard replaces it, at once. One more
+exception may end the guard's finalizer at any instruction. So the end of the thread's local data
+releases the mutex and leaves an entry in `todo`, all by one C call, and whoever enters a section next
+replaces the worker. A thread struck before it ran anything of ours has no such data. So whoever
+waits for a pool looks once in a while for workers whose threads are dead.
 """
 
 from __future__ import annotations
@@ -14,7 +21,11 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from operator import methodcaller
 from typing import Any
 
 from futurepool import _sync
@@ -31,7 +42,14 @@ _log = logging.getLogger("concurrent.futures")
 class ThreadEngine:
     """See `futurepool.core.Engine`."""
 
-    __slots__ = ("_core", "_initargs", "_initializer", "_numbers", "_prefix", "threads")
+    __slots__ = (
+        "_core",
+        "_initargs",
+        "_initializer",
+        "_numbers",
+        "_prefix",
+        "threads",
+    )
 
     def __init__(
         self,
@@ -85,6 +103,19 @@ class ThreadEngine:
                 return  # fewer workers, that is all
             raise
 
+    def look(self) -> None:
+        core = self._core
+        for record, thread in list(core.workers.items()):
+            # The order of these two matters: what has noted that it runs was alive.
+            noted = record.ident is not None
+            if thread.ident is None or thread.is_alive():
+                continue
+            if noted:
+                core.todo.append(partial(_replace, core, record, RuntimeError(_DIED)))
+            else:
+                core.recover()  # takes out what has not noted itself, alive or not
+        core.flush()
+
     def ended(self) -> None:
         """Nothing to close."""
 
@@ -95,11 +126,17 @@ class ThreadEngine:
         self.threads = set()
 
     def _run(self, record: Record, _guard: _Guard) -> None:
+        core = self._core
         try:
+            _sync.here.witness = _Witness()
+            record.death = _make_will(core, record)
             self._live(record)
         except BaseException as error:
             _log.error("a worker was struck by an exception and is replaced", exc_info=error)
-            _replace(self._core, record, error)
+            core.recover()
+            core.todo.append(partial(_replace, core, record, error))
+            core.flush()
+        record.death = None
 
     def _live(self, record: Record) -> None:
         core = self._core
@@ -148,6 +185,10 @@ class ThreadEngine:
         return bool(answer and answer[0])
 
 
+_DIED = "the worker's thread has died"
+_DEEP = 100  # sections are nested less deep
+
+
 class _Guard:
     """Dies with its worker's thread, whatever that died of: even of its very first instruction."""
 
@@ -158,18 +199,52 @@ class _Guard:
         self._record = record
 
     def __del__(self) -> None:
-        if self._record in self._core.workers and self._record.thread.ident is not None:
-            _replace(self._core, self._record, RuntimeError("the worker's thread has died"))
+        core, record = self._core, self._record
+        if record in core.workers and record.thread.ident is not None:
+            # On free-threaded builds this may run in another thread than the one that died, and
+            # then in the middle of a section.
+            if record.ident == _sync.get_ident():
+                core.recover()
+            core.todo.append(partial(_replace, core, record, RuntimeError(_DIED)))
+            core.flush()
+
+
+class _Witness:
+    """Part of a thread's local data."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Death(weakref.ref[_Witness]):
+    """Executes its will when this thread's witness dies: by C alone, nothing can come in between."""
+
+    __slots__ = ("will",)
+
+    will: Callable[[], object]
+
+
+def _make_will(core: Core, record: Record) -> _Death:
+    """For a thread that dies without having left: let go of the mutex, and have it replaced."""
+    death = _Death(_sync.here.witness, methodcaller("will"))
+    held = filter(methodcaller("_is_owned"), itertools.repeat(core.mutex, _DEEP))
+    entry = partial(_replace, core, record, RuntimeError(_DIED))
+    steps = itertools.chain(map(methodcaller("release"), held), map(core.todo.append, (entry,)))
+    death.will = partial(deque, steps, 0)  # which takes the steps
+    return death
 
 
 def _replace(core: Core, record: Record, error: BaseException) -> None:
-    """A worker is gone without having left: its task fails, and another worker is ordered."""
-    core.recover()
+    """A worker is gone without having left: its task fails, and another worker is ordered.
+
+    In `todo`, so it does not flush, and may run twice.
+    """
+    if record not in core.workers:
+        return
     if record.task is not None:
-        core.finish(record, None, error)
+        core.settle_outcome(record, None, error)
     with core.mutex:
         core._leave(record)
-    core.recover()
+    core._settle()
 
 
 def _thread(run: Callable[..., object], *args: object) -> threading.Thread:

@@ -127,6 +127,8 @@ def initializer_fails(subject: Subject) -> None:
                 futures.append(ex.submit(gate.wait, PATIENCE))
             except cf.BrokenExecutor:
                 broken += 1
+        # No task ends before, or one worker might run them all while the other still starts.
+        check(broken or cf.wait(futures, PATIENCE, cf.FIRST_COMPLETED).done, "nobody hears of it")
         gate.set()
         for future in futures:
             broken += isinstance(future.exception(PATIENCE), cf.BrokenExecutor)

@@ -156,6 +156,8 @@ class Tracer:
         self.k = k
         self.act = act
         self.threads = threads
+        # Python 3.12 crashes where several threads run code that is traced by the instruction.
+        self.event = "line" if threads and sys.version_info[:2] == (3, 12) else "opcode"
         self.count = 0
         self.lock = threading.Lock()
         self.where = ""  # the function of the k-th instruction
@@ -164,7 +166,8 @@ class Tracer:
         self.enter, self.step = self._enter, self._step
 
     def __enter__(self) -> Self:
-        sys._getframe().f_trace_opcodes = True  # or Python 3.12 has no such events
+        if self.event == "opcode":
+            sys._getframe().f_trace_opcodes = True  # or Python 3.12 has no such events
         if self.threads:
             threading.settrace(self.enter)
         else:
@@ -172,7 +175,7 @@ class Tracer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.k = 0  # threads that are traced go on being traced
+        self.k = 0  # threads that are traced see that, and stop
         threading.settrace(None)  # type: ignore[arg-type]
         sys.settrace(None)
 
@@ -180,14 +183,14 @@ class Tracer:
         if not frame.f_code.co_filename.startswith(self.files):
             return None
         frame.f_trace = self.step  # first, or Python 3.13 has none in the first call
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
+        frame.f_trace_opcodes = self.event == "opcode"
+        frame.f_trace_lines = self.event == "line"
         self._point(frame)  # where the interpreter looks for signals
         return self.step
 
     def _step(self, frame: Any, event: str, _argument: Any) -> Any:
         # Nothing can happen at a NOP; CPython leaves some out of the `try` they are in.
-        if event == "opcode" and self._code(frame.f_code)[frame.f_lasti] != _NOP:
+        if event == self.event and self._code(frame.f_code)[frame.f_lasti] != _NOP:
             self._point(frame)
         return self.step
 
@@ -198,6 +201,9 @@ class Tracer:
         return text
 
     def _point(self, frame: Any) -> None:
+        if not self.k:
+            sys.settrace(None)
+            return
         with self.lock:
             self.count += 1
             mine = self.count == self.k

@@ -29,6 +29,7 @@ _MODELS = {
     "clock": threads.clock,
     "start": threads.start,
     "join": threads.join,
+    "sleep_at": threads.sleep_at,
 }
 _THREADING = {
     "Lock": models.Lock,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from . import scheduler
-from .models import get_ident, point, wait
+from .models import TIMEOUT_MAX, get_ident, point, wait
 from .scheduler import TICK
 from .tasks import Gate
 
-__all__ = ["Local", "clock", "join", "pause", "sleep", "start"]
+__all__ = ["Local", "clock", "join", "pause", "sleep", "sleep_at", "start"]
 
 
 def pause(what: str = "pause") -> None:
@@ -71,6 +72,14 @@ def sleep(seconds: float) -> None:
 
 
 _TIME = Gate("time", True)
+
+
+def sleep_at(gate: Any, timeout: float | None, look: Callable[[], object]) -> None:
+    """Without the looks: they are for threads that die, and would hide a lost wake-up."""
+    if timeout is None:
+        gate.acquire()
+    else:
+        gate.acquire(True, max(0.0, min(timeout, TIMEOUT_MAX)))
 
 
 def start(thread: threading.Thread) -> None:
