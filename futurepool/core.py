@@ -219,6 +219,7 @@ class CoreState:
         "collected",
         "completed",
         "created",
+        "dismissed",
         "empties",
         "ends",
         "engine",
@@ -291,6 +292,7 @@ class CoreState:
         self.shutdown_timeout: float = shutdown_timeout
         self.engine: Engine
         self.collected: Any = None  # the weak reference to the executor
+        self.dismissed: bool = False  # shut down by its user, not merely dropped
         self.created: float = _sync.clock()
         self.mutex: Any = _sync.RLock()
         # All below is guarded by mutex.

@@ -386,6 +386,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         Calling it again is fine.
         """
         core = self._core
+        core.dismissed = True
         core.close(RunState.STOPPING if cancel_futures else RunState.DRAINING)
         if cancel_futures:
             core.cancel_queued()

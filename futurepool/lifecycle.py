@@ -16,7 +16,6 @@ parent (an event loop's would write to the parent's wake-up pipe), and the core 
 from __future__ import annotations
 
 import atexit
-import itertools
 import os
 import sys
 import threading
@@ -33,19 +32,18 @@ from futurepool.stats import RunningTask, format_stack
 
 __all__: list[str] = []  # internal
 
-_cores: dict[int, weakref.ref[Core]] = {}  # by number of construction; single C calls only
-_numbers = itertools.count()
+_cores: dict[weakref.ref[Core], None] = {}  # in order of construction; single C calls only
 _GRACE = 0.1  # seconds for tasks to see that their token was cancelled
 
 
 def register(core: Core) -> None:
     """List `core` for exit and fork."""
-    number = next(_numbers)
-    _cores[number] = weakref.ref(core, lambda _: _cores.pop(number, None))
+    # The callback is all C: a Ctrl-C that lands in Python code called by the collector is lost.
+    _cores[weakref.ref(core, _cores.pop)] = None
 
 
 def _live() -> list[Core]:
-    return [core for ref in list(_cores.values()) if (core := ref()) is not None]
+    return [core for ref in list(_cores) if (core := ref()) is not None]
 
 
 def is_own_worker(core: Core) -> bool:
@@ -71,6 +69,7 @@ def join(core: Core, timeout: float | None = None) -> None:
 
 def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
     """See `BoundedExecutor.stop`."""
+    core.dismissed = True
     core.close()
     if is_own_worker(core):
         return

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as cf
+import gc
 import importlib.util
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -183,6 +185,71 @@ def test_a_process_that_dies(make: Any) -> None:
             error = future.exception(60)
             assert isinstance(error, cf.BrokenExecutor) or future.result() == number * number
         assert ex.wait(60)
+
+
+def test_a_broken_pool_whose_processes_stay(tmp_path: Path) -> None:
+    """Shutdown does not wait for a process that the pool cannot end, as those of 3.11 may not."""
+    go = tmp_path / "go"
+    engine: Any = processes()
+    with BoundedExecutor(engine=engine, error_handler=id) as ex:
+        both = [ex.submit(tasks.wait_for, str(go)) for _ in range(2)]
+        while len(engine._processes) < 2:
+            ex.wait(0.01)
+        for process in engine._processes.values():
+            process.terminate = int
+        go.touch()
+        assert [future.result(60) for future in both] == [True, True]
+        assert isinstance(ex.submit(tasks.die).exception(60), cf.BrokenExecutor)
+        left = list(engine._processes.values())
+    assert not any(process.is_alive() for process in left)
+
+
+def test_what_is_away_when_the_engine_breaks_fails() -> None:
+    """Also if the engine forgets about it."""
+
+    class Forgetful(cf.Executor):
+        def __init__(self) -> None:
+            self.futures: list[cf.Future[Any]] = []
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> cf.Future[Any]:
+            self.futures.append(cf.Future())
+            return self.futures[-1]
+
+    engine = Forgetful()
+    with BoundedExecutor(3, engine=engine, error_handler=id) as ex:
+        futures = [ex.submit(int) for _ in range(3)]
+        while len(engine.futures) < 3:
+            ex.wait(0.01)
+        engine.futures[1].set_exception(cf.BrokenExecutor("gone"))
+        for future in futures:
+            with pytest.raises(cf.BrokenExecutor, match="gone"):
+                future.result(60)
+        engine.futures[0].set_result(None)  # too late, and nobody minds
+        late = ex.submit(int)
+        while len(engine.futures) < 4:
+            ex.wait(0.01)
+        engine.futures[3].set_result(7)
+        assert late.result(60) == 7
+
+
+def test_a_dropped_pool_leaves_the_engine_open() -> None:
+    """What was accepted runs; the engine's user may still hold it. If nobody does, it is collected."""
+    engine = Immediate()
+    ex = BoundedExecutor(1, engine=engine)
+    core = ex._core
+    future = ex.submit(tasks.square, 3)
+    thread = next(iter(ex._threads))
+    del ex
+    gc.collect()
+    assert future.result(60) == 9
+    assert core.state
+    thread.join(60)
+    assert not thread.is_alive()
+    assert engine.closed == []
+    gone = weakref.ref(engine)
+    del engine, core, future
+    gc.collect()
+    assert gone() is None
 
 
 def test_what_cannot_be_pickled() -> None:

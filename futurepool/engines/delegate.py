@@ -13,11 +13,14 @@ callbacks, nothing recurses, and an executor whose `submit` blocks delays only w
 
 News that does not fit the state is stale and ignored: a wake while away, a done of an earlier flight.
 An asynchronous exception may strike anywhere in the dispatcher; then what may be lost is asked for
-again: `recover` wakes all who sleep, flights that are done are put into the inbox once more, and a
-task that was claimed but is on no flight fails with the exception.
+again: `recover` wakes all who sleep, flights are listened to once more, and a task that was claimed
+but is on no flight fails with the exception.
 
-The thread starts with the first place and ends with the last one. Then, if the pool was shut down,
-it shuts the other executor down.
+An executor that is broken may forget about what it was given; so when one task fails with
+`BrokenExecutor`, all that are away do.
+
+The thread starts with the first place and ends with the last one. Then, if the pool was shut down
+(not merely dropped, as then its user may still hold the other executor), it shuts that one down too.
 """
 
 from __future__ import annotations
@@ -81,9 +84,9 @@ class DelegateEngine:
     """See `futurepool.core.Engine`."""
 
     __slots__ = (
+        "_broken",
         "_busy",
         "_close",
-        "_closing",
         "_core",
         "_envelope",
         "_flights",
@@ -97,8 +100,8 @@ class DelegateEngine:
     def __init__(self, core: Core, executor: cf.Executor, close: bool) -> None:
         self._core = core
         self._close = close
-        self._closing = False  # the pool was shut down, so we are to shut the executor down
         self._forked = False
+        self._broken: BaseException | None = None  # what the executor says of itself
         self._envelope: Envelope = envelope_for(executor)
         self.executor: cf.Executor = executor
         self.threads: set[Any] = set()  # the dispatcher
@@ -173,19 +176,15 @@ class DelegateEngine:
 
     def ended(self) -> None:
         """The last place is empty, and the pool closed: close the engine, too, if we are to."""
-        self._closing = True
-        if self._thread is None:
+        if self._core.dismissed and self._thread is None:
             self._shut(wait=False)
 
     def joined(self, wait: bool) -> None:
         """The pool has ended, and who waited for that waits for the engine too; or gives up."""
-        self._closing = True
-        if wait:
-            self._shut(wait=True)
-        elif self._core.unfinished:
+        if not wait and self._core.unfinished:
             self._end()
-        elif self._thread is None:
-            self._shut(wait=False)
+        elif self._core.dismissed and (wait or self._thread is None):
+            self._shut(wait=wait)
 
     def reset(self) -> None:
         """The dispatcher is the parent's, and the executor most likely of no use here."""
@@ -195,6 +194,7 @@ class DelegateEngine:
         self._busy = set()
         self._inbox = _sync.SimpleQueue()
         self._forked = True
+        self._broken = None
 
     # -- the dispatcher ------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class DelegateEngine:
                     self._news(place, inner)
                     del inner
                 return
-            except BaseException as raised:  # noqa: PERF203 - it goes on
+            except BaseException as raised:  # noqa: PERF203 - once for each that strikes
                 error = raised
 
     def _is_over(self) -> bool:
@@ -226,7 +226,7 @@ class DelegateEngine:
             over = not core.workers and self._thread is threading.current_thread()
             if over:
                 self._thread = None
-        if over and self._closing:
+        if over and core.dismissed:
             self._shut(wait=True)
         return over
 
@@ -279,9 +279,10 @@ class DelegateEngine:
         task._drop()
         self._flights[record] = inner
         # The token goes with the task, so nobody has to take the listener off.
-        token = self._core.token_of(task)
-        if not token._add_listener(_TakeBack(inner)):
-            inner.cancel()
+        if self._envelope.cancels:
+            token = self._core.token_of(task)
+            if not token._add_listener(_TakeBack(inner)):
+                inner.cancel()
         inner.add_done_callback(partial(_put, self._inbox, record))
         return None
 
@@ -289,14 +290,25 @@ class DelegateEngine:
         try:
             if inner.cancelled():
                 raise cf.CancelledError("the engine cancelled the task")  # noqa: TRY301
-            error = inner.exception(0)
+            error = inner.exception(0) if inner.done() else self._broken
             if error is not None:
+                if isinstance(error, cf.BrokenExecutor):
+                    self._bury(error)
                 raise error  # noqa: TRY301 - the core takes this frame for the worker's, and off
             return self._envelope.open(inner.result(0)), None
         except BaseException as raised:
             return None, raised
         finally:
             del inner
+
+    def _bury(self, error: BaseException) -> None:
+        """The executor is broken: nothing comes back from it any more."""
+        if error is self._broken:
+            return
+        self._broken = error
+        self._envelope.bury(self.executor)
+        for record, inner in list(self._flights.items()):
+            self._inbox.put((record, inner))
 
     def _amend(self, error: BaseException) -> None:
         """After an exception that is no task's: nothing is lost. See the head of this module."""
@@ -306,8 +318,7 @@ class DelegateEngine:
             inner = self._flights.get(record)
             task = record.task
             if inner is not None:
-                if inner.done():
-                    self._inbox.put((record, inner))
+                inner.add_done_callback(partial(_put, self._inbox, record))
             elif task is None or task._state is not RUNNING:
                 if task is not None and task._state is PENDING:
                     with core.mutex:
@@ -327,7 +338,7 @@ class DelegateEngine:
 
     def _shut(self, wait: bool) -> None:
         if self._close and not self._forked:
-            self.executor.shutdown(wait=wait)
+            self._envelope.close(self.executor, wait)
 
     def _end(self) -> None:
         """Time was up: take back what can be; worker processes of this machine are ended."""

@@ -7,6 +7,12 @@ which is opened inside the task; the result comes back the same way and is opene
 pickled or unpickled then fails its own task, with its own error, and nothing else.
 
 Other executors get the plain call: they may be on other machines, where this package is not installed.
+
+**A broken pool of processes.** The thread that manages a `ProcessPoolExecutor` clears up after a
+process that died, and in some versions never ends: it joins a process that was just being started and
+that nobody told to go (before 3.12), or the thread that feeds a pipe which nobody reads (before
+3.11.5). Whoever joins it, which interpreter exit does, hangs too. So as soon as the dispatcher hears
+that the pool is broken, `bury` removes what the manager may be waiting for.
 """
 
 from __future__ import annotations
@@ -18,15 +24,21 @@ from concurrent import futures as cf
 from functools import partial
 from typing import Any, cast
 
+from futurepool import _sync
 from futurepool.errors import LostCauseError, safe_text
 
 __all__: list[str] = []  # internal
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_LOOK = 0.1  # seconds between two looks whether a pool has broken while it ends
+_PATIENCE = 5.0  # seconds for a broken pool to end
 
 
 class Envelope:
     """The plain call."""
+
+    #: What the executor has not begun with can be cancelled there.
+    cancels: bool = True
 
     def submit(
         self, executor: cf.Executor, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -40,8 +52,15 @@ class Envelope:
         """The result that came back."""
         return result
 
+    def bury(self, executor: cf.Executor) -> None:
+        """It is broken: see that it ends."""
+
+    def close(self, executor: cf.Executor, wait: bool) -> None:
+        """Shut the executor down."""
+        executor.shutdown(wait=wait)
+
     def kill(self, executor: cf.Executor) -> None:
-        """Do not wait for what runs."""
+        """Shut the executor down, not waiting for what runs."""
         try:
             executor.shutdown(wait=False, cancel_futures=True)
         except TypeError:  # not all know the argument
@@ -64,13 +83,59 @@ class SealedEnvelope(Envelope):
         """The result that came back; raises what unpickling raises."""
         return pickle.loads(result.data) if type(result) is Sealed else result
 
+
+class LokyEnvelope(SealedEnvelope):
+    """For loky's pool, which clears up by itself."""
+
+    def kill(self, executor: cf.Executor) -> None:
+        """End the worker processes, too."""
+        pool = cast(Any, executor)
+        pool.shutdown(wait=False, kill_workers=True)
+
+
+class StandardEnvelope(SealedEnvelope):
+    """For the standard library's pool."""
+
+    # Before 3.12 a pool that breaks while it lists a cancelled call fails to fail the others.
+    cancels = sys.version_info >= (3, 12)
+
+    def __init__(self, executor: cf.Executor, dumps: Callable[[Any], Any]) -> None:
+        super().__init__(dumps)
+        # A shutdown lets go of it; it is the manager's too, and lists whatever is started later.
+        found: dict[Any, Any] | None = getattr(executor, "_processes", None)
+        self._processes: dict[Any, Any] = {} if found is None else found
+
+    def bury(self, executor: cf.Executor) -> None:
+        """End what is left of the worker processes, and wait for no thread that feeds them."""
+        calls = cast(Any, executor)._call_queue
+        if calls is not None:
+            calls.cancel_join_thread()
+            if sys.version_info < (3, 11, 5):  # later ones close it themselves
+                calls._reader.close()
+        for process in list(self._processes.values()):
+            process.kill()
+
     def kill(self, executor: cf.Executor) -> None:
         """End the worker processes: nothing else stops a task there, nor lets Python exit."""
-        pool = cast(Any, executor)
-        processes: list[Any] = list((getattr(pool, "_processes", None) or {}).values())
         super().kill(executor)
-        for process in processes:
-            process.kill()
+        self.bury(executor)
+
+    def close(self, executor: cf.Executor, wait: bool) -> None:
+        """Shut it down; no longer than the manager thread of a pool that is whole takes."""
+        pool = cast(Any, executor)
+        manager = pool._executor_manager_thread
+        if type(pool).shutdown is not cf.ProcessPoolExecutor.shutdown or manager is None:
+            super().close(executor, wait and not pool._broken)
+            return
+        if pool._broken:
+            self.bury(executor)
+        executor.shutdown(wait=False)
+        patience = _PATIENCE
+        while wait and manager.is_alive() and patience > 0:
+            _sync.join(manager, _LOOK)
+            if pool._broken:
+                self.bury(executor)
+                patience -= _LOOK
 
 
 class Sealed:
@@ -118,7 +183,8 @@ def envelope_for(executor: cf.Executor) -> Envelope:
     for kind in type(executor).__mro__:
         package, _, _ = kind.__module__.rpartition(".process_executor")
         if package.endswith("loky"):
-            return SealedEnvelope(sys.modules[f"{package}.backend.reduction"].dumps)
+            return LokyEnvelope(sys.modules[f"{package}.backend.reduction"].dumps)
         if kind.__module__ == "concurrent.futures.process":
-            return SealedEnvelope(sys.modules["multiprocessing.reduction"].ForkingPickler.dumps)
+            reduction = sys.modules["multiprocessing.reduction"]
+            return StandardEnvelope(executor, reduction.ForkingPickler.dumps)
     return Envelope()
