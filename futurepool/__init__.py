@@ -1,5 +1,7 @@
 """futurepool: a drop-in ThreadPoolExecutor with a bounded, prioritised queue."""
 
+from typing import TYPE_CHECKING, Any
+
 from futurepool.cancellation import CancelToken
 from futurepool.errors import (
     ForcedShutdownError,
@@ -13,8 +15,10 @@ from futurepool.errors import (
 from futurepool.executor import BoundedExecutor, ExecutorView
 from futurepool.future import Future
 from futurepool.priority import OnFull, Priority
-from futurepool.stats import Histogram, RunningTask, Stats
 from futurepool.worker import current_token
+
+if TYPE_CHECKING:
+    from futurepool.stats import Histogram, RunningTask, Stats
 
 __version__ = "0.1.0"
 
@@ -37,3 +41,16 @@ __all__ = [
     "TaskError",
     "current_token",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Late: see the head of futurepool.stats.
+    if name in ("Histogram", "RunningTask", "Stats"):
+        from futurepool import stats
+
+        return getattr(stats, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -45,9 +45,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeVar
-
-from typing_extensions import ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
@@ -55,7 +53,10 @@ from futurepool.errors import ExitRuntimeError, PoolClosedError, TaskError
 from futurepool.future import CANCELLED, PENDING, RUNNING, Future
 from futurepool.line import Line
 from futurepool.order import Order, make_order
-from futurepool.stats import HistogramRecorder, Stats
+from futurepool.recorder import HistogramRecorder
+
+if TYPE_CHECKING:
+    from futurepool.stats import Stats
 
 __all__: list[str] = []  # internal
 
@@ -403,6 +404,8 @@ class CoreState:
     @mending
     def stats(self) -> Stats:
         """One consistent snapshot: what is derived here makes it add up whatever was counted."""
+        from futurepool.stats import Stats
+
         with self.mutex:
             active = sum(
                 record.task is not None and record.task._state is RUNNING for record in self.records

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import builtins
 import copyreg
-import pickle
 import queue
 from abc import ABCMeta
 from contextlib import suppress
@@ -207,6 +206,8 @@ def _extras(error: BaseException) -> dict[str, Any]:
 
 def _dumps(value: object, protocol: Any) -> bytes | None:
     try:
+        import pickle
+
         return pickle.dumps(value, protocol)
     except Exception:
         return None
@@ -289,7 +290,7 @@ class TaskError(FuturePoolError):
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+        return self.__reduce_ex__(4)  # pickle.DEFAULT_PROTOCOL of all versions that are supported
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         # The cause travels as bytes of its own: many exceptions can be pickled but not read back,
@@ -480,6 +481,8 @@ def _rebuild(
     extras: dict[str, Any] | None = None
     if blob is not None:
         with suppress(Exception):
+            import pickle
+
             cause, extras = pickle.loads(blob)
     if not isinstance(cause, BaseException):
         cause, dual = LostCauseError(summary), False

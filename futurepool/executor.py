@@ -26,22 +26,23 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, I
 from concurrent import futures as cf
 from concurrent.futures.thread import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, TypeVar, cast
-
-from typing_extensions import ParamSpec, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from futurepool import lifecycle, mapping
 from futurepool.cancellation import CancelToken
 from futurepool.checks import check_callable, check_int, check_timeout, show
 from futurepool.core import RunState
-from futurepool.engines.delegate import DelegateEngine, capacity
 from futurepool.engines.threads import ThreadEngine
 from futurepool.errors import InvalidConfigError, TaskError
 from futurepool.future import Future
 from futurepool.options import UNSET, Options, check_on_full
 from futurepool.priority import OnFull
 from futurepool.queue import Core, Submitting
-from futurepool.stats import RunningTask, Stats
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from futurepool.stats import RunningTask, Stats
 
 __all__ = ["BoundedExecutor", "ExecutorView"]
 
@@ -294,8 +295,12 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
                     f"initializer={show(initializer)} is for threads; give the engine its own"
                 )
         if max_workers is None:
-            default = min(32, (_cpu_count() or 1) + 4)
-            max_workers = default if engine is None else capacity(engine)
+            if engine is None:
+                max_workers = min(32, (_cpu_count() or 1) + 4)
+            else:
+                from futurepool.engines.delegate import capacity
+
+                max_workers = capacity(engine)
         max_workers = check_int("max_workers", max_workers, minimum=1)
         if not isinstance(cast(object, thread_name_prefix), str):
             raise TypeError(f"thread_name_prefix must be a str, not {show(thread_name_prefix)}")
@@ -329,6 +334,8 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         if engine is None:
             core.engine = ThreadEngine(core, prefix, initializer, initargs)
         else:
+            from futurepool.engines.delegate import DelegateEngine
+
             core.engine = DelegateEngine(core, engine, close_engine)
             lifecycle.precede(engine)
         lifecycle.register(core)

@@ -27,7 +27,7 @@ from futurepool.future import (
     traceback_slot,
 )
 from futurepool.order import is_doomed
-from futurepool.stats import BOUNDS
+from futurepool.recorder import BOUNDS
 
 __all__: list[str] = []  # internal
 

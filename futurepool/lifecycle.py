@@ -20,7 +20,7 @@ import os
 import sys
 import threading
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
@@ -28,7 +28,9 @@ from futurepool.core import CoreState, RunState
 from futurepool.errors import ForcedShutdownError
 from futurepool.future import CANCELLED, FINISHED, NOTIFIED
 from futurepool.queue import Core
-from futurepool.stats import RunningTask, format_stack
+
+if TYPE_CHECKING:
+    from futurepool.stats import RunningTask
 
 __all__: list[str] = []  # internal
 
@@ -93,6 +95,8 @@ def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
 
 def running(core: Core, stack: bool = False) -> list[RunningTask]:
     """One entry for each task that runs now, oldest first."""
+    from futurepool.stats import RunningTask, format_stack
+
     now = _sync.clock()
     found = core.running()
     names = {thread.ident: thread.name for thread in threading.enumerate()}

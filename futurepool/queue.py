@@ -13,9 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent import futures as cf
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
-from typing import Any, TypeVar
-
-from typing_extensions import ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from futurepool import _sync
 from futurepool.checks import check_callable

@@ -1,28 +1,18 @@
 """Snapshots of what an executor is doing: counters, histograms, running tasks.
 
-Everything a user gets from here is frozen. The one live object is `HistogramRecorder`; it belongs
-to the core, which calls it with its own mutex held.
-
-Histograms have fixed, logarithmic buckets, so they take the same room and time however much they
-count; the idea is HdrHistogram's (https://hdrhistogram.org). Eight buckets to the octave, from one
-microsecond up to 71 minutes: neighbouring bounds differ by a factor of 2 ** (1 / 8), so a
-percentile is off by at most 9.1 %. Below and above that range there is one bucket each.
+Everything a user gets from here is frozen. What counts is `futurepool.recorder`. Imported when first
+asked for: `dataclasses` takes longer to import than all the rest of the package.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
-from bisect import bisect_left
 from dataclasses import dataclass
-from math import inf
 
 from futurepool.errors import TaskError
 
-__all__ = ["Histogram", "HistogramRecorder", "RunningTask", "Stats", "format_stack"]
-
-#: Upper bounds of the buckets, inclusive.
-BOUNDS: tuple[float, ...] = (*(1e-6 * 2 ** (i / 8) for i in range(8 * 32 + 1)), inf)
+__all__ = ["Histogram", "RunningTask", "Stats", "format_stack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,33 +57,6 @@ class Histogram:
                 return lower + (upper - lower) * (rank - below) / count
             below, lower = below + count, bound
         return 0.0
-
-
-class HistogramRecorder:
-    """Counts durations into the buckets. Not thread-safe: the caller holds its mutex."""
-
-    __slots__ = ("counts", "high", "latest", "low", "max")
-
-    def __init__(self) -> None:
-        self.counts: list[int] = [0] * len(BOUNDS)
-        self.max: float = 0.0
-        self.latest: int = 0  # the latest value's bucket, and its bounds
-        self.low: float = inf
-        self.high: float = -inf
-
-    def record(self, seconds: float) -> None:
-        """Count one value; the hot path of `futurepool.life` has this in line."""
-        self.latest = latest = bisect_left(BOUNDS, seconds)
-        self.high = BOUNDS[latest]
-        self.low = BOUNDS[latest - 1] if latest else -inf
-        self.counts[latest] += 1
-        if seconds > self.max:  # noqa: PLR1730 - max() is a call more
-            self.max = seconds
-
-    def snapshot(self, total: float) -> Histogram:
-        """The state now, `total` being the sum of the values. About ten microseconds."""
-        counts = self.counts
-        return Histogram(sum(counts), total, self.max, tuple(zip(BOUNDS, counts, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

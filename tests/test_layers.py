@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"_sync", "priority"},
     {"errors", "timer"},
     {"checks", "stats"},
-    {"cancellation"},
+    {"cancellation", "recorder"},
     {"future"},
     {"line", "options", "order"},
     {"core"},

@@ -13,7 +13,8 @@ import threading
 import pytest
 
 from futurepool.errors import wrap_failure
-from futurepool.stats import Histogram, HistogramRecorder, RunningTask, Stats, format_stack
+from futurepool.recorder import HistogramRecorder
+from futurepool.stats import Histogram, RunningTask, Stats, format_stack
 
 
 def histogram(*values):
