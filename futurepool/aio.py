@@ -21,37 +21,45 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
-from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from futurepool import _sync
 from futurepool.errors import SubmitTimeoutError
-from futurepool.future import FINISHED, Future, Watch
+from futurepool.future import FINISHED, Failure, Future, Watch
 from futurepool.options import Options
-from futurepool.queue import Core
+from futurepool.queue import Core, Submitting
 
 __all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
 
 
-class Mailbox:
-    """What workers tell one loop. See the head of this module."""
+class Awaited(Protocol):
+    """What can be posted: a future of ours, or what stands for one."""
 
-    __slots__ = ("_box", "_loop", "_raised")
+    #: The loop's own future, for its end. Set and read in the loop's thread only.
+    _waiter: asyncio.Future[None]
+
+
+class Mailbox(Watch):
+    """What workers tell one loop: the watch of all its futures. See the head of this module."""
+
+    __slots__ = ("_box", "_raised", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.shared = True
         # Weak, because the loop, or the table of mailboxes, holds this one.
-        self._loop = weakref.ref(loop)
-        self._box: deque[asyncio.Future[None]] = deque()
+        self.loop: weakref.ref[asyncio.AbstractEventLoop] = weakref.ref(loop)
+        self._box: deque[Awaited] = deque()
         self._raised = False
 
-    def post(self, waiter: asyncio.Future[None]) -> None:
-        """Any thread: let `waiter` go on."""
-        self._box.append(waiter)
+    def post(self, future: Awaited) -> None:
+        """Any thread: let whoever waits for `future` go on."""
+        self._box.append(future)
         if not self._raised:
             self._raised = True
-            loop = self._loop()
+            loop = self.loop()
             try:
                 if loop is not None:
                     loop.call_soon_threadsafe(self._empty)
@@ -62,7 +70,10 @@ class Mailbox:
         self._raised = False
         box = self._box
         while box:
-            waiter = box.popleft()
+            try:
+                waiter = box.popleft()._waiter
+            except AttributeError:
+                continue
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -84,6 +95,36 @@ def mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
     return box
 
 
+class Lane:
+    """What `Submitting.submit` needs to submit for coroutines of one loop."""
+
+    __slots__ = ("_core", "_options", "loop", "native")
+
+    def __init__(self, core: Core, options: Options, box: Mailbox) -> None:
+        self._core = core
+        self._options = options.waiting(box)
+        self.loop: weakref.ref[asyncio.AbstractEventLoop] = box.loop
+        # Of asyncio's own kind: then some of its calls can be taken short.
+        self.native: bool = isinstance(box.loop(), asyncio.BaseEventLoop)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a task without a place waits for one."""
+        return self._options.waits
+
+
+def lane(core: Core, options: Options, loop: asyncio.AbstractEventLoop) -> Lane:
+    """The one for this loop; the options keep the latest."""
+    found: Lane | None = options.lane
+    if found is None or found.loop() is not loop:
+        options.lane = found = Lane(core, options, mailbox(loop))
+    return found
+
+
+_submit: Any = Submitting.submit
+_Future: Any = asyncio.Future  # what `create_future` of asyncio's own loops makes
+
+
 class Flight:
     """One task on its way through the pool, and the loop's future for its end."""
 
@@ -94,14 +135,13 @@ class Flight:
     ) -> None:
         loop = asyncio.get_running_loop()
         self.core: Core = core
-        options = options.waiting()
         self.options: Options = options
-        self.waiter: asyncio.Future[None] = loop.create_future()
         self.timer: asyncio.TimerHandle | None = None
-        watch = Watch(partial(mailbox(loop).post, self.waiter))
-        self.future: AnyFuture = core.submit(options, fn, args, kwargs, watch)
+        way = lane(core, options, loop)
+        self.future: AnyFuture = _submit(way, fn, *args, **kwargs)
+        self.future._waiter = self.waiter = loop.create_future()
         _lend_a_hand(core, self.future)
-        if options.timeout is not None and options.waits and not self.future.task_id:
+        if options.timeout is not None and way.waits and not self.future.task_id:
             self.timer = loop.call_later(options.timeout, self._give_up)
 
     def _give_up(self) -> None:
@@ -150,21 +190,34 @@ async def run(
     """See `BoundedExecutor.arun`. A flight in line, as this is the hot path of coroutines."""
     if options.timeout is not None:
         return await Flight(core, options, fn, args, kwargs).end()
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-    watch = Watch(partial(mailbox(loop).post, waiter))
-    future = core.submit(options.waiting(), fn, args, kwargs, watch)
-    _lend_a_hand(core, future)
+    way: Lane | None = options.lane
+    loop: Any = None if way is None else way.loop()
+    # Up to Python 3.11 `get_running_loop` asks the system for the process's number.
+    if way is None or loop is None or not way.native or loop._thread_id != _sync.get_ident():
+        loop = asyncio.get_running_loop()
+        way = lane(core, options, loop)
+    future: AnyFuture
+    if args or kwargs:  # noqa: SIM108 - a call with stars takes twice as long
+        future = _submit(way, fn, *args, **kwargs)
+    else:
+        future = _submit(way, fn)
+    # Before the loop comes to look into its mailbox, which it does in this very thread.
+    future._waiter = waiter = _Future(loop=loop) if way.native else loop.create_future()
+    if _sync.here.record is not None:
+        _lend_a_hand(core, future)
     try:
         await waiter
     except asyncio.CancelledError:
         future.cancel()
         raise
     if future._state is FINISHED:
+        result = future._result
+        if type(result) is not Failure:
+            return result
         try:
             return future.result()
         finally:
-            del future  # a failure's traceback holds this frame
+            del future, result  # a failure's traceback holds this frame
     if core.state and not future.task_id:
         raise core.closed_error()
     raise asyncio.CancelledError
@@ -223,22 +276,33 @@ async def amap(
         del keep
 
 
-async def in_thread(fn: Callable[[], object]) -> None:
-    """Run `fn` in a thread of its own, without blocking the loop, to its end even if cancelled."""
-    loop = asyncio.get_running_loop()
-    box = mailbox(loop)
-    waiter: asyncio.Future[None] = loop.create_future()
-    errors: list[BaseException] = []
+class _Errand:
+    """A call in a thread of its own."""
 
-    def body() -> None:
+    def __init__(self, fn: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
+        self._fn = fn
+        self._box = mailbox(loop)
+        self._waiter: asyncio.Future[None] = loop.create_future()
+        self.errors: list[BaseException] = []
+
+    def run(self) -> None:
+        """The thread's body."""
         try:
-            fn()
+            self._fn()
         except BaseException as error:
-            errors.append(error)
+            self.errors.append(error)
         finally:
-            box.post(waiter)
+            self._box.post(self)
 
-    _sync.start(threading.Thread(target=body, name="futurepool-shutdown", daemon=True))
-    await asyncio.shield(waiter)
-    if errors:
-        raise errors[0]
+    async def end(self) -> None:
+        """Wait for it, to its end even if cancelled."""
+        await asyncio.shield(self._waiter)
+        if self.errors:
+            raise self.errors[0]
+
+
+async def in_thread(fn: Callable[[], object]) -> None:
+    """Run `fn` in a thread of its own, without blocking the loop."""
+    errand = _Errand(fn, asyncio.get_running_loop())
+    _sync.start(threading.Thread(target=errand.run, name="futurepool-shutdown", daemon=True))
+    await errand.end()

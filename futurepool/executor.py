@@ -157,8 +157,8 @@ class _Submitting(Submitting):
             As `submit` and `Future.result`; asyncio.CancelledError if the task was cancelled.
         """
         # Not a coroutine itself: a layer less for each task.
-        run: Callable[..., Coroutine[Any, Any, T]] = _aio().run
-        return run(self._core, self._options, fn, args, kwargs)
+        one: Coroutine[Any, Any, T] = _aio().run(self._core, self._options, fn, args, kwargs)
+        return one
 
     def amap(
         self,

@@ -101,7 +101,8 @@ class Watch:
     """Who wants to hear of one future. Made under the mutex; told once, outside it.
 
     `slow` says that telling may take long, or needs the condition: then the worker commits with
-    care and tells before it claims its next task.
+    care and tells before it claims its next task. One that is `shared` by many futures is an event
+    loop's mailbox, which hears of all of them and has nothing else; see futurepool.aio.
     """
 
     __slots__ = (
@@ -109,6 +110,7 @@ class Watch:
         "condition",
         "gates",
         "mail",
+        "shared",
         "slow",
         "telling",
         "token",
@@ -120,6 +122,7 @@ class Watch:
         # Quick, never raises, may be called twice.
         self.mail: Callable[[], object] | None = mail
         self.slow: bool = False
+        self.shared: bool = False
         self.gates: list[Any] | None = None  # locks that threads in result() sleep at
         self.callbacks: deque[Callable[[Future[Any]], object]] | None = None
         self.condition: threading.Condition | None = None
@@ -128,6 +131,10 @@ class Watch:
         self.telling: bool = False
         self.told: bool = False
         self.token: CancelToken | None = None  # where the future is listed
+
+    def post(self, future: Future[Any]) -> None:
+        """If it is shared: `future` is done. Quick, never raises, may be called twice."""
+        raise NotImplementedError
 
     def add_gate(self, gate: Any) -> None:
         """Open `gate` when the future is done."""
@@ -220,6 +227,7 @@ class Future(cf.Future[T], Generic[T]):
         "_queued_at",
         "_result",
         "_state",
+        "_waiter",
         "_watch",
         "priority",
         "task_id",
@@ -236,6 +244,7 @@ class Future(cf.Future[T], Generic[T]):
         _state: str
         _watch: Watch | None
         _result: Any  # a Failure if it failed
+        _waiter: Any  # an event loop's own future, see futurepool.aio; not set without one
         task_id: int
         priority: int
 
@@ -359,6 +368,15 @@ class Future(cf.Future[T], Generic[T]):
             sentinel.error = None
             self._unretrieved = None
 
+    def _own_watch(self) -> Watch:
+        """Its watch, made or no longer shared. Mutex held, or nobody else knows the future."""
+        watch = self._watch
+        if watch is None:
+            self._watch = watch = Watch()
+        elif watch.shared:
+            self._watch = watch = Watch(functools.partial(watch.post, self))
+        return watch
+
     def _subscribe(self, add: Callable[[Watch], object]) -> bool:
         """Add to the watch under the mutex; False if the future is done already."""
         core = self._core
@@ -367,10 +385,7 @@ class Future(cf.Future[T], Generic[T]):
                 state = self._state
                 pending = state is PENDING or state is RUNNING or state is CANCELLED
                 if pending:
-                    watch = self._watch
-                    if watch is None:
-                        self._watch = watch = Watch()
-                    add(watch)
+                    add(self._own_watch())
             core.flush()
         except BaseException:
             core.recover()
@@ -412,6 +427,9 @@ class Future(cf.Future[T], Generic[T]):
                     self._state = NOTIFIED
         watch = self._watch
         if watch is None:
+            return
+        if watch.shared:
+            watch.post(self)
             return
         if watch.condition is not None and not watch.told:
             with watch.condition:
@@ -514,9 +532,7 @@ class Future(cf.Future[T], Generic[T]):
             core.help(self, None)  # a worker that waits for a task queued behind it runs it
         try:
             with core.mutex:
-                watch = self._watch
-                if watch is None:
-                    self._watch = watch = Watch()
+                watch = self._own_watch()
                 if watch.condition is None:
                     watch.slow = True
                     watch.waiters = []

@@ -119,7 +119,10 @@ class CoreLife(CoreState):
                     # From one task to the next: nobody to wake.
                     mutex.release()
                     if watch is not None:
-                        task._announce()
+                        if watch.shared:
+                            watch.post(task)
+                        else:
+                            task._announce()
                     if self.todo:
                         self.flush()
                     return following
@@ -149,8 +152,8 @@ class CoreLife(CoreState):
                 record.away = PARKED
                 self.idle.append(record)
         mutex.release()
-        if watch is not None:
-            task._announce()  # type: ignore[union-attr]
+        if watch is not None and task is not None:
+            task._announce()
         if gate is not None:
             open_gate(gate)
         if self.todo:

@@ -25,7 +25,7 @@ class Options:
     """The options of a submission, checked. Immutable by convention; shared by all its tasks."""
 
     __slots__ = (
-        "_waiting",
+        "lane",
         "name",
         "on_full",
         "priority",
@@ -33,6 +33,7 @@ class Options:
         "timeout",
         "token",
         "waits",
+        "watch",
     )
 
     def __init__(
@@ -51,15 +52,15 @@ class Options:
         self.special: bool = token is not None or name is not None  # off the fast path
 
         self.waits: bool = False  # without a place, in the line of coroutines
-        self._waiting: Options | None = None
+        self.watch: Any = None  # what its futures start with, see futurepool.aio
+        self.lane: Any = None  # futurepool.aio's own
 
-    def waiting(self) -> Options:
-        """The same for a coroutine: BLOCK and CALLER_RUNS would stop its loop, so it waits."""
-        if self._waiting is None:
-            copy = Options(self.priority, self.timeout, self.token, self.on_full, self.name)
-            copy.waits = self.on_full in (OnFull.BLOCK, OnFull.CALLER_RUNS)
-            self._waiting = copy
-        return self._waiting
+    def waiting(self, watch: Any) -> Options:
+        """The same for coroutines: BLOCK and CALLER_RUNS would stop their loop, so they wait."""
+        copy = Options(self.priority, self.timeout, self.token, self.on_full, self.name)
+        copy.waits = self.on_full in (OnFull.BLOCK, OnFull.CALLER_RUNS)
+        copy.watch = watch
+        return copy
 
     def changed(
         self,

@@ -170,9 +170,7 @@ class Core(CoreLife):
         try:
             if token is not None and not self.state:
                 future._token = token
-                watch = future._watch
-                if watch is None:
-                    future._watch = watch = Watch()
+                watch = future._own_watch()
                 watch.token = token
                 if not token._add_listener(future):
                     watch.token = None
@@ -425,7 +423,7 @@ class Submitting(cf.Executor):
         future._kwargs = kwargs or None
         future._context = copy_context() or None
         future._state = PENDING
-        future._watch = None
+        future._watch = options.watch
         future.priority = priority = options.priority
         future.task_id = 0
         mutex = core.mutex

@@ -13,6 +13,7 @@ import pytest
 from futurepool import (
     BoundedExecutor,
     CancelToken,
+    Future,
     OnFull,
     PoolClosedError,
     QueueFullError,
@@ -367,14 +368,15 @@ def test_completions_that_fall_together_wake_the_loop_once() -> None:
             return original(*args)
 
         loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
-        waiters = [loop.create_future() for _ in range(50)]
-        for waiter in waiters:
-            box.post(waiter)
+        futures = [Future() for _ in range(51)]
+        for future in futures:
+            future._waiter = loop.create_future()
+        for future in futures[1:]:
+            box.post(future)
         assert calls == 1
-        await asyncio.gather(*waiters)
-        again = loop.create_future()
-        box.post(again)
-        await again
+        await asyncio.gather(*(future._waiter for future in futures[1:]))
+        box.post(futures[0])
+        await futures[0]._waiter
         assert calls == 2
 
     _asyncio(main())
