@@ -67,7 +67,8 @@ class SealedEnvelope(Envelope):
     def kill(self, executor: cf.Executor) -> None:
         """End the worker processes: nothing else stops a task there, nor lets Python exit."""
         pool = cast(Any, executor)
-        processes: list[Any] = list((getattr(pool, "_processes", None) or {}).values())
+        listed: dict[Any, Any] = getattr(pool, "_processes", None) or {}
+        processes = list(listed.values())
         super().kill(executor)
         for process in processes:
             process.kill()
