@@ -429,7 +429,13 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
     (result_against_completion, Future, "_subscribe", "with core.mutex:", "if True:"),
     (result_against_completion, CoreLife, "settle_outcome", "task._announce()", "pass"),
     (two_results_against_completion, Future, "_announce", "gate.release()", "pass"),
-    (two_results_against_completion, CoreLife, "turn", "task._announce()", "pass"),
+    (
+        two_results_against_completion,
+        CoreLife,
+        "turn",
+        "if watch is not None and task is not None:",
+        "if False:",
+    ),
     (token_against_start, Core, "_submit", "if not token._add_listener(future):", "if 0:"),
     (
         token_against_start,
