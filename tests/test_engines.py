@@ -204,6 +204,21 @@ def test_a_broken_pool_whose_processes_stay(tmp_path: Path) -> None:
     assert not any(process.is_alive() for process in left)
 
 
+def test_a_pool_that_breaks_in_the_middle_of_a_submit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever that stumbles over, the task fails with BrokenProcessPool."""
+    engine: Any = processes(1)
+
+    def stumble(*_: Any) -> Any:
+        engine._broken = "a process died"
+        raise OSError("handle is closed")
+
+    monkeypatch.setattr(engine, "submit", stumble)
+    with BoundedExecutor(engine=engine, error_handler=id) as ex:
+        error = ex.submit(tasks.square, 1).exception(60)
+        assert isinstance(error, cf.BrokenExecutor)
+        assert isinstance(error.__cause__.__cause__, OSError)  # type: ignore[union-attr]
+
+
 def test_what_is_away_when_the_engine_breaks_fails() -> None:
     """Also if the engine forgets about it."""
 

@@ -78,7 +78,10 @@ class SealedEnvelope(Envelope):
         self, executor: cf.Executor, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> cf.Future[Any]:
         """Hand the call over, sealed; raises what pickling raises."""
-        return executor.submit(run_sealed, bytes(self._dumps((fn, args, kwargs))))
+        return self._send(executor, bytes(self._dumps((fn, args, kwargs))))
+
+    def _send(self, executor: cf.Executor, data: bytes) -> cf.Future[Any]:
+        return executor.submit(run_sealed, data)
 
     def open(self, result: Any) -> Any:
         """The result that came back; raises what unpickling raises."""
@@ -116,6 +119,18 @@ class StandardEnvelope(SealedEnvelope):
         # A shutdown lets go of it; it is the manager's too, and lists whatever is started later.
         found: dict[Any, Any] | None = getattr(executor, "_processes", None)
         self._processes: dict[Any, Any] = {} if found is None else found
+
+    def _send(self, executor: cf.Executor, data: bytes) -> cf.Future[Any]:
+        try:
+            return super()._send(executor, data)
+        except Exception as error:
+            broken = cast(Any, executor)._broken
+            if broken and not isinstance(error, cf.BrokenExecutor):
+                # It broke in the middle of this, and stumbled over its own closed pipes.
+                from concurrent.futures.process import BrokenProcessPool
+
+                raise BrokenProcessPool(broken) from error
+            raise
 
     def bury(self, executor: cf.Executor) -> None:
         """End what is left of the worker processes, and wait for no thread that feeds them."""
