@@ -13,7 +13,6 @@ from multiprocessing import get_context
 
 from futurepool import BoundedExecutor, Priority, TaskError
 
-
 SHORT = 1_000
 
 
