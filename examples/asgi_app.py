@@ -1,12 +1,13 @@
 """A web service whose handlers do blocking work in a bounded pool, and what happens under load.
 
-Checking a password is slow on purpose, and blocks. Two endpoints do it in the same pool:
+The driver of a database blocks until the answer is there. Two endpoints call it in the same pool:
 
-    GET /reject/{password}   503 at once when the pool is full: the caller may try elsewhere
-    GET /wait/{password}     waits for a place without blocking the loop: callers slow down
-    GET /health              needs no place in the pool, and answers whatever it is doing
+    GET /reject/{key}   503 at once when the pool is full: the caller may try elsewhere
+    GET /wait/{key}     waits for a place without blocking the loop: callers slow down
+    GET /health         needs no place in the pool, and answers whatever it is doing
 
-    python examples/asgi_app.py            a server, a crowd of clients, and what became of them
+    python examples/asgi_app.py            a server, and a crowd of clients in another process;
+                                           a third asks for /health and takes the time
     python examples/asgi_app.py --serve    only the server, on port 8000, until Ctrl-C
 
 Needs starlette and uvicorn.
@@ -14,7 +15,6 @@ Needs starlette and uvicorn.
 
 import asyncio
 import contextlib
-import hashlib
 import socket
 import sys
 import time
@@ -33,35 +33,37 @@ except ImportError as missing:
     print(f"this example needs starlette and uvicorn: {missing}")
     sys.exit(0)
 
-CROWD = 40
+CROWD = 40  # clients at a time
+ROUNDS = 5  # requests of each, one after the other
 
 
-def check_password(password: str) -> bool:
-    """Blocks for some hundredths of a second."""
-    return hashlib.pbkdf2_hmac("sha256", password.encode(), b"salt", 30_000)[0] < 128
+def query(key: str) -> bool:
+    """Blocks for some hundredths of a second, as a driver does that waits for its database."""
+    time.sleep(0.02)
+    return len(key) < 3
 
 
 def make_app(
-    check: Callable[[str], bool] = check_password, max_workers: int = 2, queue_size: int = 6
+    ask: Callable[[str], bool] = query, max_workers: int = 2, queue_size: int = 6
 ) -> Starlette:
     """The application; the pool lives as long as it does."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with BoundedExecutor(max_workers, "check", queue_size=queue_size) as pool:
+        async with BoundedExecutor(max_workers, "query", queue_size=queue_size) as pool:
             app.state.pool = pool
             yield
 
     async def reject(request: Request) -> JSONResponse:
         pool = request.app.state.pool.options(on_full=OnFull.RAISE)
         try:
-            future = pool.submit(check, request.path_params["password"])
+            future = pool.submit(ask, request.path_params["key"])
         except QueueFullError:
             return JSONResponse({"error": "busy"}, 503, {"Retry-After": "1"})
         return JSONResponse({"ok": await future})
 
     async def wait(request: Request) -> JSONResponse:
-        ok = await request.app.state.pool.arun(check, request.path_params["password"])
+        ok = await request.app.state.pool.arun(ask, request.path_params["key"])
         return JSONResponse({"ok": ok})
 
     async def health(request: Request) -> JSONResponse:
@@ -76,8 +78,8 @@ def make_app(
         )
 
     routes = [
-        Route("/reject/{password}", reject),
-        Route("/wait/{password}", wait),
+        Route("/reject/{key}", reject),
+        Route("/wait/{key}", wait),
         Route("/health", health),
     ]
     return Starlette(routes=routes, lifespan=lifespan)
@@ -113,40 +115,55 @@ async def get(port: int, path: str) -> int:
     return int(answer.split()[1])
 
 
-async def watch_health(port: int, delays: list[float]) -> None:
-    """Ask how it is doing, again and again."""
-    while True:
+async def one_client(port: int, path: str) -> list[int]:
+    return [await get(port, f"{path}/{n}") for n in range(ROUNDS)]
+
+
+async def crowd(port: int) -> None:
+    for path in ("/reject", "/wait"):
+        began = time.perf_counter()
+        answers = await asyncio.gather(*(one_client(port, path) for _ in range(CROWD)))
+        seconds = time.perf_counter() - began
+        counts = Counter(status for statuses in answers for status in statuses)
+        print(
+            f"{path:8} {counts[200]:3} served, {counts[503]:3} told to come back, "
+            f"in {seconds:.2f} s"
+        )
+        print(f"none lost: {counts[200] + counts[503] == CROWD * ROUNDS}")
+    print(f"all who waited were served: {counts[200] == CROWD * ROUNDS}")
+
+
+async def watch(port: int) -> None:
+    """Ask how it is doing, again and again, until stdin is closed."""
+    delays: list[float] = []
+    end = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    while not end.done():
         began = time.perf_counter()
         assert await get(port, "/health") == 200
         delays.append(time.perf_counter() - began)
         await asyncio.sleep(0.01)
+    print(f"/health  {len(delays)} answers, the slowest after {max(delays) * 1000:.0f} ms")
 
 
 async def demonstrate() -> None:
-    delays: list[float] = []
     async with serving(make_app()) as port:
-        watcher = asyncio.create_task(watch_health(port, delays))
-        for path in ("/reject", "/wait"):
-            began = time.perf_counter()
-            counts = Counter(
-                await asyncio.gather(*(get(port, f"{path}/{n}") for n in range(CROWD)))
-            )
-            seconds = time.perf_counter() - began
-            print(
-                f"{path:8} {counts[200]:3} served, {counts[503]:3} told to come back, "
-                f"in {seconds:.2f} s"
-            )
-            print(f"none lost: {counts[200] + counts[503] == CROWD}")
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
-    print(f"all who waited were served: {counts[200] == CROWD}")
-    print(f"/health  {len(delays)} answers, the slowest after {max(delays) * 1000:.0f} ms")
+        me = (sys.executable, __file__)
+        watcher = await asyncio.create_subprocess_exec(
+            *me, "--watch", str(port), stdin=asyncio.subprocess.PIPE
+        )
+        clients = await asyncio.create_subprocess_exec(*me, "--crowd", str(port))
+        await clients.wait()
+        await watcher.communicate(b"")  # closes its stdin
+        assert (clients.returncode, watcher.returncode) == (0, 0)
 
 
 def main() -> None:
     if "--serve" in sys.argv:
         uvicorn.run(make_app(), port=8000)
+    elif "--crowd" in sys.argv:
+        asyncio.run(crowd(int(sys.argv[-1])))
+    elif "--watch" in sys.argv:
+        asyncio.run(watch(int(sys.argv[-1])))
     else:
         asyncio.run(demonstrate())
 

@@ -3,7 +3,7 @@
 Sums of primes, in pure Python, so threads do not help on most interpreters, and processes do.
 
     python examples/dask_engines.py              processes
-    python examples/dask_engines.py cluster      or threads
+    python examples/dask_engines.py cluster      or threads, or loky
 """
 
 import sys
@@ -12,6 +12,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
 
 from futurepool import BoundedExecutor, Priority, TaskError
+
+SHORT = 1_000
 
 
 def primes_below(limit: int) -> int:
@@ -37,21 +39,34 @@ def cluster() -> Executor | None:
     )
 
 
+def loky() -> Executor | None:
+    from loky import ProcessPoolExecutor
+
+    return ProcessPoolExecutor(2)
+
+
 ENGINE = processes  # <- the line
 
 
 def main() -> None:
-    engine = {"threads": threads, "cluster": cluster}.get("".join(sys.argv[1:]), ENGINE)
+    engine = {"threads": threads, "cluster": cluster, "loky": loky}.get(
+        "".join(sys.argv[1:]), ENGINE
+    )
     began = time.perf_counter()
     with BoundedExecutor(engine=engine(), queue_size=50) as pool:
         urgent = pool.submit_with_priority(Priority.HIGH, primes_below, 100)
         results = list(pool.map(primes_below, range(1_000, 9_000, 400)))
         failed = pool.submit(primes_below, -1).exception()
         stats = pool.stats()
-    print(f"{engine.__name__}: {len(results)} sums in {time.perf_counter() - began:.2f} s")
+        seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        list(pool.map(abs, range(SHORT)))
+        cost = (time.perf_counter() - began) / SHORT
+    print(f"{engine.__name__}: {len(results)} sums in {seconds:.2f} s")
     print(f"urgent: {urgent.result()}, the last: {results[-1]}")
     print(f"failed as itself: {isinstance(failed, ValueError) and isinstance(failed, TaskError)}")
     print(f"at most {stats.max_workers} at a time, {stats.completed_tasks} tasks in all")
+    print(f"a task that does nothing takes {cost * 1e6:,.0f} microseconds")
 
 
 if __name__ == "__main__":

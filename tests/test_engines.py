@@ -29,7 +29,7 @@ from futurepool import (
     QueueFullError,
     TaskError,
 )
-from futurepool.engines.delegate import capacity
+from futurepool.engines.delegate import DelegateEngine, capacity
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -204,6 +204,21 @@ def test_a_broken_pool_whose_processes_stay(tmp_path: Path) -> None:
     assert not any(process.is_alive() for process in left)
 
 
+def test_a_pool_that_breaks_in_the_middle_of_a_submit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever that stumbles over, the task fails with BrokenProcessPool."""
+    engine: Any = processes(1)
+
+    def stumble(*_: Any) -> Any:
+        engine._broken = "a process died"
+        raise OSError("handle is closed")
+
+    monkeypatch.setattr(engine, "submit", stumble)
+    with BoundedExecutor(engine=engine, error_handler=id) as ex:
+        error = ex.submit(tasks.square, 1).exception(60)
+        assert isinstance(error, cf.BrokenExecutor)
+        assert isinstance(error.__cause__.__cause__, OSError)  # type: ignore[union-attr]
+
+
 def test_what_is_away_when_the_engine_breaks_fails() -> None:
     """Also if the engine forgets about it."""
 
@@ -328,6 +343,69 @@ def test_dask() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "ok"
+
+
+FORK = """
+import os, sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from futurepool import BoundedExecutor
+import engine_tasks as tasks
+
+if __name__ == "__main__":
+    ex = BoundedExecutor(engine=ProcessPoolExecutor(1, get_context("spawn")))
+    other = BoundedExecutor(engine=ThreadPoolExecutor(1))
+    go = sys.argv[1]
+    waiting, queued = ex.submit(tasks.wait_for, go), ex.submit(tasks.square, 2)
+    assert other.submit(tasks.square, 3).result(60) == 9
+    child = os.fork()
+    if not child:
+        assert waiting.cancelled() and queued.cancelled()
+        assert ex.submit(tasks.square, 4).result(60) == 16
+        assert "fork" in str(other.submit(tasks.square, 5).exception(60))
+        ex.shutdown()
+        other.shutdown()
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    open(go, "w").close()
+    assert (waiting.result(60), queued.result(60)) == (True, 4)
+    ex.shutdown()
+    other.shutdown()
+    print("ok")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_with_the_pool_in_use(tmp_path: Path) -> None:
+    """The child works, or fails clearly; the parent notices nothing."""
+    script = tmp_path / "fork.py"
+    script.write_text(FORK)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "go")],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+def test_a_dispatcher_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another takes its place, and nothing is lost."""
+    lives: list[Any] = []
+    real = DelegateEngine._dispatch
+
+    def dispatch(engine: DelegateEngine, error: BaseException | None) -> None:
+        lives.append(error)
+        if len(lives) == 1:
+            raise SystemExit
+        real(engine, error)
+
+    monkeypatch.setattr(DelegateEngine, "_dispatch", dispatch)
+    with BoundedExecutor(2, engine=Immediate()) as ex:
+        assert [future.result(60) for future in [ex.submit(tasks.square, 3)] * 2] == [9, 9]
+        assert len(ex._threads) == 1
+    assert [type(error) for error in lives] == [type(None), RuntimeError]
 
 
 def test_places_that_wake_each_other_do_not_recurse() -> None:

@@ -17,9 +17,15 @@ PACKAGE = str(Path(futurepool.__file__).parent.parent)  # there also where it is
 
 #: Lines that each example prints, among others.
 EXPECTED = {
+    "asgi_app": ["none lost: True", "all who waited were served: True"],
     "asyncio_app": ["the loop went on: True", "tasks: True"],
     "basic": ["task 11 (count_words) failed: FileNotFoundError", "11 tasks, 1 failed"],
     "checksum": [],
+    "dask_engines": [
+        "urgent: 1060, the last: 4269516",
+        "failed as itself: True",
+        "at most 2 at a time, 22 tasks in all",
+    ],
     "rate_limiting": [
         "40 replies, the last: reply to /39",
         "requests the server saw: 40",

@@ -14,7 +14,8 @@ callbacks, nothing recurses, and an executor whose `submit` blocks delays only w
 News that does not fit the state is stale and ignored: a wake while away, a done of an earlier flight.
 An asynchronous exception may strike anywhere in the dispatcher; then what may be lost is asked for
 again: `recover` wakes all who sleep, flights are listened to once more, and a task that was claimed
-but is on no flight fails with the exception.
+but is on no flight fails with the exception. If it strikes between two instructions that catch it, the
+thread ends, and another takes its place.
 
 An executor that is broken may forget about what it was given; so when one task fails with
 `BrokenExecutor`, all that are away do.
@@ -25,6 +26,7 @@ The thread starts with the first place and ends with the last one. Then, if the 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -44,6 +46,8 @@ from futurepool.worker import run_one
 __all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
+
+_log = logging.getLogger("concurrent.futures")
 
 
 def capacity(engine: cf.Executor) -> int:
@@ -78,6 +82,20 @@ class _TakeBack:
 
     def _cancel(self, _token: CancelToken) -> None:
         self._inner.cancel()
+
+
+class _Guard:
+    """Dies with the dispatcher's thread, whatever that died of."""
+
+    __slots__ = ("_engine", "thread")
+
+    def __init__(self, engine: DelegateEngine) -> None:
+        self._engine = engine
+        self.thread: Any = None
+
+    def __del__(self) -> None:
+        if self._engine._thread is self.thread is not None:
+            self._engine.replace(self.thread)
 
 
 class DelegateEngine:
@@ -132,9 +150,7 @@ class DelegateEngine:
                     core.records[record] = None
                     core.workers[record] = self
                     if self._thread is None:
-                        self._thread = fresh = threading.Thread(
-                            target=self._run, name="futurepool-dispatcher", daemon=True
-                        )
+                        self._thread = fresh = self._new_thread(None)
             if fresh is not None:
                 self.threads.add(fresh)
                 _sync.start(fresh)
@@ -150,6 +166,26 @@ class DelegateEngine:
                         core._leave(other)
             core.recover()
             raise
+
+    def _new_thread(self, error: BaseException | None) -> Any:
+        guard = _Guard(self)
+        guard.thread = thread = threading.Thread(
+            target=self._run, args=(error, guard), name="futurepool-dispatcher", daemon=True
+        )
+        return thread
+
+    def replace(self, dead: Any) -> None:
+        """The dispatcher was struck where nothing could be caught; in its thread, which ends."""
+        core = self._core
+        core.recover()
+        with core.mutex:
+            if self._thread is not dead or dead.ident is None:
+                return
+            self._thread = fresh = self._new_thread(RuntimeError("the dispatcher has died"))
+        _log.error("the dispatcher of a pool was struck by an exception and is replaced")
+        self.threads.discard(dead)
+        self.threads.add(fresh)
+        _sync.start(fresh)
 
     def run_here(self, future: AnyFuture) -> bool:
         """Run one that found no place in the thread that submits it; none that is queued."""
@@ -198,13 +234,19 @@ class DelegateEngine:
 
     # -- the dispatcher ------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, error: BaseException | None, _guard: _Guard) -> None:
+        try:
+            self._dispatch(error)
+        except BaseException:
+            self.replace(_guard.thread)
+
+    def _dispatch(self, error: BaseException | None) -> None:
         # Callbacks of users run here. A submit in one never blocks: at this depth a task that
         # finds no place is admitted over the bound; `shutdown` does not wait.
         _sync.here.record = Record(self._core, thread=self, depth=MAX_DEPTH)
         inbox = self._inbox
         record: Record | None = None
-        error: BaseException | None = None
+        self._busy = set()
         while True:
             try:
                 if error is not None:

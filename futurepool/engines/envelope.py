@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import threading
 from collections.abc import Callable
 from concurrent import futures as cf
 from functools import partial
@@ -77,7 +78,10 @@ class SealedEnvelope(Envelope):
         self, executor: cf.Executor, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> cf.Future[Any]:
         """Hand the call over, sealed; raises what pickling raises."""
-        return executor.submit(run_sealed, bytes(self._dumps((fn, args, kwargs))))
+        return self._send(executor, bytes(self._dumps((fn, args, kwargs))))
+
+    def _send(self, executor: cf.Executor, data: bytes) -> cf.Future[Any]:
+        return executor.submit(run_sealed, data)
 
     def open(self, result: Any) -> Any:
         """The result that came back; raises what unpickling raises."""
@@ -85,7 +89,18 @@ class SealedEnvelope(Envelope):
 
 
 class LokyEnvelope(SealedEnvelope):
-    """For loky's pool, which clears up by itself."""
+    """For loky's pool, which clears up by itself.
+
+    It registers its exit hook only with its first call, so later than `lifecycle` does, and the last
+    to be registered runs first: it would wait for what never ends. So it is registered here.
+    """
+
+    def __init__(self, dumps: Callable[[Any], Any], module: Any) -> None:
+        super().__init__(dumps)
+        register = getattr(threading, "_register_atexit", None)
+        if register is not None and module.process_pool_executor_at_exit is None:
+            register(module._python_exit)
+            module.process_pool_executor_at_exit = True
 
     def kill(self, executor: cf.Executor) -> None:
         """End the worker processes, too."""
@@ -104,6 +119,18 @@ class StandardEnvelope(SealedEnvelope):
         # A shutdown lets go of it; it is the manager's too, and lists whatever is started later.
         found: dict[Any, Any] | None = getattr(executor, "_processes", None)
         self._processes: dict[Any, Any] = {} if found is None else found
+
+    def _send(self, executor: cf.Executor, data: bytes) -> cf.Future[Any]:
+        try:
+            return super()._send(executor, data)
+        except Exception as error:
+            broken = cast(Any, executor)._broken
+            if broken and not isinstance(error, cf.BrokenExecutor):
+                # It broke in the middle of this, and stumbled over its own closed pipes.
+                from concurrent.futures.process import BrokenProcessPool
+
+                raise BrokenProcessPool(broken) from error
+            raise
 
     def bury(self, executor: cf.Executor) -> None:
         """End what is left of the worker processes, and wait for no thread that feeds them."""
@@ -124,7 +151,7 @@ class StandardEnvelope(SealedEnvelope):
         """Shut it down; no longer than the manager thread of a pool that is whole takes."""
         pool = cast(Any, executor)
         manager = pool._executor_manager_thread
-        if type(pool).shutdown is not cf.ProcessPoolExecutor.shutdown or manager is None:
+        if "shutdown" in _overridden(type(executor)) or manager is None:
             super().close(executor, wait and not pool._broken)
             return
         if pool._broken:
@@ -136,6 +163,14 @@ class StandardEnvelope(SealedEnvelope):
             if pool._broken:
                 self.bury(executor)
                 patience -= _LOOK
+
+
+def _overridden(kind: type[Any]) -> set[str]:
+    """What classes derived from the standard one define."""
+    names: set[str] = set()
+    for base in kind.__mro__[: kind.__mro__.index(cf.ProcessPoolExecutor)]:
+        names.update(vars(base))
+    return names
 
 
 class Sealed:
@@ -183,7 +218,8 @@ def envelope_for(executor: cf.Executor) -> Envelope:
     for kind in type(executor).__mro__:
         package, _, _ = kind.__module__.rpartition(".process_executor")
         if package.endswith("loky"):
-            return LokyEnvelope(sys.modules[f"{package}.backend.reduction"].dumps)
+            reduction = sys.modules[f"{package}.backend.reduction"]
+            return LokyEnvelope(reduction.dumps, sys.modules[kind.__module__])
         if kind.__module__ == "concurrent.futures.process":
             reduction = sys.modules["multiprocessing.reduction"]
             return StandardEnvelope(executor, reduction.ForkingPickler.dumps)
