@@ -315,6 +315,8 @@ class Core(CoreLife):
             self.flush()
             if not settled and not self.state:
                 _sync.sleep_at(waiter.gate, timeout, self.look)
+                if future.task_id:  # who admitted it has taken the waiter off
+                    return future
             with self.mutex:
                 if waiter in self.blocked:
                     self.blocked.remove(waiter)
