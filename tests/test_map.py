@@ -28,7 +28,7 @@ def ex() -> Iterator[BoundedExecutor]:
 def until_gone(ex: BoundedExecutor, seen: weakref.ref[Any]) -> None:
     """Give the workers time to let go of something they made."""
     pause = threading.Event()
-    for _ in range(100):
+    for _ in range(2000):
         if seen() is None:
             return
         if not getattr(sys, "_is_gil_enabled", lambda: True)():
