@@ -26,6 +26,7 @@ __all__ = [
     "join",
     "sleep_at",
     "start",
+    "start_new_thread",
 ]
 
 TIMEOUT_MAX: float = threading.TIMEOUT_MAX
@@ -68,6 +69,10 @@ def sleep_at(gate: Any, timeout: float | None, look: Callable[[], object]) -> No
             left = max(0.0, began + timeout - clock())
             if not left:
                 return
+
+
+#: `start_new_thread(function, arguments)`: one C call.
+start_new_thread: Callable[..., int] = _thread.start_new_thread
 
 
 def start(thread: threading.Thread) -> None:

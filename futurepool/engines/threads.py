@@ -11,9 +11,9 @@ again; a thread that started all the same sees that and leaves.
 Asynchronous exceptions may kill a thread where nothing of ours can catch them: in the standard
 library's part of it, or while it deals with an earlier one. Then its guard replaces it, at once. One more
 exception may end the guard's finalizer at any instruction. So the end of the thread's local data
-releases the mutex and leaves an entry in `todo`, all by one C call, and whoever enters a section next
-replaces the worker. A thread struck before it ran anything of ours has no such data. So whoever
-waits for a pool looks once in a while for workers whose threads are dead.
+releases the mutex, leaves an entry in `todo` and starts a thread that flushes, all by one C call.
+A thread struck before it ran anything of ours has no such data. So whoever waits for a pool looks
+once in a while for workers whose threads are dead.
 """
 
 from __future__ import annotations
@@ -228,7 +228,11 @@ def _make_will(core: Core, record: Record) -> _Death:
     death = _Death(_sync.here.witness, methodcaller("will"))
     held = filter(methodcaller("_is_owned"), itertools.repeat(core.mutex, _DEEP))
     entry = partial(_replace, core, record, RuntimeError(_DIED))
-    steps = itertools.chain(map(methodcaller("release"), held), map(core.todo.append, (entry,)))
+    steps = itertools.chain(
+        map(methodcaller("release"), held),
+        map(core.todo.append, (entry,)),
+        map(_sync.start_new_thread, (core.flush,), ((),)),
+    )
     death.will = partial(deque, steps, 0)  # which takes the steps
     return death
 
