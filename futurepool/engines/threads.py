@@ -233,7 +233,11 @@ def _make_will(core: Core, record: Record) -> _Death:
         map(core.todo.append, (entry,)),
         map(_sync.start_new_thread, (core.flush,), ((),)),
     )
-    death.will = partial(deque, steps, 0)  # which takes the steps
+    # In the child of a fork, and when the interpreter ends, another thread clears the data: then
+    # there is no step.
+    here = map(methodcaller("__call__"), (_sync.get_ident,))
+    mine = itertools.chain.from_iterable(map({_sync.get_ident(): steps}.get, here, ((),)))
+    death.will = partial(deque, mine, 0)  # which takes the steps
     return death
 
 
