@@ -356,6 +356,8 @@ if __name__ == "__main__":
     ex = BoundedExecutor(engine=ProcessPoolExecutor(1, get_context("spawn")))
     other = BoundedExecutor(engine=ThreadPoolExecutor(1))
     go = sys.argv[1]
+    # A fork while another thread imports something leaves the import locked in the child.
+    assert ex.submit(tasks.square, 1).result(60) == 1
     waiting, queued = ex.submit(tasks.wait_for, go), ex.submit(tasks.square, 2)
     assert other.submit(tasks.square, 3).result(60) == 9
     child = os.fork()
