@@ -341,7 +341,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         lifecycle.register(core)
         # When the executor is collected: no new tasks, run what there is, end the threads. At exit
         # all that has been done, and by now our modules may be empty.
-        self._collected = weakref.ref(self, lambda _: core.exiting or core.close())
+        self._collected: Any = weakref.ref(self, lambda _: core.exiting or core.close())
         core.collected = self._collected
 
     def __repr__(self) -> str:
@@ -395,6 +395,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         core = self._core
         core.dismissed = True
         core.close(RunState.STOPPING if cancel_futures else RunState.DRAINING)
+        self._collected = core.collected = None  # nothing left to do for it
         if cancel_futures:
             core.cancel_queued()
         if wait and not lifecycle.is_own_worker(core):
