@@ -241,6 +241,7 @@ class CoreState:
         "rejected",
         "run_time",
         "shutdown_timeout",
+        "snapshot",
         "starting",
         "state",
         "submitted",
@@ -285,6 +286,11 @@ class CoreState:
         error_handler: Callable[[TaskError], object] | None,
         shutdown_timeout: float,
     ) -> None:
+        # Late, see its head; but not so late as `stats`, which may be called by a signal handler while
+        # the import goes on.
+        from futurepool.stats import Stats
+
+        self.snapshot: type[Stats] = Stats
         self.max_workers: int = max_workers
         self.queue_size: int | None = queue_size
         self.limit: int = _UNBOUNDED if queue_size is None else max_workers + queue_size
@@ -404,8 +410,6 @@ class CoreState:
     @mending
     def stats(self) -> Stats:
         """One consistent snapshot: what is derived here makes it add up whatever was counted."""
-        from futurepool.stats import Stats
-
         with self.mutex:
             active = sum(
                 record.task is not None and record.task._state is RUNNING for record in self.records
@@ -419,7 +423,7 @@ class CoreState:
             last_error, state = self.last_error, self.state
             latency = None if self.latency is None else self.latency.snapshot(run_time)
             wait = None if self.wait is None else self.wait.snapshot(max(0.0, wait_time))
-        return Stats(
+        return self.snapshot(
             max_workers=self.max_workers,
             active_workers=active,
             queued_tasks=unfinished - active,

@@ -1,7 +1,7 @@
 """Snapshots of what an executor is doing: counters, histograms, running tasks.
 
-Everything a user gets from here is frozen. What counts is `futurepool.recorder`. Imported when first
-asked for: `dataclasses` takes longer to import than all the rest of the package.
+Everything a user gets from here is frozen. What counts is `futurepool.recorder`. Imported with
+the first executor: `dataclasses` takes longer to import than all the rest of the package.
 """
 
 from __future__ import annotations
