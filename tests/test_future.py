@@ -970,6 +970,28 @@ def died(dead, executor):
     return False
 
 
+def test_the_function_dies_though_its_worker_is_busy(single, no_gc):
+    """A worker remembers the latest function, for its name; not while it runs another."""
+    thing = Thing()
+    dead = watched(thing)
+    start, began, end = threading.Event(), threading.Event(), threading.Event()
+
+    def busy():
+        began.set()
+        end.wait(PATIENCE)
+
+    single.submit(start.wait, PATIENCE)
+    single.submit(functools.partial(id, thing))
+    last = single.submit(busy)
+    del thing
+    start.set()  # now one comes right after the other
+    assert began.wait(PATIENCE)
+    assert dead.is_set() or FREE_THREADED
+    end.set()
+    last.result(PATIENCE)
+    assert died(dead, single)
+
+
 def test_arguments_die_with_the_task(single, no_gc):
     """They are not kept by the future, nor by the worker that now sleeps."""
     one, two = Thing(), Thing()

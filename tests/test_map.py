@@ -430,3 +430,9 @@ def test_a_timeout_counts_from_the_call(
         next(results)
     monkeypatch.undo()
     gate.set()
+
+
+def test_a_map_of_an_aging_pool() -> None:
+    """Whose queue is of another kind: no bulk there, but the same order."""
+    with BoundedExecutor(1, aging=0.1) as ex:
+        assert list(ex.map(abs, range(-500, 0))) == list(range(500, 0, -1))

@@ -520,6 +520,28 @@ def test_a_context_is_copied_when_the_task_is_submitted() -> None:
         assert var.get() == 3
 
 
+def test_nothing_leaks_between_tasks_without_context() -> None:
+    """Their worker has one empty context for all of them, until one of them puts something in."""
+    var: contextvars.ContextVar[int] = contextvars.ContextVar("var", default=0)
+    tokens: list[contextvars.Token[int]] = []
+
+    def task() -> int:
+        seen = var.get()
+        tokens.append(var.set(seen + 1))
+        return seen
+
+    def undo() -> None:
+        with pytest.raises(ValueError, match="Context"):
+            var.reset(tokens[0])
+
+    def submit() -> None:
+        with BoundedExecutor(1) as ex:
+            assert [ex.submit(task).result(30) for _ in range(3)] == [0, 0, 0]
+            ex.submit(undo).result(30)
+
+    contextvars.Context().run(submit)
+
+
 def test_a_task_run_by_its_submitter_keeps_its_context_to_itself() -> None:
     """With CALLER_RUNS in the calling thread, and inside another task of a full pool."""
     var: contextvars.ContextVar[int] = contextvars.ContextVar("var", default=0)
