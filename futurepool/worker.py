@@ -84,6 +84,7 @@ def work(core: Core, record: Record) -> None:
                     spare = Context()  # nothing leaks from one task to the next
                 fn = args = context = task._args = task._context = None
                 if error is not None:
+                    task._kwargs = None
                     core.finish(record, None, error)
                     error = None
         except BaseException as raised:

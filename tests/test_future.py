@@ -1003,6 +1003,16 @@ def test_arguments_die_with_the_task(single, no_gc):
     assert future.done()
 
 
+def test_arguments_of_a_failed_task_die(single, no_gc):
+    """By position and by name."""
+    one, two = Thing(), Thing()
+    dead = [watched(one), watched(two)]
+    future = single.submit(int, one, base=two)
+    del one, two
+    assert isinstance(future.exception(PATIENCE), TypeError)
+    assert [died(d, single) for d in dead] == [True, True]
+
+
 def test_arguments_of_a_cancelled_task_die(single, no_gc):
     """Without waiting for a worker to come by."""
     with Busy(single):
