@@ -479,7 +479,8 @@ def dig(depth):
 
 ex.submit(dig, 0).exception()
 stats = ex.wait(3) and ex.stats()
-print(bool(stats) and stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks)
+whole = bool(stats) and stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks
+print(whole, flush=True)  # _exit does not flush
 os._exit(0)
 """
 

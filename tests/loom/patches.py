@@ -28,6 +28,7 @@ _MODELS = {
     "get_ident": models.get_ident,
     "clock": threads.clock,
     "start": threads.start,
+    "start_new_thread": threads.no_thread,
     "join": threads.join,
     "sleep_at": threads.sleep_at,
 }
