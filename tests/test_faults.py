@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.faults import __main__ as faults
 from tests.faults.__main__ import TOP, run
 from tests.faults.probes import PROBES
 from tests.faults.watchdog import barked
@@ -48,3 +50,30 @@ with Watchdog(0.2): threading.Event().wait()
     assert done.returncode != 0
     assert barked(done.stderr)
     assert "in wait" in done.stderr
+
+
+def test_a_page_gets_the_table_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was there is replaced, the rest is left alone; a page without a place is refused."""
+    begin = "<!-- scorecard {}.{} -->".format(*sys.version_info[:2])
+    end = "<!-- end of scorecard -->"
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n{begin}\nold\n{end}\nb\n<!-- scorecard 2.7 -->\n{end}\n")
+    answers = {True: ("ok", "notes"), False: ("'<a|b>'", "all of it")}
+    monkeypatch.setattr(faults, "run", lambda name, side, *_: answers[side])
+    monkeypatch.setattr(sys, "argv", ["faults", "--page", str(page), "callback_raises"])
+    assert faults.main() == 0
+    head, _, *table, last = page.read_text().partition(f"{begin}\n")[2].splitlines()[:6]
+    assert head.startswith("CPython 3.")
+    assert table == [
+        "| what happens | ThreadPoolExecutor | BoundedExecutor |",
+        "|---|---|---|",
+        "| A done-callback raises SystemExit / a BaseException | '&lt;a\\|b>' | ok |",
+    ]
+    assert last == end
+    assert page.read_text().startswith(f"a\n{begin}\n")
+    assert page.read_text().endswith(f"{end}\nb\n<!-- scorecard 2.7 -->\n{end}\n")
+    page.write_text("no place")
+    with pytest.raises(SystemExit, match="has no lines"):
+        faults.main()

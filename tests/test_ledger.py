@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
+from futurepool import OnFull
 from tests.faults.ledger import Ledger, footprint
 
 
@@ -27,8 +29,18 @@ def test_the_books_balance(seed: int) -> None:
     ledger = Ledger(tasks=10_000, producers=8, workers=8, seed=seed)
     ledger.run()
     assert 0 < sum(ledger.ran) < 10_000
+    tried = sum(ledger.tried, Counter())
+    assert {"token", "tokens cancelled", "timeout", "cancel", *OnFull.__members__} <= set(tried)
 
 
 def test_the_soak_prints_what_grows() -> None:
     """Memory, threads and files, where the system tells."""
     assert "threads" in footprint()
+
+
+def test_the_summary_says_how_much_was_tried() -> None:
+    """The figures that a report quotes."""
+    ledger = Ledger(tasks=100, producers=1, workers=1, seed=1)
+    ledger.run()
+    assert ledger.summary(2.0).startswith("100 tasks in 2.0 s, 50/s: ")
+    assert " CALLER_RUNS, " in ledger.summary(2.0)

@@ -3,6 +3,7 @@
     python -m tests.faults                              a sample of each, on BoundedExecutor
     python -m tests.faults --full                       the exhaustive ones exhaustively
     python -m tests.faults --executor both --markdown   beside ThreadPoolExecutor, for a page
+    python -m tests.faults --page docs/guarantees.md    that table, into its place in the page
     python -m tests.faults --full NAME ...              only these
 
 Each probe runs in a process of its own under a watchdog, so a hang is an outcome like any other.

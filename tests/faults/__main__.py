@@ -10,6 +10,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import futurepool
 from tests.faults import watchdog
 from tests.faults.probes import PROBES
 from tests.faults.tools import NotApplicableError, Subject, in_words
@@ -71,12 +72,37 @@ def run_here(name: str, bounded: bool, full: bool, limit: float) -> None:
         os._exit(0)
 
 
+def cell(text: str) -> str:
+    """A text as it is, in a table."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def around(page: Path) -> tuple[str, str]:
+    """The text of a page before and after the place for what this minor version finds."""
+    begin = "<!-- scorecard {}.{} -->\n".format(*sys.version_info[:2])
+    end = "<!-- end of scorecard -->"
+    before, found, rest = page.read_text("utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise SystemExit(f"{page} has no lines {begin.strip()} and {end}")
+    return before + begin, end + after
+
+
+def write(page: Path, lines: list[str], full: bool) -> None:
+    """Put what was found into its place."""
+    before, after = around(page)
+    how = "every probe in full" if full else "a sample of the exhaustive probes"
+    head = f"CPython {sys.version.split()[0]}, futurepool {futurepool.__version__}, {how}."
+    page.write_text("\n".join([before + head, "", *lines, after]), "utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("names", nargs="*", help="probes to run; all of them if none is named")
     parser.add_argument("--executor", choices=["bounded", "std", "both"], default="bounded")
     parser.add_argument("--full", action="store_true", help="the exhaustive ones exhaustively")
     parser.add_argument("--markdown", action="store_true", help="print a table for a page")
+    parser.add_argument("--page", type=Path, help="write that table between the marks of a page")
     parser.add_argument("--limit", type=float, default=None, help="seconds for each probe")
     parser.add_argument("--jobs", type=int, default=2, help="probes at a time")
     parser.add_argument("--run", help=argparse.SUPPRESS)
@@ -85,11 +111,20 @@ def main() -> int:
     if options.run:
         run_here(options.run, options.executor == "bounded", options.full, limit)
     names = options.names or list(PROBES)
+    if options.page:
+        options.executor, options.markdown = "both", True
+        around(options.page)  # which fails at once, if it does
     sides = {"bounded": [True], "std": [False], "both": [False, True]}[options.executor]
     failed = 0
+    table: list[str] = []
+
+    def tell(line: str) -> None:
+        table.append(line)
+        print(line, flush=True)
+
     if options.markdown:
-        print("| what happens |" + "".join(f" {TITLES[side]} |" for side in sides))
-        print("|---|" + "---|" * len(sides))
+        tell("| what happens |" + "".join(f" {TITLES[side]} |" for side in sides))
+        tell("|---|" + "---|" * len(sides))
     with ThreadPoolExecutor(options.jobs) as pool:
 
         def outcome(name: str, side: bool) -> tuple[str, str, float]:
@@ -106,8 +141,8 @@ def main() -> int:
             failed += True in row and row[True][0] not in ("ok", "-")
             if options.markdown:
                 title = (PROBES[name].__doc__ or name).strip().splitlines()[0]
-                words = "".join(f" {word} |" for word, _, _ in row.values())
-                print(f"| {title} |{words}", flush=True)
+                words = "".join(f" {cell(word)} |" for word, _, _ in row.values())
+                tell(f"| {cell(title)} |{words}")
                 continue
             for side, (word, text, seconds) in row.items():
                 print(f"{name:30} {TITLES[side]:18} {seconds:6.1f} s  {word}", flush=True)
@@ -115,6 +150,8 @@ def main() -> int:
                     print(f"    {text}\n" * bool(text), end="", flush=True)
                 elif side:
                     print(f"\n{text[-3000:]}", flush=True)
+    if options.page:
+        write(options.page, table, options.full)
     print(f"\nPython {sys.version.split()[0]}: {len(names)} probes, {failed} failed")
     return int(failed > 0)
 

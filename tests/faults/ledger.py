@@ -16,6 +16,7 @@ import random
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,11 @@ class Ledger:
         self.ran = bytearray(tasks)
         self.told = bytearray(tasks)  # by callback
         self.refused = bytearray(tasks)
+        self.tried: list[Counter[str]] = []  # by each producer, of what
         self.producers = producers
         self.seed = seed
-        self.ex = BoundedExecutor(workers, queue_size=100, error_handler=id, enable_metrics=True)
+        # A queue that is full much of the time: the producers hardly outrun the workers.
+        self.ex = BoundedExecutor(workers, queue_size=8, error_handler=id, enable_metrics=True)
 
     def task(self, number: int) -> int:
         self.ran[number] += 1  # each number is one task's: no other thread writes there
@@ -59,26 +62,34 @@ class Ledger:
         chance = random.Random(self.seed + first)
         flying: list[tuple[int, Future[int]]] = []
         token = CancelToken()
+        tried: Counter[str] = Counter()
+        self.tried.append(tried)
         for number in range(first, len(self.ran), self.producers):
             if number % 50 == first:
                 if chance.random() < 0.3:
                     token.cancel()
+                    tried["tokens cancelled"] += 1
                 token = CancelToken(timeout=None if chance.random() < 0.7 else chance.random())
             options: dict[str, Any] = {"priority": chance.randrange(-3, 4)}
             if chance.random() < 0.3:
                 options["token"] = token
             if chance.random() < 0.2:
-                options["timeout"] = chance.random() / 100
+                options["timeout"] = chance.random() / 2000
             elif chance.random() < 0.4:
                 options["on_full"] = chance.choice(POLICIES)
+            tried.update(option for option in options if option in ("token", "timeout"))
+            if "on_full" in options:
+                tried[options["on_full"].name] += 1
             try:
                 future = self.ex.options(**options).submit(self.task, number)
-            except (QueueFullError, SubmitTimeoutError):
+            except QueueFullError as error:
                 self.refused[number] = 1
+                tried["timed out"] += isinstance(error, SubmitTimeoutError)
                 continue
             future.add_done_callback(self.tell(number))
             if chance.random() < 0.1:
-                future.cancel()
+                tried["cancel"] += 1
+                tried["cancel in time"] += future.cancel()
             flying.append((number, future))
             if len(flying) > 300:
                 for entry in flying[:150]:
@@ -132,6 +143,19 @@ class Ledger:
         assert max(self.told) == 1
         assert stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks, stats
 
+    def summary(self, seconds: float) -> str:
+        """What was done, what was tried, and how fast."""
+        tasks, stats, refused = len(self.ran), self.ex.stats(), sum(self.refused)
+        # What DROP_NEW, or a token cancelled before, turns away was never submitted.
+        away = tasks - stats.submitted_tasks - refused
+        tried = sorted(sum(self.tried, Counter()).items())
+        return (
+            f"{tasks} tasks in {seconds:.1f} s, {tasks / seconds:.0f}/s: {stats.completed_tasks} ran, "
+            f"{stats.failed_tasks} of them failed, {stats.cancelled_tasks} cancelled, "
+            f"{refused} refused, {away} turned away; on the way "
+            + ", ".join(f"{number} {what}" for what, number in tried)
+        )
+
 
 def footprint() -> str:
     """Resident memory, threads and open files, where the system tells."""
@@ -159,12 +183,8 @@ def main() -> None:
         began = time.monotonic()
         ledger = Ledger(options.tasks, options.producers, options.workers, options.seed + turn)
         ledger.run()
-        stats = ledger.ex.stats()
-        print(
-            f"{options.tasks} tasks in {time.monotonic() - began:.1f} s: {stats.completed_tasks} ran, "
-            f"{stats.cancelled_tasks} cancelled, {sum(ledger.refused)} refused; {footprint()}",
-            flush=True,
-        )
+        print(ledger.summary(time.monotonic() - began))
+        print(f"    {footprint()}", flush=True)
         turn += 1
         if time.monotonic() >= end:
             break
