@@ -1,6 +1,7 @@
 """The life of a task: run, finished, helped along, cancelled.
 
-See `futurepool.core` for the states, the sections, and why an interruption does no harm.
+See `futurepool.core` for the states, the sections, and why an interruption does no harm. Past 400
+lines because a worker's turn is written in line.
 """
 
 from __future__ import annotations

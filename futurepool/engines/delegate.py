@@ -22,6 +22,8 @@ An executor that is broken may forget about what it was given; so when one task 
 
 The thread starts with the first place and ends with the last one. Then, if the pool was shut down
 (not merely dropped, as then its user may still hold the other executor), it shuts that one down too.
+
+Past 400 lines because all of it is one protocol, told above.
 """
 
 from __future__ import annotations
