@@ -444,11 +444,11 @@ class CoreState:
         )
 
     @mending
-    def running(self) -> list[tuple[AnyFuture, int | None, float]]:
-        """What runs now: the task, its thread, since when."""
+    def running(self) -> list[tuple[AnyFuture, Record, float]]:
+        """What runs now: the task, where, since when."""
         with self.mutex:
             return [
-                (record.task, record.ident, record.started)
+                (record.task, record, record.started)
                 for record in self.records
                 if record.task is not None
             ]

@@ -104,12 +104,12 @@ def running(core: Core, stack: bool = False) -> list[RunningTask]:
         RunningTask(
             task_id=task.task_id,
             name=task.name,
-            worker=names.get(ident, "?"),
+            worker=names.get(record.ident, getattr(record.thread, "name", "?")),
             seconds=now - started,
             waited=max(0.0, started - task._queued_at),
-            stack=format_stack(ident) if stack and ident else None,
+            stack=format_stack(record.ident) if stack and record.ident else None,
         )
-        for task, ident, started in found
+        for task, record, started in found
     ]
     return sorted(entries, key=lambda entry: -entry.seconds)
 

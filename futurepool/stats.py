@@ -66,7 +66,7 @@ class RunningTask:
     Attributes:
         task_id: Number of the task in its executor.
         name: Name of the task.
-        worker: Name of the thread it runs in.
+        worker: Name of the thread it runs in, or of the class of the executor behind `engine=`.
         seconds: How long it has run.
         waited: How long it was queued before, in seconds.
         stack: Where it is now, formatted like a traceback; None if that was not asked for.

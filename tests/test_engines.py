@@ -195,6 +195,7 @@ def test_a_broken_pool_whose_processes_stay(tmp_path: Path) -> None:
         stuck = ex.submit(tasks.wait_for, str(tmp_path / "never"))
         while not stuck.running():
             ex.stats()
+        assert [entry.worker for entry in ex.running()] == ["ProcessPoolExecutor"]
         assert ex.submit(tasks.square, 2).result(60) == 4
         for process in engine._processes.values():
             process.terminate = int

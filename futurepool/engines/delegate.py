@@ -209,6 +209,11 @@ class DelegateEngine:
             del inner
         return True
 
+    @property
+    def name(self) -> str:
+        """What `running()` calls the worker: the other executor's class."""
+        return type(self.executor).__name__
+
     def look(self) -> None:
         """No worker has a thread of its own."""
 
