@@ -37,13 +37,22 @@ class Suite:
     def why_missing(self) -> str | None:
         """The reason why this interpreter cannot run the suite, or None."""
         for module in (*self.modules, *self.needs):
-            try:
-                spec = importlib.util.find_spec(module)
-            except ModuleNotFoundError:
-                spec = None
-            if spec is None:
+            if not _is_there(module):
                 return f"{module} is not installed"
         return None
+
+
+def _is_there(module: str) -> bool:
+    """Whether it can be imported; without importing its package, which may have effects here."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or not rest:
+        return spec is not None
+    for folder in spec.submodule_search_locations or ():
+        path = Path(folder, *rest)
+        if path.is_dir() or path.with_suffix(".py").exists():
+            return True
+    return False
 
 
 SUITES = (
