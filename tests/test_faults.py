@@ -77,3 +77,13 @@ def test_a_page_gets_the_table_in_its_place(
     page.write_text("no place")
     with pytest.raises(SystemExit, match="has no lines"):
         faults.main()
+
+
+def test_the_scorecard_has_every_row() -> None:
+    """`python -m tests.faults --page docs/guarantees.md` writes it anew."""
+    text = (TOP / "docs" / "guarantees.md").read_text("utf-8")
+    table = text.partition("<!-- scorecard ")[2].partition("<!-- end")[0].splitlines()[5:]
+    cells = [line.strip("| ").split(" | ") for line in table]
+    titles = [str(probe.__doc__).splitlines()[0] for probe in PROBES.values()]
+    assert [row for row, _, _ in cells] == titles
+    assert {ours for _, _, ours in cells} <= {"ok", "-"}
