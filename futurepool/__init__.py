@@ -43,13 +43,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Late: see the head of futurepool.stats.
-    if name in ("Histogram", "RunningTask", "Stats"):
-        from futurepool import stats
+if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
 
-        return getattr(stats, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        # Late: see the head of futurepool.stats.
+        if name in ("Histogram", "RunningTask", "Stats"):
+            from futurepool import stats
+
+            return getattr(stats, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

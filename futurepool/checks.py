@@ -42,13 +42,22 @@ def check_callable(name: str, value: object) -> None:
         raise TypeError(f"{name} must be callable, not {show(value)}")
 
 
-def check_timeout(name: str, value: object, *, config: bool = False) -> float | None:
+def check_timeout(
+    name: str,
+    value: object,
+    *,
+    config: bool = False,
+    rule: str = "zero or more seconds, or None",
+    negative: bool = False,
+) -> float | None:
     """Check a number of seconds, or None for no limit.
 
     Args:
         name: What the argument is called.
         value: Any real number; infinite and very long ones become `_sync.TIMEOUT_MAX`.
         config: Whether a bad value is an `InvalidConfigError`.
+        rule: What it must be, for the message.
+        negative: Whether a negative one counts as 0, as in the standard library.
 
     Raises:
         TypeError: Not a real number; bool counts as none.
@@ -57,8 +66,10 @@ def check_timeout(name: str, value: object, *, config: bool = False) -> float | 
     if value is None:
         return None
     seconds = _seconds(name, value)
+    if negative and seconds < 0:
+        return 0.0
     if not seconds >= 0:  # NaN too
-        raise _kind(config)(f"{name} must be zero or more seconds, or None, not {show(value)}")
+        raise _kind(config)(f"{name} must be {rule}, not {show(value)}")
     return min(seconds, _sync.TIMEOUT_MAX)
 
 

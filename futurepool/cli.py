@@ -121,7 +121,7 @@ def _run(words: list[str]) -> int:
     unknown = [word for word in more if word[:1] == "-" and not _is_item(word)]
     if unknown:
         mapper.error(f"unrecognized arguments: {' '.join(unknown)}")
-    args.items += more + literal
+    args.items = args.items + more + literal
     return _map(args, mapper)
 
 
@@ -161,7 +161,13 @@ def _add_map(commands: Any) -> argparse.ArgumentParser:
     parser.set_defaults(main=None)
     add = parser.add_argument
     add("target", metavar="TARGET", help="`module:function` or `path/to/file.py:function`")
-    add("items", metavar="ITEM", nargs="*", help="a str for TARGET; the default is lines of stdin")
+    add(
+        "items",
+        metavar="ITEM",
+        nargs="*",
+        default=[],
+        help="a str for TARGET; the default is lines of stdin",
+    )
     add("-j", "--workers", metavar="N", type=_at_least(1), help="calls that run at a time")
     add(
         *("-q", "--queue-size"),

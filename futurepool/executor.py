@@ -315,13 +315,16 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         check_on_full(on_full)
         if not isinstance(cast(object, enable_metrics), bool):
             raise TypeError(f"enable_metrics must be a bool, not {show(enable_metrics)}")
-        limit = check_timeout("shutdown_timeout", shutdown_timeout, config=True)
+        limit = check_timeout(
+            "shutdown_timeout", shutdown_timeout, config=True, rule="zero or more seconds"
+        )
         if limit is None:
             raise TypeError("shutdown_timeout must be a number of seconds, not None")
         if error_handler is not None:
             check_callable("error_handler", error_handler)
         if aging is not None:
-            aging = check_timeout("aging", aging, config=True)
+            rule = "more than 0 seconds, or None"
+            aging = check_timeout("aging", aging, config=True, rule=rule)
             if not aging:
                 raise InvalidConfigError("aging must be more than 0 seconds, or None, not 0")
         if not isinstance(cast(object, close_engine), bool):

@@ -43,6 +43,7 @@ from types import (
     MethodDescriptorType,
     MethodType,
     MethodWrapperType,
+    ModuleType,
     TracebackType,
 )
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
@@ -189,21 +190,44 @@ class Unretrieved:
             _log.error(message, error.task_id, error.name, exc_info=info)
 
 
-_qualname_of_class = type.__dict__["__qualname__"].__get__
+_qualname_of_class: Any = type.__dict__["__qualname__"].__get__
+_mro_of_class: Any = type.__dict__["__mro__"].__get__
+_LRU = type(functools.lru_cache(int))
+_LAYERS = 100  # of partials and methods; a partial may hold itself
 
-# The name TaskError and running() show. Only the exact types: a user's __getattr__ is not asked.
-_NAMED = (FunctionType, BuiltinFunctionType, MethodType, MethodWrapperType, MethodDescriptorType)
+
+def _class_name(value: Any) -> str:
+    """A class is called what it is called, an instance what its class is."""
+    kind = cast(Any, type(value))
+    is_class = any(base is type for base in _mro_of_class(kind))
+    return cast(str, _qualname_of_class(value if is_class else kind))
 
 
 def name_of(fn: Any) -> str:
     """The qualified name of a callable, without running any code of the user's."""
+    # By identity: `in` would ask the `__eq__` of a metaclass.
+    for _ in range(_LAYERS):
+        kind = cast(Any, type(fn))
+        if kind is MethodType:
+            fn = fn.__func__  # which may be any callable; the method's own `__qualname__` asks it
+        elif kind is functools.partial:
+            fn = fn.func
+        else:
+            break
     kind = cast(Any, type(fn))
-    if kind in _NAMED:
+    if kind is FunctionType:
+        return str.__str__(fn.__qualname__)
+    if kind is BuiltinFunctionType:
+        # Its `__qualname__` asks the class of what it is bound to.
+        owner = fn.__self__
+        if owner is None or type(owner) is ModuleType:
+            return cast(str, fn.__name__)
+        return f"{_class_name(owner)}.{fn.__name__}"
+    if kind is MethodWrapperType or kind is MethodDescriptorType:
         return cast(str, fn.__qualname__)
-    if kind is functools.partial:
-        return name_of(fn.func)
-    # A class is called what it is called, an instance what its class is.
-    return cast(str, _qualname_of_class(fn if type in kind.__mro__ else kind))
+    if kind is _LRU and type(text := fn.__dict__.get("__qualname__")) is str:
+        return text
+    return _class_name(fn)
 
 
 class Future(cf.Future[T], Generic[T]):
@@ -395,7 +419,7 @@ class Future(cf.Future[T], Generic[T]):
     def _join(self, timeout: float | None) -> None:
         """Return when FINISHED; raise CancelledError or TimeoutError otherwise."""
         if timeout is not None:
-            timeout = check_timeout("timeout", timeout if not timeout < 0 else 0)
+            timeout = check_timeout("timeout", timeout, negative=True)
         if not self.done() and not self._core.help(self, timeout):
             gate = _sync.Lock()
             gate.acquire()

@@ -210,6 +210,8 @@ def _restart(core: Core) -> None:
             task._state = NOTIFIED
             task._drop()
     for record in core.records:
+        if record.task is not None:
+            core.run_time += record.started - record.since  # of its row, which ends here
         record.task = None
         record.leave = True
     core.mutex = _sync.RLock()

@@ -20,7 +20,7 @@ from futurepool.checks import check_callable, check_int, check_timeout
 from futurepool.errors import TaskError
 from futurepool.future import FINISHED, Failure, Future, Watch, name_of
 from futurepool.options import Options
-from futurepool.queue import Core
+from futurepool.queue import Core, Submitting
 
 __all__: list[str] = []  # internal
 
@@ -81,9 +81,19 @@ class _Source:
     """The calls of one map, as tasks: argument tuples, or chunks."""
 
     def __init__(
-        self, core: Core, options: Options, fn: Any, iterables: tuple[Any, ...], chunksize: int
+        self,
+        core: Core,
+        keep: Any,
+        options: Options,
+        fn: Any,
+        iterables: tuple[Any, ...],
+        chunksize: int,
     ) -> None:
         self._core = core
+        #: The executor's `submit`, where a subclass, or someone else, has put their own.
+        self.override: Callable[..., Future[Any]] | None = None
+        if cast(Any, type(keep)).submit is not Submitting.submit or "submit" in vars(keep):
+            self.override = keep.submit
         self._fn = fn
         self.chunksize: int = chunksize
         self._single = len(iterables) == 1
@@ -101,25 +111,33 @@ class _Source:
         """Submit the next task; None at the end."""
         if self.chunksize == 1:
             for args in self._calls:
-                return self._core.submit(self._options, self._fn, args, {}, watch), None
+                return self._send(self._fn, args, watch), None
             return None
         calls = list(islice(self._calls, self.chunksize))
         if not calls:
             return None
         chunk = Chunk(self._fn, calls, self._single)
-        return self._core.submit(self._options, chunk, (), {}, watch), chunk
+        return self._send(chunk, (), watch), chunk
+
+    def _send(self, fn: Any, args: tuple[Any, ...], watch: Watch | None) -> Future[Any]:
+        if self.override is None:
+            return self._core.submit(self._options, fn, args, {}, watch)
+        future = self.override(fn, *args)
+        if watch is not None and watch.mail is not None:
+            future.add_done_callback(lambda _, mail=watch.mail: mail())  # type: ignore[misc]
+        return future
 
     def submit_all(self, done: list[Any]) -> None:
         """Submit all tasks, appending futures or (future, chunk) pairs to `done`."""
         if self.chunksize > 1:
             while (task := self.submit()) is not None:
                 done.append(task)
-        elif self._ready:
+        elif self._ready and self.override is None:
             while calls := list(islice(self._calls, _BATCH)):
                 done += self._core.submit_many(self._options, self._fn, calls)
         else:
             for args in self._calls:
-                done.append(self._core.submit(self._options, self._fn, args, {}))
+                done.append(self._send(self._fn, args, None))
 
 
 def _check(
@@ -147,7 +165,7 @@ def map_ordered(
     """See `BoundedExecutor.map`. `keep` is kept alive while a lazy iterator is."""
     timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
     end = None if timeout is None else _sync.clock() + timeout
-    source = _Source(core, options, fn, iterables, chunksize)
+    source = _Source(core, keep, options, fn, iterables, chunksize)
     if buffersize is not None:
         lazy = _Window(source, buffersize)
         try:
@@ -164,7 +182,9 @@ def map_ordered(
             _future_of(task).cancel()
         raise
     tasks.reverse()
-    return _chunked(tasks, end) if chunksize > 1 else _single(tasks, end)
+    if chunksize > 1:
+        return _chunked(tasks, end)
+    return _single(tasks, end) if source.override is None else _foreign(tasks, end)
 
 
 def _future_of(task: Any) -> Future[Any]:
@@ -192,6 +212,16 @@ def _single(tasks: list[Future[Any]], end: float | None) -> Iterator[Any]:
                 yield tasks.pop()._result
             else:
                 yield _take(tasks.pop(), end)
+    finally:
+        for future in tasks:
+            future.cancel()
+
+
+def _foreign(tasks: list[Future[Any]], end: float | None) -> Iterator[Any]:
+    """The same for futures that need not be ours."""
+    try:
+        while tasks:
+            yield _take(tasks.pop(), end)
     finally:
         for future in tasks:
             future.cancel()
@@ -288,7 +318,7 @@ def map_unordered(
     """See `BoundedExecutor.map_unordered`."""
     timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
     end = None if timeout is None else _sync.clock() + timeout
-    source = _Source(core, options, fn, iterables, chunksize)
+    source = _Source(core, keep, options, fn, iterables, chunksize)
     width = 2 * core.max_workers if buffersize is None else max(1, buffersize // chunksize)
     return _unordered(core, keep, source, width, end)
 

@@ -35,6 +35,7 @@ def work(core: Core, record: Record) -> None:
     """The life of a worker whose `record` is in `core.workers`; returns when it has left."""
     _sync.here.record = record
     error: BaseException | None = None
+    wrap = True
     task: Future[Any] | None = None
     turn = core.turn
     spare = Context()  # for tasks that were submitted without context variables
@@ -43,7 +44,7 @@ def work(core: Core, record: Record) -> None:
     while True:
         try:
             if error is not None:  # an interruption's
-                core.finish(record, None, error)
+                core.finish(record, None, error, wrap)
                 error = None
             while True:
                 task = turn(record)
@@ -91,6 +92,7 @@ def work(core: Core, record: Record) -> None:
             # Also if it has left: what its last section left to be done may not be done yet.
             known = None
             spare = Context()
+            wrap = error is None  # or it struck in `finish`, which is not to do the same again
             error = _after_interruption(core, record, task, raised)
             if record.leave:
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 from collections.abc import Iterator
 from concurrent.futures import (
     ALL_COMPLETED,
@@ -28,6 +30,8 @@ import pytest
 
 import futurepool
 from futurepool import BoundedExecutor, Future, OnFull, TaskError
+from futurepool.future import name_of
+from futurepool.life import CoreLife
 
 
 @pytest.fixture
@@ -849,3 +853,89 @@ def test_four_workers_raise_one_object(kind: str) -> None:
         print("ok")
         """
     )
+
+
+class Memo:
+    """The usual descriptor that can be called."""
+
+    def __init__(self, fn: Any) -> None:
+        self._fn = fn
+
+    def __call__(self, *args: Any) -> Any:
+        return self._fn(*args)
+
+    def __get__(self, owner: Any, _kind: Any = None) -> Any:
+        return types.MethodType(self, owner)
+
+
+class Memoized:
+    @Memo
+    def double(self, number: int) -> int:
+        return 2 * number
+
+
+class OddMeta(type):
+    """Its classes do not compare, and say nothing about themselves."""
+
+    __hash__ = type.__hash__
+
+    def __eq__(cls, other: object) -> bool:
+        raise LookupError
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name in ("__mro__", "__qualname__", "__name__"):
+            raise LookupError
+        return super().__getattribute__(name)
+
+
+class Odd(metaclass=OddMeta):
+    def __call__(self, number: int) -> int:
+        return number
+
+
+class OddList(list, metaclass=OddMeta):  # type: ignore[type-arg]
+    pass
+
+
+def _looped() -> Any:
+    loop = functools.partial(int)
+    loop.__setstate__((loop, (), {}, {}))  # type: ignore[attr-defined]
+    return loop
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "result", "name"),
+    [
+        (Memoized().double, (3,), 6, "Memo"),
+        (types.MethodType(functools.partial(pow, 2), 3), (), 8, "pow"),
+        (Odd(), (5,), 5, "Odd"),
+        (OddList([1]).copy, (), [1], "OddList.copy"),
+        (functools.lru_cache(abs), (-1,), 1, "abs"),
+        ([1].copy, (), [1], "list.copy"),
+        (dict.fromkeys, ("a",), {"a": None}, "dict.fromkeys"),
+        (Memoized, (), None, "Memoized"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_whatever_can_be_called_has_a_name(fn: Any, args: Any, result: Any, name: str) -> None:
+    """Without running code of the user's, which might raise, in the worker too."""
+    with BoundedExecutor(1) as ex:
+        future = ex.submit(fn, *args)
+        assert future.name == name
+        value = future.result(30)
+        assert value == result or fn is Memoized
+        assert future.name == name
+        assert ex.submit(int).result(30) == 0
+
+
+def test_a_partial_of_itself_has_a_name() -> None:
+    """The names of what is wrapped are looked for only so deep."""
+    assert name_of(_looped()) == "partial"
+
+
+def test_an_outcome_that_cannot_be_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of ours there is not tried again and again: the task fails with that."""
+    monkeypatch.setattr(CoreLife, "_wrap", lambda *_: 1 // 0)
+    with BoundedExecutor(1) as ex:
+        assert isinstance(ex.submit(int, "x").exception(30), ZeroDivisionError)
+        assert ex.submit(int).result(30) == 0

@@ -10,6 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent import futures as cf
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
@@ -436,3 +437,40 @@ def test_a_map_of_an_aging_pool() -> None:
     """Whose queue is of another kind: no bulk there, but the same order."""
     with BoundedExecutor(1, aging=0.1) as ex:
         assert list(ex.map(abs, range(-500, 0))) == list(range(500, 0, -1))
+
+
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 3}])
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+@pytest.mark.parametrize("how", ["in a subclass", "on the instance"])
+def test_map_goes_through_a_submit_that_was_overridden(how: str, method: str, shape: Any) -> None:
+    """As in the standard library; whatever kind of future it returns."""
+    seen: list[object] = []
+
+    def submit(self: BoundedExecutor, fn: Any, /, *args: Any) -> cf.Future[Any]:
+        seen.append(fn)
+        inner = BoundedExecutor.submit(self, fn, *args)
+        outer: cf.Future[Any] = cf.Future()
+
+        def copy(_: object) -> None:
+            error = inner.exception()
+            if error is not None:
+                outer.set_exception(error)
+            else:
+                outer.set_result(inner.result())
+
+        inner.add_done_callback(copy)
+        return outer
+
+    class Mine(BoundedExecutor):
+        pass
+
+    with Mine(2) as ex:
+        if how == "in a subclass":
+            Mine.submit = submit  # type: ignore[method-assign, assignment]
+        else:
+            ex.submit = functools.partial(submit, ex)  # type: ignore[method-assign]
+        mapped = getattr(ex, method)
+        assert sorted(mapped(abs, range(-5, 0), **shape)) == [1, 2, 3, 4, 5]
+        assert len(seen) == (3 if shape.get("chunksize") else 5)
+        with pytest.raises(ZeroDivisionError):
+            list(mapped(lambda n: 1 / n, [1, 0, 1], **shape))

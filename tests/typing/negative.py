@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+import futurepool
 from futurepool import BoundedExecutor, CancelToken, OnFull, TaskError
 
 
@@ -133,3 +134,6 @@ async def main() -> None:
     pool.amap(len, 3)  # E: reportArgumentType / arg-type
     pool.amap(scale, ["a"])  # E: reportArgumentType / arg-type
     pool.amap(len, ["a"], ordered="no")  # E: reportArgumentType / arg-type
+
+
+print(futurepool.Statz)  # E: reportAttributeAccessIssue / attr-defined
