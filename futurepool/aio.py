@@ -20,12 +20,12 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
-from typing import Any, Protocol, cast
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from typing import Any, Protocol
 
 from futurepool import _sync
 from futurepool.errors import SubmitTimeoutError
-from futurepool.future import FINISHED, Failure, Future, Watch
+from futurepool.future import FINISHED, PENDING, Failure, Future, Watch
 from futurepool.options import Options
 from futurepool.queue import Core, Submitting
 
@@ -58,24 +58,40 @@ class Mailbox(Watch):
         """Any thread: let whoever waits for `future` go on."""
         self._box.append(future)
         if not self._raised:
-            self._raised = True
             loop = self.loop()
             try:
+                self._raised = True
                 if loop is not None:
                     loop.call_soon_threadsafe(self._empty)
-            except RuntimeError:  # the loop is closed, nobody waits
+                    return
+            except BaseException:
+                # Struck, perhaps before the loop heard: whoever posts next, or this again, wakes it.
                 self._raised = False
+                if loop is not None and not loop.is_closed():
+                    raise
+            self._raised = False
+            self._box.clear()  # nobody waits
 
     def _empty(self) -> None:
         self._raised = False
         box = self._box
-        while box:
-            try:
-                waiter = box.popleft()._waiter
-            except AttributeError:
-                continue
-            if not waiter.done():
-                waiter.set_result(None)
+        future: Awaited | None = None
+        try:
+            while box:
+                future = box.popleft()
+                try:
+                    waiter = future._waiter
+                except AttributeError:
+                    continue
+                if not waiter.done():
+                    waiter.set_result(None)
+        except BaseException:  # a signal handler's, in the middle of this: the rest comes later
+            if future is not None:
+                box.appendleft(future)
+            loop = self.loop()
+            if loop is not None:
+                loop.call_soon(self._empty)
+            raise
 
 
 _mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = (
@@ -128,7 +144,7 @@ _Future: Any = asyncio.Future  # what `create_future` of asyncio's own loops mak
 class Flight:
     """One task on its way through the pool, and the loop's future for its end."""
 
-    __slots__ = ("core", "future", "options", "timer", "waiter")
+    __slots__ = ("core", "future", "late", "options", "timer", "waiter")
 
     def __init__(
         self, core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -137,24 +153,30 @@ class Flight:
         self.core: Core = core
         self.options: Options = options
         self.timer: asyncio.TimerHandle | None = None
+        self.late: bool = False  # gave up waiting for its place
         way = lane(core, options, loop)
         self.future: AnyFuture = _submit(way, fn, *args, **kwargs)
-        self.future._waiter = self.waiter = loop.create_future()
+        self.waiter: asyncio.Future[None] = loop.create_future()
+        self.future._waiter = self.waiter
         _lend_a_hand(core, self.future)
         if options.timeout is not None and way.waits and not self.future.task_id:
             self.timer = loop.call_later(options.timeout, self._give_up)
 
     def _give_up(self) -> None:
-        if self.core.withdraw(self.future):
-            self.timer = None  # says that it was us
+        self.late = self.core.withdraw(self.future)
+
+    def cancel(self) -> None:
+        """Nobody waits for the end any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.future.cancel()
 
     async def end(self) -> Any:
         """Wait for the result; cancelling this cancels the task, or tells it."""
         future = self.future
-        timed = self.timer is not None
         try:
             await self.waiter
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or closed
             future.cancel()
             raise
         finally:
@@ -165,7 +187,7 @@ class Flight:
                 return future.result()
             finally:
                 del self, future  # a failure's traceback holds this frame
-        if timed and self.timer is None:
+        if self.late:
             raise SubmitTimeoutError(limit=self.core.limit, waited=self.options.timeout or 0.0)
         if self.core.state and not future.task_id:
             raise self.core.closed_error()
@@ -181,11 +203,17 @@ def _lend_a_hand(core: Core, future: AnyFuture) -> None:
         and core.threads >= core.max_workers
         and not core.idle
     ):
-        core.help(future, None)
+        # Not in this thread, which has a running loop: the task may want one of its own.
+        core.engine.run_aside(future)
 
 
 async def run(
-    core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    keep: object,  # noqa: ARG001 - held, or a dropped executor would be closed
+    core: Core,
+    options: Options,
+    fn: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     """See `BoundedExecutor.arun`. A flight in line, as this is the hot path of coroutines."""
     if options.timeout is not None:
@@ -207,7 +235,7 @@ async def run(
         _lend_a_hand(core, future)
     try:
         await waiter
-    except asyncio.CancelledError:
+    except BaseException:  # cancelled, or closed
         future.cancel()
         raise
     if future._state is FINISHED:
@@ -223,13 +251,53 @@ async def run(
     raise asyncio.CancelledError
 
 
-async def _each(items: Any) -> AsyncGenerator[Any, None]:
-    if isinstance(items, AsyncIterable):
-        async for item in cast("AsyncIterable[Any]", items):  # type: ignore[redundant-cast]
-            yield item
-    else:
-        for item in items:
-            yield item
+class _Source:
+    """The items of `amap`, plain or async. An async one may take its time: it is asked in a task."""
+
+    def __init__(self, items: Any) -> None:
+        self._plain: Any = None
+        self._items: Any = None
+        if isinstance(items, AsyncIterable):
+            self._items = items.__aiter__()
+        else:
+            self._plain = iter(items)
+        self.more: bool = True
+        self.asking: asyncio.Future[Any] | None = None
+
+    def ask(self) -> bool:
+        """True if the next item, or the end, is there."""
+        if self._plain is not None:
+            return True
+        if self.asking is None:
+            self.asking = asyncio.ensure_future(_next(self._items))
+        return self.asking.done()
+
+    def take(self) -> tuple[Any, ...]:
+        """The next item, alone in a tuple; an empty one at the end."""
+        if self._plain is not None:
+            for item in self._plain:
+                return (item,)
+            found: tuple[Any, ...] = ()
+        else:
+            asking, self.asking = self.asking, None
+            found = () if asking is None else asking.result()
+        self.more = bool(found)
+        return found
+
+    async def close(self) -> None:
+        asking, self.asking = self.asking, None
+        if asking is not None:
+            asking.cancel()
+            await asyncio.wait([asking])
+            if not asking.cancelled():
+                asking.exception()
+
+
+async def _next(items: Any) -> tuple[Any, ...]:
+    try:
+        return (await items.__anext__(),)
+    except StopAsyncIteration:
+        return ()
 
 
 async def amap(
@@ -244,36 +312,70 @@ async def amap(
     """See `BoundedExecutor.amap`. `keep` is kept alive while this is."""
     width = buffersize or 2 * core.max_workers
     flying: dict[asyncio.Future[None], Flight] = {}  # in order of submission
-    landed: deque[asyncio.Future[None]] = deque()  # of those, in the order to be yielded
-    source = _each(items)
-    more = True
+    source = _Source(items)
     try:
         while True:
-            while more and len(flying) < width:
-                try:
-                    item = await source.__anext__()
-                except StopAsyncIteration:
-                    more = False
-                    break
-                flight = Flight(core, options, fn, (item,), {})
-                flying[flight.waiter] = flight
-            if not flying:
-                return
+            while source.more and len(flying) < width and source.ask():
+                item = source.take()
+                if item:
+                    flight = Flight(core, options, fn, item, {})
+                    flying[flight.waiter] = flight
+                    del flight
+                del item
             if ordered:
-                landed.append(next(iter(flying)))
-            elif not landed:
-                done, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
-                landed.extend(waiter for waiter in flying if waiter in done)
-            flight = flying[landed[0]]
-            result = await flight.end()
-            del flying[landed.popleft()], flight
+                due = next(iter(flying), None)
+                if due is not None and not due.done():
+                    due = None
+            else:
+                due = next((waiter for waiter in flying if waiter.done()), None)
+            if due is None:
+                awaited: set[asyncio.Future[Any]] = set(flying)
+                if ordered and flying:
+                    awaited = {next(iter(flying))}
+                if source.asking is not None:
+                    awaited.add(source.asking)
+                if not awaited:
+                    return
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                del awaited
+                continue
+            result = await flying.pop(due).end()
             yield result
             del result
     finally:
-        for flight in flying.values():
-            flight.future.cancel()
-        await source.aclose()
+        while flying:
+            flying.popitem()[1].cancel()
+        await source.close()
         del keep
+
+
+class _Ticket:
+    """Stands in a future's watch for a coroutine that waits for it: a gate, to be released."""
+
+    __slots__ = ("_box", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._box = mailbox(loop)
+        self._waiter: asyncio.Future[None] = loop.create_future()
+
+    def release(self) -> None:
+        """Any thread: it is done."""
+        self._box.post(self)
+
+
+async def wait(future: AnyFuture) -> None:
+    """Until `future` is done. Cancelling this cancels it."""
+    ticket = _Ticket(asyncio.get_running_loop())
+    core: Any = future._core
+    record = _sync.here.record
+    if record is not None and record.core is core and future._state is PENDING and future.task_id:
+        _lend_a_hand(record.core, future)
+    try:
+        if future._subscribe(lambda watch: watch.add_gate(ticket)):
+            await ticket._waiter
+    except BaseException:
+        future.cancel()
+        raise
 
 
 class _Errand:

@@ -160,7 +160,7 @@ class Engine(Protocol):
         """Run `future`, queued or not, in this thread; False if it is not PENDING any more."""
         ...
 
-    def run_aside(self, future: AnyFuture) -> bool:
+    def run_aside(self, future: AnyFuture, timeout: float | None = None) -> bool:
         """The same in a thread of its own, waiting for it: for when the stack grows too deep."""
         ...
 

@@ -157,7 +157,7 @@ class _Submitting(Submitting):
             As `submit` and `Future.result`; asyncio.CancelledError if the task was cancelled.
         """
         # Not a coroutine itself: a layer less for each task.
-        one: Coroutine[Any, Any, T] = _aio().run(self._core, self._options, fn, args, kwargs)
+        one: Coroutine[Any, Any, T] = _aio().run(self, self._core, self._options, fn, args, kwargs)
         return one
 
     def amap(
@@ -380,7 +380,10 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         traceback: TracebackType | None,
     ) -> None:
         """As `with`, without blocking the loop."""
-        await _aio().in_thread(lambda: self.__exit__(exc_type, exc_value, traceback))
+        if lifecycle.is_own_worker(self._core):
+            self.__exit__(exc_type, exc_value, traceback)  # which does not wait for itself
+        else:
+            await _aio().in_thread(lambda: self.__exit__(exc_type, exc_value, traceback))
 
     # -- the end -------------------------------------------------------------------------------
 

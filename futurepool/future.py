@@ -379,10 +379,18 @@ class Future(cf.Future[T], Generic[T]):
             self._call(fn)
 
     def __await__(self) -> Generator[Any, None, T]:
-        import asyncio
+        if not self.done():
+            from futurepool import aio
 
-        yield from asyncio.wrap_future(self).__await__()
-        return self.result()  # not what came out above, where a StopIteration passes for a value
+            yield from aio.wait(self).__await__()
+        try:
+            if self.cancelled():
+                import asyncio
+
+                raise asyncio.CancelledError
+            return self.result()
+        finally:
+            del self  # the traceback holds this frame
 
     # -- for the owner -----------------------------------------------------------------------
 

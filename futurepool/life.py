@@ -309,6 +309,9 @@ class CoreLife(CoreState):
     def help(self, future: AnyFuture, timeout: float | None, /) -> bool:
         """In a worker of this pool: run `future` here if it is queued. True if it was."""
         record = self.own_record()
+        if record is not None and record.thread is self.engine and future._state is RUNNING:
+            # A dispatcher: it is the one to bring it.
+            return bool(self.engine.run_aside(future, timeout))
         if (
             record is None
             or future._state is not PENDING
@@ -319,7 +322,7 @@ class CoreLife(CoreState):
             return False
         if record.depth < MAX_DEPTH:
             return self.engine.run_here(future)
-        return self.engine.run_aside(future)
+        return self.engine.run_aside(future, timeout)
 
     @mending
     def cancel(self, future: AnyFuture, /) -> bool:

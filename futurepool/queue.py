@@ -243,7 +243,7 @@ class Core(CoreLife):
                 # A place may come free only if this very worker goes on.
                 if record.depth >= MAX_DEPTH:
                     return self._submit_over(future)
-                return self._run_here(future, overflow=True)
+                return self._run_here(future, overflow=True, aside=options.waits)
             if options.waits:
                 return self._submit_waiting(future)
             if _in_event_loop():
@@ -292,13 +292,19 @@ class Core(CoreLife):
         return None
 
     @mending
-    def _run_here(self, future: AnyFuture, overflow: bool = False) -> AnyFuture:
-        """Run a task that found no place in the thread that submits it."""
+    def _run_here(
+        self, future: AnyFuture, overflow: bool = False, aside: bool = False
+    ) -> AnyFuture:
+        """Run a task that found no place in the thread that submits it, or `aside` of it.
+
+        The latter is for coroutines: in their thread a loop is running, and the task may want one.
+        """
         future._queued_at = _sync.clock()
         if overflow:
             with self.mutex:
                 self.overflow += 1
-        if not self.engine.run_here(future):
+        engine = self.engine
+        if not (aside and engine.run_aside(future)) and not engine.run_here(future):
             with self.mutex:
                 self.rejected += 1  # its token was faster
         return future

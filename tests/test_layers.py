@@ -37,6 +37,7 @@ OUTSIDE = {"ext", "bench", "cli", "__main__"}
 #: (from, to) that cross a layer all the same, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("__main__", "cli"): "it is the command line's entry",
+    ("future", "aio"): "`await future`; loaded when first awaited, as asyncio is slow to import",
     ("cli", "ext"): "it draws with ext, when that can be imported",
     ("cli", "bench"): "a subcommand in a file of its own",
     ("bench", "ext"): "it draws with ext, when that can be imported",

@@ -193,7 +193,7 @@ class DelegateEngine:
         """Run one that found no place in the thread that submits it; none that is queued."""
         return not future.task_id and run_one(self._core, future)
 
-    def run_aside(self, future: AnyFuture) -> bool:
+    def run_aside(self, future: AnyFuture, timeout: float | None = None) -> bool:
         """A callback, or an executor that runs tasks in `submit`, waits in the dispatcher itself.
 
         Then nobody else is there to dispatch. What is queued is for the engine in any case.
@@ -203,8 +203,20 @@ class DelegateEngine:
         for record in list(self._busy):
             if record.task is None and not record.leave:  # its place is free but for the callback
                 self._serve(record, None)
+        # News for nobody, when it is done: it may be by another thread.
+        stale = Record(self._core)
+        stale.leave = True
+        gate = _Gate(partial(self._inbox.put, (stale, None)))
+        future._subscribe(lambda watch: watch.add_gate(gate))
+        end = None if timeout is None else _sync.clock() + timeout
         while not future.done():
-            record, inner = self._inbox.get()
+            try:
+                if end is None:
+                    record, inner = self._inbox.get()
+                else:
+                    record, inner = self._inbox.get(timeout=max(0.0, end - _sync.clock()))
+            except _sync.Empty:
+                raise cf.TimeoutError from None
             self._news(record, inner)
             del inner
         return True
@@ -341,7 +353,7 @@ class DelegateEngine:
                 raise cf.CancelledError("the engine cancelled the task")  # noqa: TRY301
             error = inner.exception(0) if inner.done() else self._broken
             if error is not None:
-                if isinstance(error, cf.BrokenExecutor):
+                if isinstance(error, cf.BrokenExecutor) and self._envelope.broken(self.executor):
                     self._bury(error)
                 raise error  # noqa: TRY301 - the core takes this frame for the worker's, and off
             return self._envelope.open(inner.result(0)), None

@@ -20,6 +20,7 @@ from __future__ import annotations
 import pickle
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent import futures as cf
 from functools import partial
@@ -53,6 +54,15 @@ class Envelope:
         """The result that came back."""
         return result
 
+    def broken(self, executor: cf.Executor) -> bool:
+        """Whether a `BrokenExecutor` that came back is the executor's own, as far as it says."""
+        flags = getattr(executor, "_flags", None)  # loky's
+        return bool(
+            getattr(
+                executor if flags is None else flags, "_broken" if flags is None else "broken", True
+            )
+        )
+
     def bury(self, executor: cf.Executor) -> None:
         """It is broken: see that it ends."""
 
@@ -66,6 +76,55 @@ class Envelope:
             executor.shutdown(wait=False, cancel_futures=True)
         except TypeError:  # not all know the argument
             executor.shutdown(wait=False)
+
+
+class DaskEnvelope(Envelope):
+    """For `distributed.Client().get_executor()`, whose own futures are forgotten in two cases.
+
+    A result that cannot be brought here leaves them pending for ever, and so does a client that is
+    about to be closed.
+    """
+
+    def submit(
+        self, executor: cf.Executor, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> cf.Future[Any]:
+        """Hand the call over."""
+        pool = cast(Any, executor)
+        client = pool._client
+        if pool._shutdown:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        theirs = client.submit(partial(fn, **kwargs) if kwargs else fn, *args, **pool._kwargs)
+        pool._futures.add(theirs)
+        inner: cf.Future[Any] = cf.Future()
+        inner.add_done_callback(lambda inner: inner.cancelled() and theirs.cancel())
+        client.loop.add_callback(_bring, theirs, inner)
+        if client.status in ("closing", "closed"):
+            raise RuntimeError("cannot schedule new futures after the client was closed")
+        return inner
+
+    def broken(self, executor: cf.Executor) -> bool:
+        """It never is."""
+        return False
+
+
+async def _bring(theirs: Any, inner: cf.Future[Any]) -> None:
+    try:
+        result = await theirs._result(raiseit=False)
+        if theirs.status == "cancelled":
+            inner.cancel()
+            inner.set_running_or_notify_cancel()
+        elif theirs.status == "finished":
+            if inner.set_running_or_notify_cancel():
+                inner.set_result(result)
+        else:
+            _, error, frames = result
+            if inner.set_running_or_notify_cancel():
+                inner.set_exception(error.with_traceback(frames))
+    except cf.InvalidStateError:
+        pass
+    except BaseException as error:
+        if not inner.cancelled():
+            inner.set_exception(error)
 
 
 class SealedEnvelope(Envelope):
@@ -85,7 +144,11 @@ class SealedEnvelope(Envelope):
 
     def open(self, result: Any) -> Any:
         """The result that came back; raises what unpickling raises."""
-        return pickle.loads(result.data) if type(result) is Sealed else result
+        if type(result) is Sealed:
+            return pickle.loads(result.data)
+        if type(result) is SealedFailure:
+            raise result.open()
+        return result
 
 
 class LokyEnvelope(SealedEnvelope):
@@ -112,7 +175,7 @@ class StandardEnvelope(SealedEnvelope):
     """For the standard library's pool."""
 
     # Before 3.12 a pool that breaks while it lists a cancelled call fails to fail the others.
-    cancels = sys.version_info >= (3, 12)
+    cancels: bool = sys.version_info >= (3, 12)
 
     def __init__(self, executor: cf.Executor, dumps: Callable[[Any], Any]) -> None:
         super().__init__(dumps)
@@ -179,27 +242,61 @@ class Sealed:
     __slots__ = ("data",)
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
+        self.data: bytes = data
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sealed, (self.data,)
 
 
+class SealedFailure:
+    """A pickled exception, and what can be said of it should it not unpickle. All plain data."""
+
+    __slots__ = ("data", "remote", "text")
+
+    def __init__(self, data: bytes | None, text: str, remote: str) -> None:
+        self.data: bytes | None = data
+        self.text: str = text
+        self.remote: str = remote
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SealedFailure, (self.data, self.text, self.remote)
+
+    def open(self) -> BaseException:
+        """The exception, caused by its remote traceback, as from the standard pool."""
+        from concurrent.futures import process
+
+        error: object = None
+        if self.data is not None:
+            try:
+                error = pickle.loads(self.data)
+            except Exception:
+                pass
+        if not isinstance(error, BaseException):
+            error = LostCauseError(self.text)
+        error.__cause__ = cast(Any, process)._RemoteTraceback(self.remote)
+        return error
+
+
 def run_sealed(data: bytes) -> Any:
-    """In the worker process: open a call, make it, seal its result."""
-    fn, args, kwargs = pickle.loads(data)
+    """In the worker process: open a call, make it, seal its outcome."""
     try:
-        result = fn(*args, **kwargs)
-    except Exception as error:
+        fn, args, kwargs = pickle.loads(data)
         try:
-            pickle.loads(_dumps_here()(error))
+            result = fn(*args, **kwargs)
+        finally:
+            del fn, args, kwargs
+        return result if type(result) in _PLAIN else Sealed(bytes(_dumps_here()(result)))
+    except BaseException as error:
+        text = f"{type(error).__name__}: {safe_text(str, error)}"
+        try:
+            remote = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         except Exception:
-            text = safe_text(str, error)
-            raise LostCauseError(f"{type(error).__name__}: {text}") from error
-        raise
-    finally:
-        del fn, args, kwargs
-    return result if type(result) in _PLAIN else Sealed(bytes(_dumps_here()(result)))
+            remote = text
+        try:
+            sealed: bytes | None = bytes(_dumps_here()(error))
+        except Exception:
+            sealed = None
+        return SealedFailure(sealed, text, f'\n"""\n{remote}"""')
 
 
 def _dumps_here() -> Callable[[Any], Any]:
@@ -223,4 +320,6 @@ def envelope_for(executor: cf.Executor) -> Envelope:
         if kind.__module__ == "concurrent.futures.process":
             reduction = sys.modules["multiprocessing.reduction"]
             return StandardEnvelope(executor, reduction.ForkingPickler.dumps)
+        if kind.__module__ == "distributed.cfexecutor":
+            return DaskEnvelope()
     return Envelope()

@@ -170,7 +170,7 @@ class ThreadEngine:
     def run_here(self, future: Future[Any]) -> bool:
         return run_one(self._core, future)
 
-    def run_aside(self, future: Future[Any]) -> bool:
+    def run_aside(self, future: Future[Any], timeout: float | None = None) -> bool:
         answer: list[bool] = []
         outer = _sync.here.record
 
