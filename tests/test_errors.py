@@ -595,16 +595,17 @@ def test_constructor_in_c_that_refuses_gets_a_plain_task_error(monkeypatch):
     assert wrap_failure(OddError("s"), 1, "f") is errors._spare
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 14) and not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="free-threaded 3.13 frees no class any more once a second thread was started",
+)
 def test_class_lives_no_longer_than_its_errors():
     """The cache does not keep a class of the user's alive."""
     error = local_error()
     kind = weakref.ref(type(error))
     wrap_failure(error, 1, "f")
     del error
-    for _ in range(100):  # on free-threaded builds one run is not always enough
-        gc.collect()
-        if kind() is None:
-            break
+    gc.collect()
     assert kind() is None
 
 
