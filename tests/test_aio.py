@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -469,3 +472,317 @@ def test_a_loop_inside_a_task_of_the_pool(size: int) -> None:
             return await asyncio.gather(*(ex.arun(abs, -n) for n in range(10)))
 
         assert ex.submit(lambda: asyncio.run(inner())).result(30) == list(range(10))
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_tasks_with_loops_of_their_own(size: int) -> None:
+    """Each runs a loop that awaits the next; one worker is enough, with and without a queue."""
+    with BoundedExecutor(1, queue_size=size) as ex:
+
+        def nested(depth: int) -> int:
+            async def inner() -> int:
+                return 1 + await ex.arun(nested, depth - 1)
+
+            return asyncio.run(inner()) if depth else 0
+
+        assert ex.submit(nested, 3).result(30) == 3
+
+
+def test_awaiting_a_future_inside_a_task_of_the_pool() -> None:
+    """Needs no second worker either."""
+    with BoundedExecutor(1) as ex:
+
+        async def inner() -> int:
+            return await ex.submit(abs, -3)
+
+        assert ex.submit(lambda: asyncio.run(asyncio.wait_for(inner(), 30))).result(40) == 3
+
+
+def test_async_with_inside_a_task_of_the_pool() -> None:
+    """Does not wait for itself."""
+    ex = BoundedExecutor(1)
+
+    async def inner() -> str:
+        async with ex:
+            pass
+        return "left"
+
+    future = ex.submit(lambda: asyncio.run(asyncio.wait_for(inner(), 20)))
+    assert future.result(30) == "left"
+    assert ex.closed
+    assert ex.wait(30)
+
+
+def test_arun_keeps_its_executor(run: Any, gate: threading.Event) -> None:
+    """Nobody else need hold it; also while it waits for a place."""
+
+    async def main() -> None:
+        assert await BoundedExecutor(2).arun(abs, -1) == 1
+        assert await BoundedExecutor(2).options(timeout=20).arun(abs, -1) == 1
+        ex = BoundedExecutor(1, queue_size=0)
+        waiting = [asyncio.ensure_future(ex.arun(gate.wait)) for _ in range(3)]
+        await ticks()
+        del ex
+        gate.set()
+        assert await asyncio.gather(*waiting) == [True] * 3
+        results = BoundedExecutor(1, queue_size=0).amap(abs, [-1, -2])
+        assert [result async for result in results] == [1, 2]
+
+    run(main())
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_amap_that_finds_no_place_in_time(ordered: bool, gate: threading.Event) -> None:
+    """It says so, as arun does."""
+
+    async def main() -> None:
+        with BoundedExecutor(1, queue_size=0) as ex:
+            ex.submit(gate.wait)
+            with pytest.raises(SubmitTimeoutError):
+                async for _ in ex.options(timeout=0.01).amap(abs, [1, 2, 3], ordered=ordered):
+                    pass
+            gate.set()
+
+    _asyncio(main())
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_amap_over_a_slow_source(run: Any, ordered: bool) -> None:
+    """What is finished is yielded while the source takes its time."""
+
+    async def main() -> None:
+        got: list[int] = []
+        more = asyncio.Event()
+
+        async def items() -> AsyncIterator[int]:
+            yield -1
+            await more.wait()
+            yield -2
+
+        with BoundedExecutor(2) as ex:
+            async for result in ex.amap(abs, items(), ordered=ordered):
+                got.append(result)
+                more.set()
+        assert got == [1, 2]
+
+    run(main())
+
+
+def test_leaving_amap_while_its_source_is_asked() -> None:
+    """The source is cancelled where it waits, and has cleaned up when amap is closed."""
+    log: list[str] = []
+
+    async def main() -> None:
+        async def items() -> AsyncIterator[int]:
+            yield -1
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                log.append("cleaned up")
+
+        with BoundedExecutor(1) as ex:
+            results: Any = ex.amap(abs, items())
+            async for result in results:
+                assert result == 1
+                break
+            await results.aclose()
+            assert log == ["cleaned up"]
+
+    _asyncio(main())
+
+
+def test_closing_the_coroutine_cancels_its_task(gate: threading.Event) -> None:
+    """In line, in the queue, and with a timeout; none of them runs."""
+    ran: list[int] = []
+
+    async def main() -> None:
+        with BoundedExecutor(1, queue_size=1) as ex:
+            ex.submit(gate.wait)
+            calls: list[Any] = [
+                ex.arun(ran.append, 1),
+                ex.arun(ran.append, 2),
+                ex.options(timeout=20).arun(ran.append, 3),
+            ]
+            for call in calls:
+                call.send(None)
+            for call in reversed(calls):
+                call.close()
+            gate.set()
+            await ex.arun(int)
+        assert ran == []
+
+    _asyncio(main())
+
+
+class Strike(Exception):
+    """What a signal handler or another thread may raise anywhere."""
+
+
+def test_a_mailbox_struck_while_it_calls_the_loop() -> None:
+    """The next one to post calls again, for both."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        box = Mailbox(loop)
+        original = loop.call_soon_threadsafe
+
+        def struck(*_: Any) -> Any:
+            loop.call_soon_threadsafe = original  # type: ignore[method-assign]
+            raise Strike
+
+        futures = [Future() for _ in range(2)]
+        for future in futures:
+            future._waiter = loop.create_future()
+        loop.call_soon_threadsafe = struck  # type: ignore[method-assign]
+        with pytest.raises(Strike):
+            box.post(futures[0])
+        box.post(futures[1])
+        await asyncio.wait_for(asyncio.gather(*(future._waiter for future in futures)), 20)
+
+    _asyncio(main())
+
+
+def test_a_mailbox_struck_while_the_loop_empties_it() -> None:
+    """The rest is delivered later, and the one in hand too."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        heard: list[Any] = []
+        loop.set_exception_handler(lambda _, context: heard.append(context["exception"]))
+        box = Mailbox(loop)
+        futures = [Future() for _ in range(5)]
+        for future in futures:
+            future._waiter = loop.create_future()
+
+        class Struck:
+            _waiter: Any
+
+            def done(self) -> bool:
+                self._waiter = futures[2]._waiter
+                raise Strike
+
+        stand_in: Any = Struck()
+        stand_in._waiter = stand_in
+        for future in (futures[0], futures[1], stand_in, futures[3], futures[4]):
+            box.post(future)
+        await asyncio.wait_for(asyncio.gather(*(future._waiter for future in futures)), 20)
+        assert [type(error) for error in heard] == [Strike]
+
+    _asyncio(main())
+
+
+class Thing:
+    """Can be watched."""
+
+
+@pytest.mark.parametrize("hold", [True, False], ids=["closed", "gone"])
+def test_results_that_come_after_their_loop(hold: bool, gate: threading.Event) -> None:
+    """Are not kept, though the executor still knows the loop's mailbox."""
+    results: list[weakref.ref[Thing]] = []
+    loops: list[Any] = []
+    started = threading.Event()
+    with BoundedExecutor(1) as ex:
+
+        def late() -> Thing:
+            started.set()
+            gate.wait(30)
+            result = Thing()
+            results.append(weakref.ref(result))
+            return result
+
+        async def main() -> None:
+            if hold:
+                loops.append(asyncio.get_running_loop())
+            for _ in range(2):
+                asyncio.ensure_future(ex.arun(late))  # noqa: RUF006 - cancelled with the loop
+            await ticks()
+            assert started.wait(30)
+
+        asyncio.run(main())
+        gate.set()
+        # When a later task has begun, the worker is through with the one before.
+        for _ in range(2):
+            ex.submit(int).result(30)
+        gc.collect()
+        assert [result() for result in results] == [None]
+
+
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="what a thread lets go of may die later there",
+)
+@pytest.mark.parametrize("way", ["arun", "timeout", "amap", "amap unordered", "await"])
+def test_a_failure_leaves_no_cycles(way: str) -> None:
+    """Arguments and exception are gone without the collector."""
+    watched: list[weakref.ref[Any]] = []
+
+    def fail(_: Thing) -> None:
+        error = ValueError("as told")
+        error.thing = Thing()  # type: ignore[attr-defined]
+        watched.append(weakref.ref(error.thing))  # type: ignore[attr-defined]
+        try:
+            raise error
+        finally:
+            del error
+
+    async def call(ex: BoundedExecutor, thing: Thing) -> None:
+        if way == "arun":
+            await ex.arun(fail, thing)
+        elif way == "timeout":
+            await ex.options(timeout=20).arun(fail, thing)
+        elif way == "await":
+            await ex.submit(fail, thing)
+        else:
+            async for _ in ex.amap(fail, [thing], ordered=way == "amap"):
+                pass
+
+    async def main() -> None:
+        with BoundedExecutor(1, error_handler=lambda _: None) as ex:
+            thing = Thing()
+            watched.append(weakref.ref(thing))
+            with contextlib.suppress(ValueError):
+                await call(ex, thing)
+            del thing
+            with contextlib.suppress(ValueError):
+                await ex.arun(int, "x")  # stats() keeps the latest failure
+            for _ in range(2):
+                await ex.arun(int)
+            await ticks()
+            assert [ref() for ref in watched] == [None, None]
+
+    gc.disable()
+    try:
+        _asyncio(main())
+    finally:
+        gc.enable()
+
+
+def test_awaited_futures_that_finish_together_wake_the_loop_once(gate: threading.Event) -> None:
+    """Counted at the loop's door."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        calls = 0
+        original = loop.call_soon_threadsafe
+
+        def counted(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return original(*args)
+
+        async def wait_for(future: Future[int]) -> int:
+            return await future
+
+        with BoundedExecutor(1, queue_size=None) as ex:
+            ex.submit(gate.wait)
+            waiting = [asyncio.ensure_future(wait_for(ex.submit(abs, -n))) for n in range(50)]
+            await ticks()
+            fence = threading.Event()
+            ex.submit(fence.set)
+            loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
+            gate.set()
+            assert fence.wait(30)  # the loop stands still while they finish
+            assert calls == 1
+            assert await asyncio.gather(*waiting) == list(range(50))
+
+    _asyncio(main())
