@@ -195,13 +195,18 @@ class Flight:
 
 
 def _lend_a_hand(core: Core, future: AnyFuture) -> None:
-    """In a loop that a task of this very pool runs: perhaps nobody else will come for `future`."""
+    """In a loop that a task of this very pool runs: perhaps nobody else will come for `future`.
+
+    Nor will anybody in a loop that a callback runs in the thread that serves another engine.
+    """
     record = _sync.here.record
     if (
         record is not None
         and record.core is core
-        and core.threads >= core.max_workers
-        and not core.idle
+        and (
+            record.thread is core.engine
+            or (core.threads >= core.max_workers and not core.idle and future._state is PENDING)
+        )
     ):
         # Not in this thread, which has a running loop: the task may want one of its own.
         core.engine.run_aside(future)
@@ -368,8 +373,8 @@ async def wait(future: AnyFuture) -> None:
     ticket = _Ticket(asyncio.get_running_loop())
     core: Any = future._core
     record = _sync.here.record
-    if record is not None and record.core is core and future._state is PENDING and future.task_id:
-        _lend_a_hand(record.core, future)
+    if record is not None and future.task_id:
+        _lend_a_hand(core, future)
     try:
         if future._subscribe(lambda watch: watch.add_gate(ticket)):
             await ticket._waiter

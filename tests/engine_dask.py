@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import distributed
@@ -39,7 +41,39 @@ def main() -> None:
             # The scheduler runs the lost task again elsewhere, as it promises.
             assert [future.result(60) for future in napping] == [0.2] * 4
             assert ex.wait(60)
+            fails_alone(ex, tasks.lock)
+            fails_alone(ex, tasks.stubborn_result)
+            fails_alone(ex, tasks.raise_broken)
+        closed_behind_our_back(cluster)
     print("ok")
+
+
+def fails_alone(ex: BoundedExecutor, fn: Callable[[], object]) -> None:
+    """The task fails; what was away comes back, and the next runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        go = Path(folder) / "go"
+        away = ex.submit(tasks.wait_for, str(go))
+        assert isinstance(ex.submit(fn).exception(60), TaskError)
+        go.touch()
+        assert away.result(60) is True
+    assert ex.submit(tasks.square, 3).result(60) == 9
+
+
+def closed_behind_our_back(cluster: distributed.LocalCluster) -> None:
+    """All that is away or queued fails, and nothing hangs."""
+    with tempfile.TemporaryDirectory() as folder, distributed.Client(cluster) as client:
+        go = Path(folder) / "go"
+        with BoundedExecutor(engine=client.get_executor(pure=False), error_handler=id) as ex:
+            assert ex.submit(tasks.square, 3).result(60) == 9
+            futures = [ex.submit(tasks.wait_for, str(go)) for _ in range(5)]
+            while len(ex.running()) < 2:
+                ex.stats()
+            client.close()
+            errors = [future.exception(60) for future in futures]
+            assert all(isinstance(error, TaskError) for error in errors), errors
+            assert isinstance(ex.submit(tasks.square, 4).exception(60), RuntimeError)
+            assert ex.wait(60)
+        go.touch()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +49,72 @@ class Stubborn(Exception):
 
 def raise_stubborn() -> None:
     raise Stubborn(1, 2)
+
+
+class StubbornBase(BaseException):
+    """The same, and no Exception."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("stubborn base")
+
+
+def raise_stubborn_base() -> None:
+    raise StubbornBase(1, 2)
+
+
+class StubbornResult:
+    """Does not pickle, for a reason that does not unpickle."""
+
+    def __reduce__(self) -> Any:
+        raise Stubborn(1, 2)
+
+
+def stubborn_result() -> StubbornResult:
+    return StubbornResult()
+
+
+class StubbornArgument:
+    """Does not unpickle, for a reason that does not unpickle."""
+
+    def __reduce__(self) -> Any:
+        return raise_stubborn, ()
+
+
+class Sedentary(Exception):
+    """Unpickles in the process it comes from only."""
+
+    def __reduce__(self) -> Any:
+        return load_sedentary, (os.getpid(),)
+
+
+def load_sedentary(home: int) -> Sedentary:
+    if os.getpid() != home:
+        raise ValueError("far from home")
+    return Sedentary()
+
+
+def raise_sedentary() -> None:
+    raise Sedentary("at home")
+
+
+class Disguised(Exception):
+    """Unpickles as something that is no exception."""
+
+    def __reduce__(self) -> Any:
+        return dict, ()
+
+
+def raise_disguised() -> None:
+    raise Disguised("well")
+
+
+def raise_broken() -> None:
+    raise BrokenProcessPool("a pool that the task itself uses")
+
+
+def identity(value: Any) -> Any:
+    return value
+
+
+def lock() -> Any:
+    return threading.Lock()

@@ -13,6 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from futurepool import (
     TaskError,
 )
 from futurepool.engines.delegate import DelegateEngine, capacity
+from futurepool.errors import LostCauseError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -455,3 +457,138 @@ def test_keywords_reach_the_task() -> None:
             "fn": 3,
             "self": 4,
         }
+
+
+POOLS = pytest.mark.parametrize("make", [processes, loky])
+
+
+def _fails_alone(ex: BoundedExecutor, away: Path, fn: Any, *args: Any) -> BaseException:
+    """The task's failure, after which what was away comes back, and the next runs."""
+    other = ex.submit(tasks.wait_for, str(away))
+    while not other.running():
+        ex.stats()
+    error = ex.submit(fn, *args).exception(60)
+    away.touch()
+    assert other.result(60) is True
+    assert ex.submit(tasks.square, 3).result(60) == 9
+    assert isinstance(error, TaskError)
+    return error
+
+
+@POOLS
+def test_a_task_that_says_its_pool_is_broken(make: Any, tmp_path: Path) -> None:
+    """Some other pool, that is: the engine works on."""
+    with BoundedExecutor(engine=make(), error_handler=id) as ex:
+        error = _fails_alone(ex, tmp_path / "go", tasks.raise_broken)
+        assert isinstance(error, BrokenProcessPool)
+        assert "itself uses" in str(error)
+
+
+@POOLS
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        ((tasks.raise_stubborn,), "Stubborn: stubborn"),
+        ((tasks.raise_stubborn_base,), "StubbornBase: stubborn base"),
+        ((tasks.raise_sedentary,), "Sedentary: at home"),
+        ((tasks.raise_disguised,), "Disguised: well"),
+        ((tasks.stubborn_result,), "Stubborn: stubborn"),
+        ((tasks.identity, tasks.StubbornArgument()), "Stubborn: stubborn"),
+    ],
+    ids=["exception", "base", "only there", "no exception", "result", "argument"],
+)
+def test_what_does_not_unpickle(make: Any, call: Any, text: str, tmp_path: Path) -> None:
+    """Fails its own task only, with its type and text and the remote traceback."""
+    with BoundedExecutor(engine=make(), error_handler=id) as ex:
+        error = _fails_alone(ex, tmp_path / "go", *call)
+        assert isinstance(error, LostCauseError)
+        assert text in str(error)
+        assert "in run_sealed" in error.traceback
+
+
+def test_a_callback_that_waits_for_a_running_task() -> None:
+    """The dispatcher, which runs the callback, is the one to bring its result."""
+    begin, go = threading.Event(), threading.Event()
+    seen: list[Any] = []
+    with BoundedExecutor(engine=cf.ThreadPoolExecutor(2)) as ex:
+        first, running = ex.submit(begin.wait, 30), ex.submit(go.wait, 30)
+
+        def callback(_: Any) -> None:
+            try:
+                running.result(0.01)
+            except cf.TimeoutError:
+                seen.append("late")
+            go.set()
+            seen.append(running.result(40))
+
+        first.add_done_callback(callback)
+        begin.set()
+        assert running.result(60) is True
+        assert ex.wait(60)
+    assert seen == ["late", True]
+
+
+def test_a_callback_that_waits_for_a_queued_task_for_a_while() -> None:
+    """It is not kept longer than it asked for."""
+    begin, go = threading.Event(), threading.Event()
+    seen: list[Any] = []
+    with BoundedExecutor(engine=cf.ThreadPoolExecutor(1)) as ex:
+        first, queued = ex.submit(begin.wait, 30), ex.submit(go.wait, 30)
+
+        def callback(_: Any) -> None:
+            try:
+                seen.append(queued.result(0.01))
+            except cf.TimeoutError:
+                seen.append("late")
+            go.set()
+
+        first.add_done_callback(callback)
+        begin.set()
+        assert queued.result(60) is True
+    assert seen == ["late"]
+
+
+@pytest.mark.parametrize("way", ["arun", "await", "await running"])
+def test_a_callback_with_a_loop_of_its_own(way: str) -> None:
+    """Though there are free places, it is the dispatcher that must serve them."""
+    begin, go = threading.Event(), threading.Event()
+    seen: list[int] = []
+    with BoundedExecutor(engine=cf.ThreadPoolExecutor(4)) as ex:
+        first, other = ex.submit(begin.wait, 30), ex.submit(go.wait, 30)
+        while len(ex.running()) < 2:
+            ex.stats()
+        for future in [ex.submit(go.wait, 0) for _ in range(2)]:
+            future.result(60)
+        while len(ex._core.idle) < 2:
+            ex.stats()
+
+        async def main() -> int:
+            if way == "arun":
+                return await ex.arun(tasks.square, 1)
+            if way == "await":
+                return await ex.submit(tasks.square, 1)
+            go.set()
+            return await other
+
+        first.add_done_callback(lambda _: seen.append(asyncio.run(asyncio.wait_for(main(), 20))))
+        begin.set()
+        assert first.result(60) is True
+        go.set()
+        assert other.result(60) is True
+        assert ex.submit(tasks.square, 1).result(60) == 1
+    assert seen == [1]
+
+
+def test_a_loop_in_a_task_that_its_caller_runs() -> None:
+    """In the submitting thread, which is none of the engine's; its own tasks run there, too."""
+    go = threading.Event()
+    with BoundedExecutor(engine=cf.ThreadPoolExecutor(1), queue_size=0) as ex:
+        ex.submit(go.wait, 30)
+
+        async def main() -> int:
+            return await ex.arun(abs, -3)
+
+        view = ex.options(on_full=OnFull.CALLER_RUNS)
+        task = view.submit(lambda: asyncio.run(asyncio.wait_for(main(), 20)))
+        assert task.result(0) == 3
+        go.set()

@@ -17,6 +17,7 @@ that the pool is broken, `bury` removes what the manager may be waiting for.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 import threading
@@ -96,7 +97,7 @@ class DaskEnvelope(Envelope):
         theirs = client.submit(partial(fn, **kwargs) if kwargs else fn, *args, **pool._kwargs)
         pool._futures.add(theirs)
         inner: cf.Future[Any] = cf.Future()
-        inner.add_done_callback(lambda inner: inner.cancelled() and theirs.cancel())
+        inner.add_done_callback(partial(_take_back, client.loop, theirs))
         client.loop.add_callback(_bring, theirs, inner)
         if client.status in ("closing", "closed"):
             raise RuntimeError("cannot schedule new futures after the client was closed")
@@ -105,6 +106,17 @@ class DaskEnvelope(Envelope):
     def broken(self, executor: cf.Executor) -> bool:
         """It never is."""
         return False
+
+
+def _take_back(loop: Any, theirs: Any, inner: cf.Future[Any]) -> None:
+    # Whoever cancels need not wait for dask's loop, or may be in it.
+    if inner.cancelled() and theirs.status != "cancelled":
+        loop.add_callback(_cancel, theirs)
+
+
+async def _cancel(theirs: Any) -> None:
+    with contextlib.suppress(Exception):  # the client is closed
+        await theirs.cancel()
 
 
 async def _bring(theirs: Any, inner: cf.Future[Any]) -> None:
