@@ -475,7 +475,7 @@ def _fails_alone(ex: BoundedExecutor, away: Path, fn: Any, *args: Any) -> BaseEx
     return error
 
 
-@POOLS
+@pytest.mark.parametrize("make", [processes, loky, ENGINES["threads"]])
 def test_a_task_that_says_its_pool_is_broken(make: Any, tmp_path: Path) -> None:
     """Some other pool, that is: the engine works on."""
     with BoundedExecutor(engine=make(), error_handler=id) as ex:
