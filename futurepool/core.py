@@ -208,6 +208,10 @@ def open_gate(gate: Any) -> None:
         pass
 
 
+def _open_told(gate: Any, _token: CancelToken) -> None:
+    open_gate(gate)
+
+
 class CoreState:
     """The state of one pool, and what keeps it consistent."""
 
@@ -411,9 +415,7 @@ class CoreState:
     def stats(self) -> Stats:
         """One consistent snapshot: what is derived here makes it add up whatever was counted."""
         with self.mutex:
-            active = sum(
-                record.task is not None and record.task._state is RUNNING for record in self.records
-            )
+            active = sum([r.task is not None and r.task._state is RUNNING for r in self.records])
             submitted, completed, unfinished = self.submitted, self.completed, self.unfinished
             failed, rejected, overflow = self.failed, self.rejected, self.overflow
             run_time, wait_time = self.run_time, self.wait_time
@@ -457,7 +459,7 @@ class CoreState:
     def queued(self) -> int:
         """How many tasks wait. An instant later it may be another number."""
         with self.mutex:
-            return self.unfinished - sum(r.task is not None for r in self.records)
+            return self.unfinished - sum([r.task is not None for r in self.records])
 
     @mending
     def wait_empty(self, timeout: float | None, token: CancelToken | None = None) -> bool:
@@ -470,9 +472,7 @@ class CoreState:
                 return True
             self.empties.append(gate)
 
-        def listen(_token: CancelToken) -> None:
-            open_gate(gate)
-
+        listen = functools.partial(_open_told, gate)
         try:
             if token is not None:
                 token.add_callback(listen)
@@ -583,7 +583,7 @@ class CoreState:
                 del self.workers[record]
                 self.records.pop(record, None)
         queued = self.order.recount()
-        queued += sum(future._state is PENDING for future in self.order.doomed)
+        queued += sum([future._state is PENDING for future in self.order.doomed])
         running = 0
         for record in list(self.records):
             if record.task is not None and record.task._state is RUNNING:
@@ -591,8 +591,8 @@ class CoreState:
             elif record.thread is None:
                 del self.records[record]
         self.unfinished = queued + running
-        self.calling = sum(record.away == CALLING for record in self.records)
-        self.inline = sum(record.thread is None for record in self.records)
+        self.calling = sum([record.away == CALLING for record in self.records])
+        self.inline = sum([record.thread is None for record in self.records])
         # Who was about to start a worker finds that none is wanted; _mend orders new ones.
         self.starting = 0
         self.threads = len(self.workers)

@@ -155,6 +155,16 @@ def is_a(error: object, kind: type[E]) -> TypeGuard[E]:
     return issubclass(type(error), kind)
 
 
+def is_among(value: object, values: Iterable[object]) -> bool:
+    """`in`, by identity, without asking anyone's `__eq__`, as that of a metaclass."""
+    # Not `any` of a generator expression, which is a function: where there is no memory to make one,
+    # CPython 3.12 and 3.13 free its code (python/cpython#122752), and crash the next time.
+    for each in values:  # noqa: SIM110
+        if each is value:
+            return True
+    return False
+
+
 def safe_text(render: Callable[[object], str], value: object) -> str:
     """`render(value)`, which may run code of the user's, or a placeholder if that raises.
 
@@ -360,8 +370,8 @@ class _Recipe:
         self.dual = dual
         self.new = new
         bases = _mro_of(dual)
-        self.group = _Group is not None and any(base is _Group for base in bases)
-        self.stop = any(base is StopIteration for base in bases)
+        self.group = _Group is not None and is_among(_Group, bases)
+        self.stop = is_among(StopIteration, bases)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()  # for those that pickle a class with its namespace
@@ -377,7 +387,7 @@ def _plain_recipe(owner: type) -> _Recipe:
 
 def _recipe(owner: type) -> _Recipe:
     """Make the recipe for `owner` and store it for the next time."""
-    if any(owner is base for base in _mro_of(TaskError)):
+    if is_among(owner, _mro_of(TaskError)):
         recipe = _plain_recipe(owner)
     else:
         try:
@@ -409,14 +419,15 @@ def _build(owner: type) -> _Recipe:
         __qualname__=name,
         __doc__="A failed task's error that is also of the type the task raised.",
     )
-    if any("__del__" in _namespace_of(base) for base in _mro_of(owner)):
-        namespace["__del__"] = _nothing
+    for base in _mro_of(owner):
+        if "__del__" in _namespace_of(base):
+            namespace["__del__"] = _nothing
     meta = type(owner)
     # Past the metaclass's own __new__ and __init__. An ABC without its own caches would spoil E's.
-    make: Any = ABCMeta.__new__ if any(base is ABCMeta for base in _mro_of(meta)) else type.__new__
+    make: Any = ABCMeta.__new__ if is_among(ABCMeta, _mro_of(meta)) else type.__new__
     dual = make(meta, name, (_Dual, owner), namespace)
     bases = _mro_of(dual)  # may be the metaclass's idea
-    if bases[:2] != (dual, _Dual) or not any(base is owner for base in bases):
+    if bases[:2] != (dual, _Dual) or not is_among(owner, bases):
         raise TypeError("the metaclass has changed the order of the bases")
     base = _base_of(dual)
     while True:

@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from futurepool import _sync
 from futurepool.checks import check_callable, check_timeout
-from futurepool.errors import TaskError
+from futurepool.errors import TaskError, is_among
 
 if TYPE_CHECKING:
     from futurepool.cancellation import CancelToken
@@ -199,8 +199,7 @@ _LAYERS = 100  # of partials and methods; a partial may hold itself
 def _class_name(value: Any) -> str:
     """A class is called what it is called, an instance what its class is."""
     kind = cast(Any, type(value))
-    is_class = any(base is type for base in _mro_of_class(kind))
-    return cast(str, _qualname_of_class(value if is_class else kind))
+    return cast(str, _qualname_of_class(value if is_among(type, _mro_of_class(kind)) else kind))
 
 
 def name_of(fn: Any) -> str:

@@ -53,16 +53,17 @@ def is_own_worker(core: Core) -> bool:
     return core.own_record() is not None
 
 
+def _left(end: float | None) -> float | None:
+    """The seconds until then. Not made inside `join`: see `errors.is_among`."""
+    return None if end is None else max(0.0, end - _sync.clock())
+
+
 def join(core: Core, timeout: float | None = None) -> None:
     """Wait until a closed core has finished everything and its threads have ended."""
     end = None if timeout is None else _sync.clock() + timeout
-
-    def left() -> float | None:
-        return None if end is None else max(0.0, end - _sync.clock())
-
-    if core.wait_empty(left()) and core.wait_ended(left()):
+    if core.wait_empty(_left(end)) and core.wait_ended(_left(end)):
         for thread in list(core.engine.threads):
-            _sync.join(thread, left())
+            _sync.join(thread, _left(end))
             if not thread.is_alive():
                 core.engine.threads.discard(thread)
         if timeout is None:

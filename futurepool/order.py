@@ -181,7 +181,7 @@ class Levels:
         count = 0
         levels: dict[int, Level] = {}
         for priority, old in self.levels.items():
-            level = Level(future for future in old if future._state is PENDING)
+            level = Level([future for future in old if future._state is PENDING])
             level.listed = True
             if level:
                 levels[priority] = level

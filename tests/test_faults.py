@@ -5,12 +5,18 @@ Here a fixed sample of the exhaustive ones; `python -m tests.faults --full` is t
 
 from __future__ import annotations
 
+import dis
+import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from futurepool import errors, future, lifecycle, worker
+from futurepool.queue import Core
 from tests.faults import __main__ as faults
 from tests.faults.__main__ import TOP, run
 from tests.faults.probes import PROBES
@@ -26,6 +32,24 @@ def test_alive(name: str) -> None:
     if word == "-":
         pytest.skip(text)
     assert word == "ok", text
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there a comprehension is a function")
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(worker.work, worker.run_one, lifecycle.join, future.name_of, future._class_name),
+        *(errors.is_among, errors.wrap_failure, errors._recipe, errors._build),
+        *(Core.turn, Core.finish, Core.settle_outcome, Core._commit, Core._wrap, Core._recount),
+        *(Core.wait_empty, Core.wait_ended, Core.stats, Core.queued, Core.close, Core.recover),
+    ],
+    ids=lambda function: function.__qualname__,
+)
+def test_no_function_is_made(function: Callable[..., Any]) -> None:
+    """Where there is no memory for it, CPython may crash later: see `errors.is_among`."""
+    operations = {each.opname for each in dis.get_instructions(inspect.unwrap(function))}
+    assert operations
+    assert "MAKE_FUNCTION" not in operations
 
 
 @pytest.mark.slow
