@@ -61,14 +61,17 @@ def sleep_at(gate: Any, timeout: float | None, look: Callable[[], object]) -> No
 
     Meanwhile calls `look` once a second: to see what nobody announces, as a thread's sudden death.
     """
-    left = TIMEOUT_MAX if timeout is None else max(0.0, min(timeout, TIMEOUT_MAX))
+    if timeout is None:
+        while not gate.acquire(True, _LOOK):
+            look()
+        return
+    left = max(0.0, min(timeout, TIMEOUT_MAX))
     began = clock()
     while not gate.acquire(True, min(left, _LOOK)):
         look()
-        if timeout is not None:
-            left = max(0.0, began + timeout - clock())
-            if not left:
-                return
+        left = max(0.0, began + timeout - clock())
+        if not left:
+            return
 
 
 #: `start_new_thread(function, arguments)`: one C call.
