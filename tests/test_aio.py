@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import sys
+import sysconfig
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -708,7 +709,7 @@ def test_results_that_come_after_their_loop(hold: bool, gate: threading.Event) -
 
 
 @pytest.mark.skipif(
-    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
     reason="what a thread lets go of may die later there",
 )
 @pytest.mark.parametrize("way", ["arun", "timeout", "amap", "amap unordered", "await"])

@@ -10,6 +10,7 @@ import pickle
 import queue
 import subprocess
 import sys
+import sysconfig
 import traceback
 import urllib.error
 import weakref
@@ -596,7 +597,7 @@ def test_constructor_in_c_that_refuses_gets_a_plain_task_error(monkeypatch):
 
 
 @pytest.mark.skipif(
-    sys.version_info < (3, 14) and not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    sys.version_info < (3, 14) and bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
     reason="free-threaded 3.13 frees no class any more once a second thread was started",
 )
 def test_class_lives_no_longer_than_its_errors():

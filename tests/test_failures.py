@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import threading
 import types
@@ -805,7 +806,7 @@ def run_script(body: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
     reason="one exception raised in several threads at once may crash free-threaded CPython 3.13",
 )
 @pytest.mark.parametrize("error", ["KeyError(1)", "SystemExit(1)"])

@@ -6,7 +6,7 @@ import contextvars
 import functools
 import gc
 import itertools
-import sys
+import sysconfig
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -32,7 +32,8 @@ def until_gone(ex: BoundedExecutor, seen: weakref.ref[Any]) -> None:
     for _ in range(2000):
         if seen() is None:
             return
-        if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        if bool(sysconfig.get_config_var("Py_GIL_DISABLED")):
+            # (Of the build, as an extension may have switched the GIL on.)
             # What a thread has made and another gives up dies when the first runs again, or when
             # the collector stops all threads; a ThreadPoolExecutor shows the same. So wake both,
             # and collect: there the test says only that nothing holds on to it.
