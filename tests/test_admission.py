@@ -153,6 +153,7 @@ def test_drop_oldest_with_nothing_to_drop(gate: Gate) -> None:
     """Running tasks are not dropped, so the new one is."""
     with BoundedExecutor(1, queue_size=0, on_full=OnFull.DROP_OLDEST) as ex:
         running = ex.submit(gate)
+        assert gate.started.acquire(timeout=30)  # or it would be the oldest that waits
         assert ex.submit(int).cancelled()
         assert not running.cancelled()
         assert (ex.stats().rejected_tasks, ex.stats().submitted_tasks) == (1, 1)
