@@ -529,6 +529,11 @@ class CoreState:
             except ValueError:
                 pass
 
+    def flush_aside(self) -> None:
+        """`flush` for a thread that may hold conditions of futures, so in another one."""
+        if self.todo:
+            _sync.start_new_thread(self.flush, ())
+
     def recover(self, *futures: AnyFuture) -> None:
         """After an exception inside or near a section: no lock held, all counts right again.
 

@@ -93,6 +93,10 @@ class Owner(Protocol):
         """See whether those live who are to finish it; called now and then by whoever waits."""
         ...
 
+    def flush_aside(self) -> None:
+        """The same in another thread, if there is anything."""
+        ...
+
     def recover(self) -> None:
         """After an exception in or near a section of the mutex: put everything right."""
         ...
@@ -558,6 +562,9 @@ class Future(cf.Future[T], Generic[T]):
     # not be what typeshed says `as_completed` takes.
 
     def _get_condition(self) -> threading.Condition:
+        watch = self._watch
+        if watch is not None and watch.condition is not None:
+            return watch.condition
         core = self._core
         if self._state is PENDING:
             core.help(self, None)  # a worker that waits for a task queued behind it runs it
@@ -570,7 +577,9 @@ class Future(cf.Future[T], Generic[T]):
                     watch.told = self._state in (NOTIFIED, FINISHED)
                     watch.condition = threading.Condition()
                 condition = watch.condition
-            core.flush()
+            # Not here: the standard library asks for one condition while it holds those of other
+            # futures, and what is left to be done may need one that somebody else holds.
+            core.flush_aside()
         except BaseException:
             core.recover()
             raise
@@ -640,6 +649,9 @@ class Detached:
         return False
 
     def flush(self) -> None:
+        pass
+
+    def flush_aside(self) -> None:
         pass
 
     def look(self) -> None:
