@@ -1176,6 +1176,10 @@ def test_a_thousand_awaits_do_not_lengthen_the_traceback(single):
     assert rest == {first}
 
 
+@pytest.mark.skipif(
+    FREE_THREADED,
+    reason="one exception raised in several threads at once may crash free-threaded CPython 3.13",
+)
 @pytest.mark.parametrize("error", [KeyError(1), SystemExit(3)], ids=repr)
 def test_readings_from_several_threads_do_not_lengthen_the_traceback(error, executor):
     """A thousand in four threads at once, and then it is as long as at first."""
