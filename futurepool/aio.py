@@ -11,6 +11,8 @@ flag it saw was up for a wake-up that is still to come. Two posters that both fi
 loop twice, which is harmless. Appending, popping, and reading or writing the flag are single steps.
 
 A coroutine waits for its place in `futurepool.line`, and only for the end of its task here.
+
+Past 400 lines because all that waits here, waits by way of the mailbox.
 """
 
 from __future__ import annotations
