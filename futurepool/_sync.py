@@ -60,6 +60,7 @@ def sleep_at(gate: Any, timeout: float | None, look: Callable[[], object]) -> No
     """Sleep until the lock `gate` can be taken, for at most `timeout` seconds; None is for ever.
 
     Meanwhile calls `look` once a second: to see what nobody announces, as a thread's sudden death.
+    So the handler of a signal that came just before the sleep runs within a second, too.
     """
     if timeout is None:
         while not gate.acquire(True, _LOOK):

@@ -216,15 +216,12 @@ class CancelToken:
         # A lock's `__exit__` takes any arguments: to release it is one C call, like a listener.
         waiter = _Callback(gate.__exit__)
         try:
-            opened = not self._listen(waiter)
-            while not opened and not self.cancelled:
-                if not ends:
-                    opened = gate.acquire()
-                    continue
-                left = min(ends) - _sync.clock()
-                if left <= 0:
-                    return self.cancelled
-                opened = gate.acquire(True, min(left, _sync.TIMEOUT_MAX))
+            if self._listen(waiter):
+                while not self.cancelled:
+                    left = min(ends) - _sync.clock() if ends else None
+                    if left is not None and left <= 0:
+                        return self.cancelled
+                    _sync.sleep_at(gate, left, int)  # there is nothing to look at
             return True
         finally:
             self._discard_listener(waiter)

@@ -419,7 +419,8 @@ def test_ctrl_c_out_of_a_with_block() -> None:
             queued = ex.submit(print, "never")
             queued.add_done_callback(lambda f: (print("cancelled", f.cancelled()), gate.set()))
             print("ready", flush=True)
-            threading.Event().wait()
+            while True:  # of a signal just before a sleep Python hears after it
+                threading.Event().wait(0.1)
         """
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)],
