@@ -8,6 +8,9 @@ else in the package may take a lock, a thread or the time from anywhere else.
 from __future__ import annotations
 
 import _thread
+import functools
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -34,8 +37,39 @@ TIMEOUT_MAX: float = threading.TIMEOUT_MAX
 #: Not re-entrant; any thread may release it, so a held one also serves as a gate to sleep at.
 Lock: Callable[[], Any] = _thread.allocate_lock
 
-#: The C RLock: `_is_owned()` says whether this very thread is inside.
+
+class SpinLock(_thread.RLock):
+    """An RLock whose `acquire` tries for a few microseconds before it sleeps. For free-threading.
+
+    There two threads really meet at a lock, and to sleep and be woken takes ten times as long as
+    what they do under it. (With a GIL whoever holds the lock cannot go on while we try.)
+    """
+
+    __slots__ = ()
+
+    def acquire(self) -> bool:  # type: ignore[override] # without a timeout
+        """Take the lock; there is no timeout."""
+        for _ in _TRIES:
+            if _acquire(self, False):
+                return True
+        for _ in _YIELDS:
+            _give_way()
+            if _acquire(self, False):
+                return True
+        return _acquire(self)
+
+
+# Measured with benchmarks/ on two cores: from 30 tries on there is little to gain, and without
+# giving way it gets slow when more threads run than there are cores.
+_TRIES = (None,) * 50
+_YIELDS = (None,) * 3
+_acquire = _thread.RLock.acquire
+_give_way: Callable[[], object] = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
+
+#: The C RLock, or one like it: `_is_owned()` says whether this very thread is inside.
 RLock: Callable[[], Any] = _thread.RLock
+if hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled():
+    RLock = SpinLock
 
 get_ident: Callable[[], int] = _thread.get_ident
 
