@@ -37,18 +37,28 @@ TIMEOUT_MAX: float = threading.TIMEOUT_MAX
 #: Not re-entrant; any thread may release it, so a held one also serves as a gate to sleep at.
 Lock: Callable[[], Any] = _thread.allocate_lock
 
+#: Both RLocks: `_is_owned()` says whether this very thread is inside.
+_RLock: Any = _thread.RLock
+_acquire: Callable[..., bool] = _RLock.acquire
+_give_way: Callable[[], object] = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
 
-class SpinLock(_thread.RLock):
-    """An RLock whose `acquire` tries for a few microseconds before it sleeps. For free-threading.
+# Measured with benchmarks/ on two cores: from 30 tries on there is little to gain, and without
+# giving way it gets slow when more threads run than there are cores.
+_TRIES = (None,) * 50
+_YIELDS = (None,) * 3
 
-    There two threads really meet at a lock, and to sleep and be woken takes ten times as long as
-    what they do under it. (With a GIL whoever holds the lock cannot go on while we try.)
+
+class SpinLock(_RLock):  # type: ignore[misc]
+    """An RLock whose `acquire` tries for a few microseconds before it sleeps.
+
+    For free-threaded builds: there two threads really meet at a lock, and to sleep and be woken
+    takes ten times as long as what they do under it. With a GIL the holder cannot go on meanwhile.
     """
 
     __slots__ = ()
 
-    def acquire(self) -> bool:  # type: ignore[override] # without a timeout
-        """Take the lock; there is no timeout."""
+    def acquire(self) -> bool:
+        """Take the lock, however long that takes."""
         for _ in _TRIES:
             if _acquire(self, False):
                 return True
@@ -59,17 +69,8 @@ class SpinLock(_thread.RLock):
         return _acquire(self)
 
 
-# Measured with benchmarks/ on two cores: from 30 tries on there is little to gain, and without
-# giving way it gets slow when more threads run than there are cores.
-_TRIES = (None,) * 50
-_YIELDS = (None,) * 3
-_acquire = _thread.RLock.acquire
-_give_way: Callable[[], object] = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
-
-#: The C RLock, or one like it: `_is_owned()` says whether this very thread is inside.
-RLock: Callable[[], Any] = _thread.RLock
-if hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled():
-    RLock = SpinLock
+_has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+RLock: Callable[[], Any] = _RLock if _has_gil() else SpinLock
 
 get_ident: Callable[[], int] = _thread.get_ident
 

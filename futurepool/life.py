@@ -7,7 +7,6 @@ lines because a worker's turn is written in line.
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
 from collections.abc import Callable
 from concurrent import futures as cf
 from typing import Any, cast
@@ -28,7 +27,7 @@ from futurepool.future import (
     traceback_slot,
 )
 from futurepool.order import is_doomed
-from futurepool.recorder import BOUNDS
+from futurepool.recorder import BATCH
 
 __all__: list[str] = []  # internal
 
@@ -87,20 +86,23 @@ class CoreLife(CoreState):
             latency = self.latency
             if latency is not None:
                 # HistogramRecorder.record, in line.
-                ran = now - started
-                latency.counts[bisect_left(BOUNDS, ran)] += 1
-                if ran > latency.max:  # noqa: PLR1730 - max() is a call more
-                    latency.max = ran
-                # In a burst the next one has waited about as long.
                 wait: Any = self.wait
-                if wait.low < waited <= wait.high:
-                    wait.counts[wait.latest] += 1
-                    if waited > wait.max:  # noqa: PLR1730
-                        wait.max = waited
-                else:
-                    wait.record(waited)
+                fresh = latency.fresh
+                fresh.append(now - started)
+                wait.fresh.append(waited)
+                if len(fresh) >= BATCH:
+                    latency.settle()
+                    wait.settle()
             if self.blocked or self.empties:
                 self._freed()
+            if watch is not None and watch.gates:
+                # Somebody sleeps in result(): wake them before looking for more.
+                self.run_time += now - record.since
+                mutex.release()
+                task._announce()
+                if self.todo:
+                    self.flush()
+                return None
         away = record.away
         if away:
             self._come_back(record)

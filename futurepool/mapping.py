@@ -204,14 +204,23 @@ def _take(future: Future[Any], end: float | None) -> Any:
         del future  # the traceback holds this frame
 
 
+def _move(future: Future[Any], end: float | None) -> Any:
+    """`_take`, out of the future: its worker may hold on to that a little longer."""
+    try:
+        if future._state is FINISHED and type(future._result) is not Failure:
+            result = future._result  # Future.result, in line
+        else:
+            result = _take(future, end)
+        future._result = None
+        return result
+    finally:
+        del future
+
+
 def _single(tasks: list[Future[Any]], end: float | None) -> Iterator[Any]:
     try:
         while tasks:
-            # Future.result of what is there, in line, and holding on to nothing.
-            if tasks[-1]._state is FINISHED and type(tasks[-1]._result) is not Failure:
-                yield tasks.pop()._result
-            else:
-                yield _take(tasks.pop(), end)
+            yield _move(tasks.pop(), end)
     finally:
         for future in tasks:
             future.cancel()

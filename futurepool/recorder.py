@@ -8,7 +8,7 @@ minutes: neighbouring bounds differ by a factor of 2 ** (1 / 8), so a percentile
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -20,31 +20,45 @@ __all__: list[str] = []  # internal
 #: Upper bounds of the buckets, inclusive.
 BOUNDS: tuple[float, ...] = (*(1e-6 * 2 ** (i / 8) for i in range(8 * 32 + 1)), inf)
 
+#: How many values are put into the buckets at a time: sorted first, that costs half as much.
+BATCH = 1024
+
 
 class HistogramRecorder:
     """Counts durations into the buckets. Not thread-safe: the caller holds its mutex."""
 
-    __slots__ = ("counts", "high", "latest", "low", "max")
+    __slots__ = ("counts", "fresh", "max")
 
     def __init__(self) -> None:
         self.counts: list[int] = [0] * len(BOUNDS)
         self.max: float = 0.0
-        self.latest: int = 0  # the latest value's bucket, and its bounds
-        self.low: float = inf
-        self.high: float = -inf
+        self.fresh: list[float] = []  # not counted yet
 
     def record(self, seconds: float) -> None:
         """Count one value; the hot path of `futurepool.life` has this in line."""
-        self.latest = latest = bisect_left(BOUNDS, seconds)
-        self.high = BOUNDS[latest]
-        self.low = BOUNDS[latest - 1] if latest else -inf
-        self.counts[latest] += 1
-        if seconds > self.max:  # noqa: PLR1730 - max() is a call more
-            self.max = seconds
+        self.fresh.append(seconds)
+        if len(self.fresh) >= BATCH:
+            self.settle()
+
+    def settle(self) -> None:
+        """Put what is fresh into the buckets. About 50 microseconds for a batch."""
+        counts, most = self._sums()
+        self.counts, self.fresh, self.max = counts, [], most
+
+    def _sums(self) -> tuple[list[int], float]:
+        """The buckets and the maximum, what is fresh included. Changes nothing."""
+        counts, values = self.counts.copy(), sorted(self.fresh)
+        start = 0
+        while start < len(values):
+            bucket = bisect_left(BOUNDS, values[start])
+            end = bisect_right(values, BOUNDS[bucket], start)
+            counts[bucket] += end - start
+            start = end
+        return counts, max([self.max, *values[-1:]])
 
     def snapshot(self, total: float) -> Histogram:
-        """The state now, `total` being the sum of the values. About ten microseconds."""
+        """The state now, `total` being the sum of the values. Some tens of microseconds."""
         from futurepool.stats import Histogram
 
-        counts = self.counts
-        return Histogram(sum(counts), total, self.max, tuple(zip(BOUNDS, counts, strict=True)))
+        counts, most = self._sums()
+        return Histogram(sum(counts), total, most, tuple(zip(BOUNDS, counts, strict=True)))

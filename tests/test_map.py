@@ -292,6 +292,18 @@ def test_results_are_not_kept(ex: BoundedExecutor) -> None:
         gc.enable()
 
 
+def test_results_are_moved_out_of_their_futures(ex: BoundedExecutor) -> None:
+    """A worker may hold on to the future of a task for a while after it was read."""
+    futures = []
+
+    def square(number: int) -> int:
+        futures.append(_sync.here.record.task)
+        return number**2
+
+    assert list(ex.map(square, range(5))) == [0, 1, 4, 9, 16]
+    assert [future._result for future in futures] == [None] * 5
+
+
 @pytest.mark.parametrize("chunksize", [1, 2, 3, 5, 50])
 @pytest.mark.parametrize("buffersize", [1, 2, 5, 6])
 @pytest.mark.parametrize("method", ["map", "map_unordered"])
