@@ -433,8 +433,8 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
         two_results_against_completion,
         CoreLife,
         "turn",
-        "if watch is not None and task is not None:",
-        "if False:",
+        "mutex.release()\n                task._announce()",
+        "mutex.release()",
     ),
     (token_against_start, Core, "_submit", "if not token._add_listener(future):", "if 0:"),
     (
