@@ -257,6 +257,7 @@ def page(
     """The lines of the page. `picture(key, description)` yields a plot, or nothing."""
     runs, machine = results["runs"], results["machine"]
     pythons = ", ".join(f"{run['implementation']} {run['python']}" for run in runs)
+    mode = "" if results["mode"] == "quick" else f" --mode {results['mode']}"
     every = "every case and repetition" if results["size"]["restart"] else "every case"
     yield f"""\
 # Benchmarks
@@ -278,7 +279,8 @@ against the baseline's beside it, {STANDARD} if not said otherwise, and above 1 
 Ratios carry over to other machines far better than figures.
 
 To repeat it: `pip install ".[bench]"` in the checkout, then
-`python benchmarks/run.py --json results.json` and `python benchmarks/report.py results.json`.
+`python benchmarks/run.py{mode} --json results.json`
+and `python benchmarks/report.py results.json`.
 For a first look: `python -m futurepool bench`.
 """
     rows = [["library", *(f"with {run['tag']}" for run in runs), "to know"]]

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "TIMEOUT_MAX",
@@ -24,6 +24,7 @@ __all__ = [
     "RLock",
     "SimpleQueue",
     "clock",
+    "get_at",
     "get_ident",
     "here",
     "join",
@@ -31,6 +32,8 @@ __all__ = [
     "start",
     "start_new_thread",
 ]
+
+T = TypeVar("T")
 
 TIMEOUT_MAX: float = threading.TIMEOUT_MAX
 
@@ -108,6 +111,19 @@ def sleep_at(gate: Any, timeout: float | None, look: Callable[[], object]) -> No
         left = max(0.0, began + timeout - clock())
         if not left:
             return
+
+
+def get_at(inbox: SimpleQueue[T], timeout: float | None, look: Callable[[], object]) -> T:
+    """`inbox.get`, looking as `sleep_at` does; raises Empty after `timeout` seconds."""
+    end = None if timeout is None else clock() + timeout
+    while True:
+        left = _LOOK if end is None else min(max(0.0, end - clock()), _LOOK)
+        try:
+            return inbox.get(timeout=left)
+        except Empty:
+            if end is not None and clock() >= end:
+                raise
+        look()
 
 
 #: `start_new_thread(function, arguments)`: one C call.

@@ -355,10 +355,8 @@ def _unordered(
             if finished.empty():
                 _help_one(core, flying)
             try:
-                if end is None:
-                    number = finished.get()
-                else:
-                    number = finished.get(timeout=max(0.0, end - _sync.clock()))
+                left = None if end is None else max(0.0, end - _sync.clock())
+                number = _sync.get_at(finished, left, core.look)
             except _sync.Empty:
                 raise cf.TimeoutError from None
             done = flying.pop(number, None)

@@ -187,6 +187,24 @@ def test_a_thread_that_dies_at_once(monkeypatch: pytest.MonkeyPatch, wait: str) 
     assert len(dead) == 1
 
 
+def test_a_thread_that_dies_while_map_unordered_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks as well; and its own timeout holds."""
+    start = _sync.start
+
+    def start_dead(thread: threading.Thread) -> None:
+        thread.run = lambda: None  # type: ignore[method-assign]
+        start(thread)
+
+    monkeypatch.setattr(_sync, "start", start_dead)
+    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    with BoundedExecutor(1, queue_size=1) as ex:
+        with pytest.raises(FutureTimeout):
+            next(ex.map_unordered(abs, [-1], timeout=0.1))
+        results = ex.map_unordered(abs, [-1, -2, -3])
+        monkeypatch.setattr(_sync, "start", start)
+        assert sorted(results) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_thread_that_dies_with_a_task(monkeypatch: pytest.MonkeyPatch, wait: str) -> None:
     """Struck as often as it takes. The task it had begun with fails; another thread starts."""

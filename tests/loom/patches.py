@@ -31,6 +31,7 @@ _MODELS = {
     "start_new_thread": threads.no_thread,
     "join": threads.join,
     "sleep_at": threads.sleep_at,
+    "get_at": threads.get_at,
 }
 _THREADING = {
     "Lock": models.Lock,

@@ -11,7 +11,7 @@ from .models import TIMEOUT_MAX, get_ident, point, wait
 from .scheduler import TICK
 from .tasks import Gate
 
-__all__ = ["Local", "clock", "join", "no_thread", "pause", "sleep", "sleep_at", "start"]
+__all__ = ["Local", "clock", "get_at", "join", "no_thread", "pause", "sleep", "sleep_at", "start"]
 
 
 def pause(what: str = "pause") -> None:
@@ -86,6 +86,11 @@ def sleep_at(gate: Any, timeout: float | None, look: Callable[[], object]) -> No
         gate.acquire()
     else:
         gate.acquire(True, max(0.0, min(timeout, TIMEOUT_MAX)))
+
+
+def get_at(inbox: Any, timeout: float | None, look: Callable[[], object]) -> Any:
+    """Likewise."""
+    return inbox.get() if timeout is None else inbox.get(timeout=timeout)
 
 
 def start(thread: threading.Thread) -> None:
