@@ -24,6 +24,7 @@ __all__ = [
     "RLock",
     "SimpleQueue",
     "clock",
+    "free_threaded",
     "get_at",
     "get_ident",
     "here",
@@ -36,6 +37,9 @@ __all__ = [
 T = TypeVar("T")
 
 TIMEOUT_MAX: float = threading.TIMEOUT_MAX
+
+#: Whether two threads of this interpreter can run Python code at the same instant.
+free_threaded: bool = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 #: Not re-entrant; any thread may release it, so a held one also serves as a gate to sleep at.
 Lock: Callable[[], Any] = _thread.allocate_lock
@@ -72,8 +76,7 @@ class SpinLock(_RLock):  # type: ignore[misc]
         return _acquire(self)
 
 
-_has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
-RLock: Callable[[], Any] = _RLock if _has_gil() else SpinLock
+RLock: Callable[[], Any] = SpinLock if free_threaded else _RLock
 
 get_ident: Callable[[], int] = _thread.get_ident
 

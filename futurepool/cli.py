@@ -53,8 +53,8 @@ _PROG = "python -m futurepool"
 _BENCH = "futurepool.bench"
 _GRACE = 1.0  # seconds for running tasks to end when nobody waits for them any more
 _PATIENCE = 30.0  # the same after a failed task, whose fellows may have something to finish
-# A wait on Windows does not notice Ctrl-C before it ends.
-_POLL = 0.2 if sys.platform == "win32" else None
+# A wait on Windows does not notice Ctrl-C before it ends, nor any wait one that came just before.
+_POLL = 0.2 if sys.platform == "win32" else 1.0
 _NO_RICH = (
     "the progress bar and the summary need rich, which is not installed: install the `cli` extra, "
     'in the checkout by `pip install ".[cli]"`, or run with --quiet'
@@ -438,7 +438,7 @@ class _Mapping:
         while True:
             try:
                 return self._finished.get(timeout=_POLL)
-            except queue.Empty:  # noqa: PERF203 # pragma: no cover - Windows
+            except queue.Empty:  # noqa: PERF203
                 continue
 
     def print_results(self, screen: _Screen) -> int:

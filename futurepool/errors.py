@@ -144,6 +144,7 @@ _bases_of: Callable[[type], tuple[type, ...]] = type.__dict__["__bases__"].__get
 _name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
 _namespace_of: Callable[[type], MappingProxyType[str, Any]] = type.__dict__["__dict__"].__get__
 
+_WORKER = "futurepool.worker"
 _stop_value: Any = StopIteration.__dict__["value"]
 _Group: Any = getattr(builtins, "BaseExceptionGroup", None)  # from Python 3.11
 
@@ -184,13 +185,21 @@ def _summary(cause: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
+def _task_frames_of(cause: BaseException) -> Any:
+    """Its traceback, from the task on: on free-threaded builds the worker's frame is still there."""
+    traceback = _traceback_of(cause)
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") == _WORKER:
+        traceback = traceback.tb_next
+    return traceback
+
+
 def _frames(cause: BaseException) -> str:
-    return "".join(format_tb(_traceback_of(cause)))
+    return "".join(format_tb(_task_frames_of(cause)))
 
 
 def _format(cause: BaseException) -> str:
     try:
-        lines = TracebackException(type(cause), cause, _traceback_of(cause))
+        lines = TracebackException(type(cause), cause, _task_frames_of(cause))
         return "".join(lines.format())
     except BaseException:
         return f"{safe_text(cast('Any', _frames), cause)}{_summary(cause)}\n"

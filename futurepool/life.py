@@ -270,9 +270,11 @@ class CoreLife(CoreState):
         self, task: AnyFuture, error: BaseException
     ) -> tuple[BaseException, TaskError | None]:
         """What a task raised as what its future will raise; and what somebody should hear of."""
-        # The first frame is ours: it would keep the future alive from its own traceback.
+        # The first frame is ours: it would keep the future alive from its own traceback. (Without a
+        # GIL another worker may be raising the same object. CPython 3.13 takes no lock for its
+        # traceback: it survives that as long as nobody cuts it, and only then.)
         traceback = traceback_slot.__get__(error)
-        if traceback is not None:
+        if traceback is not None and not _sync.free_threaded:
             traceback_slot.__set__(error, traceback.tb_next)
         if is_a(error, Exception):
             quiet = is_a(error, cf.CancelledError)  # a running task that obeys its token
