@@ -98,12 +98,14 @@ class Record:
         "since",
         "started",
         "task",
+        "telling",
         "thread",
     )
 
     def __init__(self, core: Any, thread: Any = None, depth: int = 0) -> None:
         self.core: Any = core
         self.task: AnyFuture | None = None  # claimed or running
+        self.telling: AnyFuture | None = None  # finished; its watchers may not have been told
         self.started: float = 0.0  # when it was claimed
         # When the first of the tasks was claimed that it has run one right after the other: the
         # pool's run time is added up when such a row ends.
@@ -503,6 +505,7 @@ class CoreState:
                     self.ends.remove(gate)
         return not self.threads
 
+    @mending
     def look(self) -> None:
         """See whether the workers live: called now and then by whoever waits for them."""
         self.engine.look()
@@ -540,6 +543,16 @@ class CoreState:
         Those of `futures` that have not started are withdrawn: their submit is about to raise.
         """
         try:
+            # First by C calls only: the stack may be at its end, with no room for the rest.
+            self.mutex.__enter__()
+            self.todo.append(self._settle)
+            for future in futures:
+                if future._state is PENDING:
+                    self.todo.append(future._announce)
+                    self.todo.append(future._bury)
+                    future._state = CANCELLED
+            while self.mutex._is_owned():
+                self.mutex.release()
             self._mend(futures)
         except BaseException:  # interrupted again
             self._mend(futures)

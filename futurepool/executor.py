@@ -457,7 +457,8 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         """A snapshot of the counters, consistent in itself.
 
         Thread safety: any thread, finalizers and signal handlers included.
-        Cost: one lock acquisition and a look at each worker, however many tasks were run.
+        Cost: one lock acquisition and a look at each worker, however many tasks were run; up to
+        200 microseconds more with histograms.
         """
         return self._core.stats()
 

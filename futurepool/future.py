@@ -436,7 +436,7 @@ class Future(cf.Future[T], Generic[T]):
             gate.acquire()
             if self._subscribe(lambda watch: watch.add_gate(gate)):
                 try:
-                    _sync.sleep_at(gate, timeout, self._core.look)
+                    _sync.sleep_at(gate, timeout, self._look)
                 finally:
                     watch = self._watch
                     if watch is not None and watch.gates is not None:
@@ -445,6 +445,11 @@ class Future(cf.Future[T], Generic[T]):
             raise cf.CancelledError
         if self._state is not FINISHED:
             raise cf.TimeoutError
+
+    def _look(self) -> None:
+        self._core.look()
+        if self.done():
+            self._announce()  # whoever was to do it was struck, and struck again
 
     def _announce(self) -> None:
         """Tell everyone who watches that the state is final. Idempotent; outside the mutex.

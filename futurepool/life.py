@@ -106,6 +106,9 @@ class CoreLife(CoreState):
         away = record.away
         if away:
             self._come_back(record)
+        record.started = now
+        if task is None:
+            record.since = now
         # Order.take, in line.
         order = self.order
         level = order.top or order.advance()
@@ -117,7 +120,6 @@ class CoreLife(CoreState):
             if following._state is PENDING and (hopes is None or hopes.token is None):
                 following._state = RUNNING
                 level.popleft()
-                record.started = now
                 if task is not None:
                     # From one task to the next: nobody to wake.
                     mutex.release()
@@ -136,16 +138,13 @@ class CoreLife(CoreState):
             following = self._take(record)
         gate = None
         if following is not None:
-            record.started = now
-            if task is None:
-                record.since = now
-                if (
-                    away == PARKED
-                    and self.idle
-                    and self.unfinished + self.calling - self.inline > self.threads - len(self.idle)
-                ):
-                    self.waking = True
-                    gate = self.idle.pop().gate
+            if (
+                away == PARKED
+                and self.idle
+                and self.unfinished + self.calling - self.inline > self.threads - len(self.idle)
+            ):
+                self.waking = True
+                gate = self.idle.pop().gate
         else:
             if task is not None:
                 self.run_time += now - record.since
@@ -191,8 +190,8 @@ class CoreLife(CoreState):
         self, record: Record, result: Any, error: BaseException | None, wrap: bool = True
     ) -> None:
         """`finish`, as something left to be done, which must not flush. Idempotent."""
-        task = record.task
-        if task is None:  # we are in the child of a fork
+        task = record.task or record.telling
+        if task is None:  # we are in the child of a fork, or this was done before
             return
         failure = None
         if wrap and error is not None and task._state is RUNNING:
@@ -218,6 +217,7 @@ class CoreLife(CoreState):
             failure = task.__dict__.pop("_failure", None)  # by one of them
             if failure is not None:
                 self._handle(failure)
+        record.telling = None
 
     def _commit(
         self,
@@ -241,6 +241,7 @@ class CoreLife(CoreState):
             elif failure is not None and task._unretrieved is None:
                 task._unretrieved = Unretrieved(failure)
             task._result = Failure(error, None if ours else traceback_slot.__get__(error))
+        record.telling = task
         task._state = FINISHED
         record.task = None
         self.completed += 1
@@ -248,9 +249,6 @@ class CoreLife(CoreState):
         waited = record.started - task._queued_at
         self.run_time += now - record.since
         self.wait_time += waited
-        if self.latency is not None and self.wait is not None:
-            self.latency.record(now - record.started)
-            self.wait.record(waited)
         if error is not None:
             self.failed += 1
             if is_a(error, TaskError):
@@ -265,6 +263,9 @@ class CoreLife(CoreState):
             record.away = CALLING
             self.calling += 1
         self._freed()
+        if self.latency is not None and self.wait is not None:
+            self.latency.record(now - record.started)
+            self.wait.record(waited)
 
     def _wrap(
         self, task: AnyFuture, error: BaseException

@@ -856,6 +856,41 @@ def test_four_workers_raise_one_object(kind: str) -> None:
     )
 
 
+@pytest.mark.slow
+def test_no_place_is_lost_at_the_end_of_the_stack() -> None:
+    """However little of it is left, in whatever way the tasks get in."""
+    run_script(
+        """
+        sys.setrecursionlimit(300)
+        numbers = iter(range(10**6))
+        ways = [
+            lambda ex: ex.submit(int),
+            lambda ex: ex.submit_with_priority(next(numbers), int),
+            lambda ex: list(ex.map(int, range(3))),
+            lambda ex: list(ex.map(int, range(3), chunksize=2)),
+            lambda ex: list(ex.map_unordered(int, range(3))),
+        ]
+
+        def at(depth, way, ex):
+            return way(ex) if depth == 0 else at(depth - 1, way, ex)
+
+        ends = 0
+        for way in ways:
+            for depth in range(270, 300):
+                ex = BoundedExecutor(2)
+                try:
+                    at(depth, way, ex)
+                except RecursionError:
+                    ends += 1
+                ex.submit(int).result(10)
+                assert ex.wait(10), (ways.index(way), depth)
+                ex.shutdown()
+        assert ends
+        print("ok")
+        """
+    )
+
+
 class Memo:
     """The usual descriptor that can be called."""
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from futurepool import BoundedExecutor, _sync
 from futurepool.core import Record
 from futurepool.engines import threads
+from futurepool.future import Future
+from futurepool.order import Level
 from futurepool.queue import Core
 
 
@@ -274,3 +277,89 @@ def test_a_guard_that_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(RuntimeError, match="thread has died"):
             future.result(30)
         assert ex.submit(int).result(30) == 0
+
+
+def test_a_ctrl_c_during_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Struck in a section: who waited leaves no lock behind."""
+    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    gate = threading.Event()
+    with BoundedExecutor(1) as ex:
+        core = ex._core
+
+        def look(_: object) -> None:
+            core.mutex.acquire()
+            raise KeyboardInterrupt
+
+        future = ex.submit(gate.wait, 30)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(core.engine), "look", look)
+            for wait in (future.result, lambda: next(ex.map_unordered(int, [1]))):
+                with pytest.raises(KeyboardInterrupt):
+                    wait()
+                assert not core.mutex._is_owned()
+        gate.set()
+        assert future.result(30)
+
+
+@pytest.mark.parametrize("again", ["flush", "look"])
+def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, again: str) -> None:
+    """What a section left to be done tells them the second time; so does who waits, in the end."""
+    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    monkeypatch.setattr(threads, "_Guard", deaf)
+    gate, struck = threading.Event(), threading.Event()
+    announce = Future._announce
+
+    def strike(future: Future[Any]) -> None:
+        once = again == "flush" and struck.is_set()
+        if future is first and not once and threading.current_thread() is not waiter:
+            struck.set()
+            raise KeyboardInterrupt
+        announce(future)
+
+    with BoundedExecutor(1) as ex:
+        core = ex._core
+        first = ex.submit(gate.wait, 30)
+        told: list[object] = []
+        if again == "flush":
+            first.add_done_callback(told.append)
+        waiter = threading.Thread(target=lambda: told.append(first.exception(30)))
+        waiter.start()
+        while not first.running() or first._watch is None or not first._watch.gates:
+            pass
+        (record,) = core.workers
+        monkeypatch.setattr(Future, "_announce", strike)
+        if again == "look":
+            gate.set()
+        else:
+            core.todo.append(partial(threads._replace, core, record, RuntimeError("dead")))
+            with pytest.raises(KeyboardInterrupt):
+                core.flush()
+            assert first.done()
+            core.flush()
+        waiter.join(30)
+        assert struck.is_set()
+        assert len(told) == (2 if again == "flush" else 1)
+        gate.set()
+        assert ex.submit(int).result(30) == 0
+
+
+def test_a_strike_at_the_start_of_a_task_is_no_long_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run time of a task that never got to run is counted from its claim."""
+
+    class Struck(Level):
+        def popleft(self) -> Any:
+            if self[0].running() and not struck.is_set():
+                struck.set()
+                raise KeyboardInterrupt
+            return super().popleft()
+
+    struck = threading.Event()
+    monkeypatch.setattr(_sync, "clock", lambda: 1000.0)
+    with BoundedExecutor(1) as ex:
+        level = Struck()
+        level.listed = False
+        ex._core.order.levels[1] = level
+        first = ex.submit(int)
+        assert first.exception(30) is not None
+        assert struck.is_set()
+        assert ex.stats().average_latency == 0.0

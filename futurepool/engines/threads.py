@@ -248,8 +248,7 @@ def _replace(core: Core, record: Record, error: BaseException) -> None:
     """
     if record not in core.workers:
         return
-    if record.task is not None:
-        core.settle_outcome(record, None, error)
+    core.settle_outcome(record, None, error)
     with core.mutex:
         core._leave(record)
     core._settle()
