@@ -13,13 +13,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import itertools
 import math
 import os
 import platform
 import queue
+import shutil
 import signal
 import statistics
 import sys
+import textwrap
 import threading
 import time
 import tracemalloc
@@ -28,7 +31,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 
 from typing_extensions import Self
 
@@ -40,6 +43,8 @@ __all__ = ["add_arguments", "main"]
 _TURNS = 7
 _MOST = 20_000  # tasks in a turn
 _COLUMNS = ("no-op tasks", "ThreadPoolExecutor", "BoundedExecutor", "gain")
+_NARROW_COLUMNS = ("no-op tasks", "ThreadPool\nExecutor", "Bounded\nExecutor", "gain")
+_RICH_WIDTH = 80  # columns that a table of rich may need
 _HINT = 'A nicer table comes with the `cli` extra: in the checkout, pip install ".[cli]"'
 
 
@@ -65,7 +70,8 @@ def main(args: argparse.Namespace) -> int:
     with _between_turns(), _table(_title()) as table:
         for case in _CASES:
             theirs, ours, factor = _compare(case, seconds / len(_CASES))
-            table.add([case.title, case.show(theirs), case.show(ours), f"x{factor:.2g}"])
+            gain = f"x{factor:.2g}" if factor < 99 else f"x{factor:.0f}"
+            table.add([case.title, case.show(theirs), case.show(ours), gain])
     return 0
 
 
@@ -276,26 +282,38 @@ class _Table(Protocol):
 
 
 class _Plain:
-    """The table where rich is missing."""
+    """The table where rich is missing, or what is written is kept or read by a program."""
 
     _WIDTHS = (27, 20, 18, 8)
+    _NARROW = (11, 13, 8)  # the figures, under headings of two lines
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, hint: str = "") -> None:
         self._title = title
+        self._hint = hint
+        width = _width()
+        self._widths = self._WIDTHS
+        if width is not None and width < sum(self._WIDTHS):
+            self._widths = (max(8, width - sum(self._NARROW)), *self._NARROW)
 
     def __enter__(self) -> Self:
         _print(self._title)
-        self.add(_COLUMNS)
+        self.add(_COLUMNS if self._widths is self._WIDTHS else _NARROW_COLUMNS)
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        if exc_type is None:
-            _print(_HINT, sys.stderr)
+        if exc_type is None and self._hint:
+            _print(self._hint, sys.stderr)
 
     def add(self, row: Sequence[str]) -> None:
-        first, *others = zip(row, self._WIDTHS, strict=True)
-        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
-        _print("".join(cells))
+        first, *others = [
+            [line for part in text.split("\n") for line in textwrap.wrap(part, width - (i == 0))]
+            for i, (text, width) in enumerate(zip(row, self._widths, strict=True))
+        ]
+        left, *widths = self._widths
+        for cells in itertools.zip_longest(first, *others, fillvalue=""):
+            figures = zip(cells[1:], widths, strict=True)
+            line = cells[0].ljust(left) + "".join(text.rjust(width) for text, width in figures)
+            _print(line.rstrip())
 
 
 def _print(text: str, stream: TextIO | None = None) -> None:
@@ -306,8 +324,18 @@ def _table(title: str) -> _Table:
     try:
         from futurepool.ext.rich_bench import LiveTable
     except ImportError:
+        return _Plain(title, _HINT)
+    width = _width()
+    if width is None or width < _RICH_WIDTH or os.environ.get("TERM") in ("dumb", "unknown"):
         return _Plain(title)
     return LiveTable(title, _COLUMNS)
+
+
+def _width() -> int | None:
+    """Columns of the terminal on stdout; None if it is no terminal."""
+    if sys.stdout is cast(object, None) or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def _title() -> str:
