@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import types
+from concurrent.futures import Executor
 
 import pytest
 
@@ -104,3 +106,56 @@ def test_the_width_is_that_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert bench._width() == 50
     monkeypatch.setattr(sys, "stdout", None)
     assert bench._width() is None
+
+
+def test_short_turns_are_noted(measured: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Under the table, with the number of seconds from which they are long enough."""
+    assert main(["bench", "--seconds", "1"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "Turns of 7.8 ms say little; for more, give --seconds 13 or above."
+    assert main(["bench", "--seconds", "13"]) == 0
+    assert "say little" not in capsys.readouterr().out
+    assert measured
+
+
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Give the module a clock that only moves when the one value of this list does."""
+    now = [0.0]
+    monkeypatch.setattr(bench, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    return now
+
+
+@pytest.mark.parametrize(("seconds", "tasks"), [(1.0, 40), (0.25, 16), (0.01, 8)])
+def test_all_turns_have_the_same_pools_and_number_of_tasks(
+    seconds: float, tasks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number is the case's own, unless the turns are too short for it."""
+    now = clock(monkeypatch)
+    runs: list[tuple[Executor, int]] = []
+
+    def run(pool: Executor, n: int) -> float:
+        now[0] += n / 100
+        runs.append((pool, n))
+        return 100.0
+
+    assert bench._compare(bench._Case("", run, 1, tasks=40), seconds) == (100, 100, 1)
+    assert len({id(pool) for pool, _ in runs}) == 2
+    assert {n for _, n in runs[-2 * bench._TURNS :]} == {tasks}
+
+
+def test_a_turn_has_as_many_repetitions_as_fit_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figure is that of all tasks in all the time, or the median of other figures."""
+    now = clock(monkeypatch)
+    rates: list[float] = []
+
+    def run(_pool: Executor, n: int) -> float:
+        rate = rates.pop(0)
+        now[0] += n / rate
+        return rate
+
+    pool: Executor = None  # type: ignore[assignment]  # is not looked at
+    rates[:] = [100.0, 50.0]  # 3 seconds for 200 tasks
+    assert bench._repeat(bench._Case("", run, 1), pool, 100, 3.5) == pytest.approx(200 / 3)
+    rates[:] = [100.0, 100.0, 50.0]
+    assert bench._repeat(bench._Case("", run, 1, unit="s"), pool, 100, 3.0) == 100
+    assert not rates
