@@ -77,7 +77,8 @@ def main(args: argparse.Namespace) -> int:
         for case in _CASES:
             theirs, ours, factor = _compare(case, seconds)
             gain = f"x{factor:.2g}" if factor < 99 else f"x{factor:.0f}"
-            table.add([case.title, case.show(theirs), case.show(ours), gain])
+            row = [case.title, case.show(theirs), case.show(ours), gain]
+            table.add([_printable(cell) for cell in row])
     if seconds < _SHORT:
         _print(
             f"Turns of {seconds * 1000:.2g} ms say little; "
@@ -221,9 +222,11 @@ def _compare(case: _Case, seconds: float) -> tuple[float, float, float]:
     ours: list[float] = []
     with case.open(ours=False) as their_pool, case.open(ours=True) as our_pool:
         both = ((their_pool, theirs), (our_pool, ours))
-        n, spent = 0, 0.0
+        n, spent = case.tasks // 64, 0.0
+        for pool, _ in both:
+            _run(case, pool, n)  # starts the threads
         while n < case.tasks and spent < seconds:
-            n = min(max(8, 2 * n), case.tasks)
+            n = min(2 * n, case.tasks)
             began = time.perf_counter()
             for pool, _ in both:
                 _run(case, pool, n)
@@ -341,6 +344,15 @@ class _Plain:
 
 def _print(text: str, stream: TextIO | None = None) -> None:
     print(text, file=stream, flush=True)
+
+
+def _printable(text: str) -> str:
+    """The same without the micro sign where stdout cannot have it."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return text.replace("µ", "u")
+    return text
 
 
 def _table(title: str) -> _Table:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import io
 import sys
 import types
 from concurrent.futures import Executor
@@ -125,7 +127,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-@pytest.mark.parametrize(("seconds", "tasks"), [(1.0, 40), (0.25, 16), (0.01, 8)])
+@pytest.mark.parametrize(("seconds", "tasks"), [(10.0, 640), (0.25, 160), (0.01, 20)])
 def test_all_turns_have_the_same_pools_and_number_of_tasks(
     seconds: float, tasks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,11 +136,11 @@ def test_all_turns_have_the_same_pools_and_number_of_tasks(
     runs: list[tuple[Executor, int]] = []
 
     def run(pool: Executor, n: int) -> float:
-        now[0] += n / 100
+        now[0] += n / 1000
         runs.append((pool, n))
         return 100.0
 
-    assert bench._compare(bench._Case("", run, 1, tasks=40), seconds) == (100, 100, 1)
+    assert bench._compare(bench._Case("", run, 1, tasks=640), seconds) == (100, 100, 1)
     assert len({id(pool) for pool, _ in runs}) == 2
     assert {n for _, n in runs[-2 * bench._TURNS :]} == {tasks}
 
@@ -159,3 +161,51 @@ def test_a_turn_has_as_many_repetitions_as_fit_best(monkeypatch: pytest.MonkeyPa
     rates[:] = [100.0, 100.0, 50.0]
     assert bench._repeat(bench._Case("", run, 1, unit="s"), pool, 100, 3.0) == 100
     assert not rates
+
+
+def test_the_micro_sign_is_written_where_it_can_be(
+    measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a "u" stands for it."""
+    for encoding, unit in (("utf-8", "µs"), ("ascii", "us")):
+        written = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+            assert main(["bench"]) == 0
+            assert f"1,234,567 {unit} " in written.getvalue().decode(encoding)
+    assert measured
+
+
+class _Full(io.StringIO):
+    """A stream that cannot be written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def write(self, _text: str, /) -> int:
+        raise OSError(self._number, "it is broken")
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.EPIPE, 0), (errno.ENOSPC, 1)])
+def test_a_stdout_that_cannot_be_written(
+    number: int,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A closed pipe ends it quietly, a full disk with a sentence and status 1."""
+    monkeypatch.setattr(sys, "stdout", _Full(number))
+    assert main(["bench"]) == status
+    errors = capsys.readouterr().err
+    assert errors.startswith("futurepool: cannot write to stdout: ") == (status == 1)
+    assert errors.count("\n") == status
+
+
+def test_neither_stdout_nor_stderr_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the status is left to tell."""
+    monkeypatch.setattr(sys, "stdout", _Full(errno.ENOSPC))
+    monkeypatch.setattr(sys, "stderr", _Full(errno.ENOSPC))
+    assert main(["bench"]) == 1
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["bench"]) == 1
