@@ -73,16 +73,17 @@ def main(args: argparse.Namespace) -> int:
         The exit status, 0. Raises KeyboardInterrupt after Ctrl-C.
     """
     seconds = _turn_seconds(args.seconds)
+    micro = _micro()  # asked now, because rich puts a stream of its own in the place of stdout
     with _between_repetitions(), _table(_title()) as table:
         for case in _CASES:
             theirs, ours, factor = _compare(case, seconds)
             gain = f"x{factor:.2g}" if factor < 99 else f"x{factor:.0f}"
             row = [case.title, case.show(theirs), case.show(ours), gain]
-            table.add([_printable(cell) for cell in row])
+            table.add([cell.replace("µ", micro) for cell in row])
     if seconds < _SHORT:
         _print(
-            f"Turns of {seconds * 1000:.2g} ms say little; "
-            f"for more, give --seconds {math.ceil(args.seconds * _SHORT / seconds)} or above."
+            f"Turns of {seconds * 1000:.3g} ms say little; "
+            f"for more, give --seconds {math.ceil(_SHORT / _turn_seconds(1))} or above."
         )
     return 0
 
@@ -346,13 +347,13 @@ def _print(text: str, stream: TextIO | None = None) -> None:
     print(text, file=stream, flush=True)
 
 
-def _printable(text: str) -> str:
-    """The same without the micro sign where stdout cannot have it."""
+def _micro() -> str:
+    """The micro sign, or what stands for it where stdout cannot have it."""
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        "µ".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        return text.replace("µ", "u")
-    return text
+        return "u"
+    return "µ"
 
 
 def _table(title: str) -> _Table:

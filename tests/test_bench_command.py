@@ -114,7 +114,7 @@ def test_short_turns_are_noted(measured: list[str], capsys: pytest.CaptureFixtur
     """Under the table, with the number of seconds from which they are long enough."""
     assert main(["bench", "--seconds", "1"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "Turns of 7.8 ms say little; for more, give --seconds 13 or above."
+    assert last == "Turns of 7.81 ms say little; for more, give --seconds 13 or above."
     assert main(["bench", "--seconds", "13"]) == 0
     assert "say little" not in capsys.readouterr().out
     assert measured
@@ -163,10 +163,14 @@ def test_a_turn_has_as_many_repetitions_as_fit_best(monkeypatch: pytest.MonkeyPa
     assert not rates
 
 
+@pytest.mark.parametrize("width", [None, 80])
 def test_the_micro_sign_is_written_where_it_can_be(
-    measured: list[str], monkeypatch: pytest.MonkeyPatch
+    width: int | None, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise a "u" stands for it."""
+    """Otherwise a "u" stands for it; in a file, and in the table of rich if it is there."""
+    monkeypatch.setattr(bench, "_width", lambda: width)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
     for encoding, unit in (("utf-8", "µs"), ("ascii", "us")):
         written = io.BytesIO()
         with monkeypatch.context() as patch:
