@@ -1,9 +1,14 @@
 """`python -m futurepool bench`: this machine, this executor beside ThreadPoolExecutor.
 
 The two take turns, seven times for each case; a speed-up is the median of the seven pairs, so that
-whatever else the machine does meets both alike. How many tasks a turn has is found out first, so
-that all of it fits into the time given, on a slow machine as well. The development version with more
-cases, more rivals and a process for each stands in `benchmarks/`.
+whatever else the machine does meets both alike. In a turn a case is repeated, always with the same
+pool, until the turn's time is over; a turn's figure is of all repetitions.
+
+How many tasks a repetition has matters: ThreadPoolExecutor is slower when its backlog is long and
+its submitters meet one another, which they do once each needs more than the interpreter's switch
+interval. So the number is fixed, the same as in `benchmarks/`, and smaller only if the turns are
+too short for it. There stands the development version, with more cases, more rivals and a process
+for each.
 
 Uses the public API only. Called by `futurepool.cli`, which also turns Ctrl-C into status 130.
 """
@@ -13,13 +18,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import itertools
 import math
 import os
 import platform
 import queue
+import shutil
 import signal
 import statistics
 import sys
+import textwrap
 import threading
 import time
 import tracemalloc
@@ -28,7 +36,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 
 from typing_extensions import Self
 
@@ -38,8 +46,11 @@ from futurepool import BoundedExecutor
 __all__ = ["add_arguments", "main"]
 
 _TURNS = 7
-_MOST = 20_000  # tasks in a turn
+_SHORT = 0.1  # seconds; a turn that is shorter says little
+_PRODUCERS = 8
 _COLUMNS = ("no-op tasks", "ThreadPoolExecutor", "BoundedExecutor", "gain")
+_NARROW_COLUMNS = ("no-op tasks", "ThreadPool\nExecutor", "Bounded\nExecutor", "gain")
+_RICH_WIDTH = 80  # columns that a table of rich may need
 _HINT = 'A nicer table comes with the `cli` extra: in the checkout, pip install ".[cli]"'
 
 
@@ -61,11 +72,19 @@ def main(args: argparse.Namespace) -> int:
     Returns:
         The exit status, 0. Raises KeyboardInterrupt after Ctrl-C.
     """
-    seconds: float = args.seconds
-    with _between_turns(), _table(_title()) as table:
+    seconds = _turn_seconds(args.seconds)
+    micro = _micro()  # asked now, because rich puts a stream of its own in the place of stdout
+    with _between_repetitions(), _table(_title()) as table:
         for case in _CASES:
-            theirs, ours, factor = _compare(case, seconds / len(_CASES))
-            table.add([case.title, case.show(theirs), case.show(ours), f"x{factor:.2g}"])
+            theirs, ours, factor = _compare(case, seconds)
+            gain = f"x{factor:.2g}" if factor < 99 else f"x{factor:.0f}"
+            row = [case.title, case.show(theirs), case.show(ours), gain]
+            table.add([cell.replace("µ", micro) for cell in row])
+    if seconds < _SHORT:
+        _print(
+            f"Turns of {seconds * 1000:.3g} ms say little; "
+            f"for more, give --seconds {math.ceil(_SHORT / _turn_seconds(1))} or above."
+        )
     return 0
 
 
@@ -90,6 +109,7 @@ class _Case:
     run: Callable[[Executor, int], float]
     workers: int
     queue_size: int | None = 1000
+    tasks: int = 5_000  # in a repetition
     unit: str = ""  # none: tasks a second, of which more is better
 
     def show(self, value: float) -> str:
@@ -137,23 +157,28 @@ def _round_trip(pool: Executor, n: int) -> float:
 
 def _produce(pool: Executor, n: int) -> float:
     """8 threads submit, and drop the results."""
+    share = n // _PRODUCERS
+    submit = pool.submit
 
     def producer() -> None:
         with contextlib.suppress(RuntimeError):  # Ctrl-C shut the pool down
-            for _ in range(n // 8):
-                pool.submit(_noop)
+            for _ in range(share):
+                submit(_noop)
 
     # Ctrl-C ends the main thread's waiting; nothing is to wait for these then.
-    threads = [threading.Thread(target=producer, daemon=True) for _ in range(8)]
+    threads = [threading.Thread(target=producer, daemon=True) for _ in range(_PRODUCERS)]
+    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
     began = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    # First in, first out: when these have run, all the others have been taken.
-    for future in [pool.submit(_noop) for _ in range(8)]:
-        future.result()
-    return (n // 8 * 8 + 8) / (time.perf_counter() - began)
+    # First in, first out: when these run, all the others have been taken.
+    for _ in range(_PRODUCERS):
+        submit(ended.put, None)
+    for _ in range(_PRODUCERS):
+        ended.get()
+    return share * _PRODUCERS / (time.perf_counter() - began)
 
 
 def _queued(pool: Executor, n: int) -> float:
@@ -177,48 +202,66 @@ def _queued(pool: Executor, n: int) -> float:
 _CASES: Sequence[_Case] = (
     *(_Case(f"submit/result, {n} worker{'s' * (n > 1)}", _submit, n) for n in (1, 4, 16)),
     _Case("map(abs, range(n))", _map, 4),
-    _Case("the same, chunksize=64", _map_chunks, 4),
-    _Case("8 producers, 8 workers", _produce, 8, 100),
-    _Case("round trip, p50", _round_trip, 1, unit="µs"),
-    _Case("memory per queued task", _queued, 1, _MOST, unit="bytes"),
+    _Case("the same, chunksize=64", _map_chunks, 4, tasks=20_000),
+    _Case("8 producers, 8 workers", _produce, 8, queue_size=100),
+    _Case("round trip, p50", _round_trip, 1, tasks=500, unit="µs"),
+    _Case("memory per queued task", _queued, 1, queue_size=5_000, unit="bytes"),
 )
 
 
 # -- measuring -------------------------------------------------------------------------------------
 
 
+def _turn_seconds(seconds: float) -> float:
+    """How long a turn may take, when all may take so long."""
+    return seconds / len(_CASES) / (2 * _TURNS + 2)  # two for finding the number of tasks
+
+
 def _compare(case: _Case, seconds: float) -> tuple[float, float, float]:
-    """Medians of theirs and ours, and how many times better ours is."""
-    n, spent = 8, 0.0
-    _turn(case, ours=True, n=n)  # what the first call alone has to do
-    while n < _MOST:
-        spent = _timed(case, n)
-        if spent * _TURNS >= seconds / 4:
-            break
-        n *= 4
-    # A tenth is for the search itself.
-    n = max(8, min(_MOST, int(n * seconds * 0.6 / _TURNS / spent))) if spent else n
+    """Medians of theirs and ours, and how many times better ours is, in turns of so many seconds."""
     theirs: list[float] = []
     ours: list[float] = []
-    for turn in range(_TURNS):
-        for which in (False, True) if turn % 2 else (True, False):
-            (ours if which else theirs).append(_turn(case, ours=which, n=n))
+    with case.open(ours=False) as their_pool, case.open(ours=True) as our_pool:
+        both = ((their_pool, theirs), (our_pool, ours))
+        n, spent = case.tasks // 64, 0.0
+        for pool, _ in both:
+            _run(case, pool, n)  # starts the threads
+        while n < case.tasks and spent < seconds:
+            n = min(2 * n, case.tasks)
+            began = time.perf_counter()
+            for pool, _ in both:
+                _run(case, pool, n)
+            spent = time.perf_counter() - began
+        for turn in range(_TURNS):
+            for pool, figures in both if turn % 2 else both[::-1]:
+                figures.append(_repeat(case, pool, n, seconds))
     pairs = zip(ours, theirs, strict=True)
     factors = [b / a for a, b in pairs] if case.unit else [a / b for a, b in pairs]
     return statistics.median(theirs), statistics.median(ours), statistics.median(factors)
 
 
-def _timed(case: _Case, n: int) -> float:
-    """Seconds that a turn of each takes."""
+def _repeat(case: _Case, pool: Executor, n: int, seconds: float) -> float:
+    """A turn: the figure of as many repetitions as fit best, which is one at least."""
+    gc.collect()
+    figures: list[float] = []
     began = time.perf_counter()
-    for ours in (False, True):
-        _turn(case, ours=ours, n=n)
-    return time.perf_counter() - began
+    spent = 0.0
+    # Another one, if more than half of it is likely to fit.
+    while not figures or spent + spent / len(figures) / 2 < seconds:
+        figures.append(_run(case, pool, n))
+        spent = time.perf_counter() - began
+    return statistics.median(figures) if case.unit else statistics.harmonic_mean(figures)
+
+
+def _run(case: _Case, pool: Executor, n: int) -> float:
+    if _interrupted:
+        raise KeyboardInterrupt
+    return case.run(pool, n)
 
 
 @contextlib.contextmanager
-def _between_turns() -> Generator[None, None, None]:
-    """Let the first Ctrl-C end the turn, which takes a second at most, before it ends the rest.
+def _between_repetitions() -> Generator[None, None, None]:
+    """Let the first Ctrl-C end the repetition, a second at most, before it ends the rest.
 
     Struck at the wrong moment ThreadPoolExecutor keeps a semaphore for ever, or a finalizer
     swallows the interruption. A second Ctrl-C strikes at once.
@@ -246,16 +289,6 @@ def _between_turns() -> Generator[None, None, None]:
 _interrupted: list[None] = []
 
 
-def _turn(case: _Case, ours: bool, n: int) -> float:
-    if _interrupted:
-        raise KeyboardInterrupt
-    with case.open(ours) as pool:
-        for future in [pool.submit(_noop) for _ in range(case.workers * 4)]:  # starts the threads
-            future.result()
-        gc.collect()
-        return case.run(pool, n)
-
-
 # -- the table -------------------------------------------------------------------------------------
 
 
@@ -276,38 +309,69 @@ class _Table(Protocol):
 
 
 class _Plain:
-    """The table where rich is missing."""
+    """The table where rich is missing, or what is written is kept or read by a program."""
 
     _WIDTHS = (27, 20, 18, 8)
+    _NARROW = (11, 13, 8)  # the figures, under headings of two lines
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, hint: str = "") -> None:
         self._title = title
+        self._hint = hint
+        width = _width()
+        self._widths = self._WIDTHS
+        if width is not None and width < sum(self._WIDTHS):
+            self._widths = (max(8, width - sum(self._NARROW)), *self._NARROW)
 
     def __enter__(self) -> Self:
         _print(self._title)
-        self.add(_COLUMNS)
+        self.add(_COLUMNS if self._widths is self._WIDTHS else _NARROW_COLUMNS)
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        if exc_type is None:
-            _print(_HINT, sys.stderr)
+        if exc_type is None and self._hint:
+            _print(self._hint, sys.stderr)
 
     def add(self, row: Sequence[str]) -> None:
-        first, *others = zip(row, self._WIDTHS, strict=True)
-        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
-        _print("".join(cells))
+        first, *others = [
+            [line for part in text.split("\n") for line in textwrap.wrap(part, width - (i == 0))]
+            for i, (text, width) in enumerate(zip(row, self._widths, strict=True))
+        ]
+        left, *widths = self._widths
+        for cells in itertools.zip_longest(first, *others, fillvalue=""):
+            figures = zip(cells[1:], widths, strict=True)
+            line = cells[0].ljust(left) + "".join(text.rjust(width) for text, width in figures)
+            _print(line.rstrip())
 
 
 def _print(text: str, stream: TextIO | None = None) -> None:
     print(text, file=stream, flush=True)
 
 
+def _micro() -> str:
+    """The micro sign, or what stands for it where stdout cannot have it."""
+    try:
+        "µ".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return "u"
+    return "µ"
+
+
 def _table(title: str) -> _Table:
     try:
         from futurepool.ext.rich_bench import LiveTable
     except ImportError:
+        return _Plain(title, _HINT)
+    width = _width()
+    if width is None or width < _RICH_WIDTH or os.environ.get("TERM") in ("dumb", "unknown"):
         return _Plain(title)
     return LiveTable(title, _COLUMNS)
+
+
+def _width() -> int | None:
+    """Columns of the terminal on stdout; None if it is no terminal."""
+    if sys.stdout is cast(object, None) or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def _title() -> str:

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; the default is `sys.argv[1:]`.
 
     Returns:
-        The exit status: 0, 1 if a task failed, 130 after Ctrl-C.
+        The exit status: 0, 1 if a task failed or stdout cannot be written, 130 after Ctrl-C.
 
     Raises:
         SystemExit: With status 2, wrong usage, or with 0, after `--help` and `--version`.
@@ -83,10 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        if not _is_closed_pipe(error):
-            raise
         _discard(sys.stdout)
-        return 0
+        if _is_closed_pipe(error):
+            return 0
+        if sys.stderr is not cast(object, None):
+            with contextlib.suppress(OSError):
+                print(f"futurepool: cannot write to stdout: {error}", file=sys.stderr, flush=True)
+        return 1
 
 
 # -- arguments -------------------------------------------------------------------------------------
