@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -49,6 +50,17 @@ def run(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 # -- benchmarks/ -----------------------------------------------------------------------------------
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of the folder `benchmarks`, which is no package."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return script("report", monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +119,25 @@ def stored_results() -> dict[str, Any]:
 
     def on(tag: str, ours: float, **failed: str) -> dict[str, Any]:
         speed: dict[str, Any] = {
-            "medians": {"ThreadPoolExecutor": 50e3, "futurepool": ours, "quick": 2e6},
-            "ratios": {"ThreadPoolExecutor": 1.0, "futurepool": ours / 50e3, "quick": 40.0},
+            # By medians alone, `close` would be ahead of nobody.
+            "samples": {
+                "ThreadPoolExecutor": [50e3] * 3,
+                "futurepool": [ours * 0.5, ours, ours * 2],
+                "quick": [2e6] * 3,
+                "close": [ours * 0.55, ours * 1.1, ours * 0.9],
+            },
+            "medians": {
+                "ThreadPoolExecutor": 50e3,
+                "futurepool": ours,
+                "quick": 2e6,
+                "close": ours * 0.9,
+            },
+            "ratios": {
+                "ThreadPoolExecutor": 1.0,
+                "futurepool": ours / 50e3,
+                "quick": 40.0,
+                "close": 1.0,
+            },
             "failed": failed,
             "gil": {"ThreadPoolExecutor": False, "futurepool": False, "quick": True},
             "floor": {
@@ -119,6 +148,7 @@ def stored_results() -> dict[str, Any]:
             },
         }
         memory: dict[str, Any] = {
+            "samples": {"ThreadPoolExecutor": [1777.0] * 3, "futurepool": [290.0] * 3},
             "medians": {"ThreadPoolExecutor": 1777.0, "futurepool": 290.0},
             "ratios": {"ThreadPoolExecutor": 1.0, "futurepool": 1777 / 290},
             "failed": {},
@@ -135,7 +165,13 @@ def stored_results() -> dict[str, Any]:
         }
 
     def case(key: str, title: str, unit: str) -> dict[str, Any]:
-        about = {"key": key, "title": title, "unit": unit, "how": f"How {title} is measured."}
+        about: dict[str, Any] = {
+            "key": key,
+            "title": title,
+            "unit": unit,
+            "how": f"How {title} is measured.",
+        }
+        about["cannot"] = ["quick", "not known here"]
         return {**about, "baseline": "ThreadPoolExecutor", "subject": "futurepool", "tasks": 5000}
 
     return {
@@ -168,9 +204,11 @@ def test_the_report(tmp_path: Path) -> None:
     assert "| speed | x8, at least x5.5 | x1.2, **not** at least x5.5 |" in page
     assert "| memory | 290 B, at most 420 B | 290 B, at most 420 B |" in page
     assert "- speed, 3.11: quick is ahead, 2,000,000 against 400,000 tasks/s (x5.00)" in page
+    assert "- speed, 3.11: close is ahead, 360,000 against 400,000 tasks/s (x1.10)" in page
     assert "- speed, 3.13t: the goal was at least x5.5; measured 1.2" in page
     assert "| quick | 2,000,000 (x40.00) | 2,000,000 (x40.00) with the GIL |" in page
     assert "broken failed on 3.13t: `it fell over`" in page
+    assert "\nCannot do this: quick.\n" in page
     assert "| 20 | 20.5 | 19.0 |" in page
     plots = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
     if importlib.util.find_spec("matplotlib") is None:
@@ -185,6 +223,55 @@ def test_the_report(tmp_path: Path) -> None:
 
 
 @needs_benchmarks
+def test_the_report_says_where_futurepool_failed(report: Any) -> None:
+    """In the list of losses as well as in the table of floors."""
+    results = stored_results()
+    found = results["runs"][0]["cases"]["speed"]
+    for figures in ("samples", "medians", "ratios"):
+        del found[figures]["futurepool"]
+    found["failed"], found["floor"] = {"futurepool": "stuck"}, None
+    assert next(report.lost(results)) == "- speed, 3.11: futurepool failed: `stuck`"
+    assert report.floor_rows(results)[1][:2] == ["speed", "futurepool failed"]
+
+
+@needs_benchmarks
+@pytest.mark.parametrize(
+    ("title", "heading"),
+    [
+        ("submit then result", "Submit then result"),
+        ("import time, all", "Import time, all"),
+        ("1,000 priorities", "1,000 priorities"),
+        ("map(abs, range(n))", "map(abs, range(n))"),
+        ("enable_metrics=True", "enable_metrics=True"),
+    ],
+)
+def test_a_heading_leaves_code_alone(report: Any, title: str, heading: str) -> None:
+    """Words get a capital, names do not."""
+    assert report.heading(title) == heading
+
+
+@needs_benchmarks
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}"])
+def test_the_report_refuses_what_is_no_result(
+    report: Any,
+    text: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a sentence, and without writing anything."""
+    path = tmp_path / "results.json"
+    if text is not None:
+        path.write_text(text, "utf-8")
+    monkeypatch.setattr(sys, "argv", ["report", str(path), "--docs", str(tmp_path / "docs")])
+    with pytest.raises(SystemExit) as caught:
+        report.main()
+    assert caught.value.code == 2
+    assert f"cannot read {path}: " in capsys.readouterr().err
+    assert not (tmp_path / "docs").exists()
+
+
+@needs_benchmarks
 @pytest.mark.slow
 @pytest.mark.timeout(170)
 def test_the_report_of_a_real_run(measured: tuple[str, Path], tmp_path: Path) -> None:
@@ -192,7 +279,7 @@ def test_the_report_of_a_real_run(measured: tuple[str, Path], tmp_path: Path) ->
     run(str(BENCHMARKS / "report.py"), str(measured[1]), "--docs", str(tmp_path))
     page = (tmp_path / "benchmarks.md").read_text("utf-8")
     for case in json.loads(measured[1].read_text("utf-8"))["cases"]:
-        assert f"\n## {case['title'][0].upper()}{case['title'][1:]}\n" in page
+        assert f"\n## {case['title']}\n".lower() in page.lower()
     assert str(Path.home()) not in page
     assert sys.prefix not in page
 
