@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import json
@@ -59,6 +60,11 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return script("run", monkeypatch)
+
+
+@pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch) -> Any:
     return script("report", monkeypatch)
 
@@ -99,7 +105,127 @@ def test_the_runner_has_every_case(measured: tuple[str, Path]) -> None:
             assert found["ratios"][case["baseline"]] == 1.0
         if one["tag"] in ("3.11", "3.13"):
             assert found["floor"]["measured"] > 0
-    assert "floors: measured / wanted" in printed
+    assert "floors: measured / wanted" not in printed  # they mean nothing here
+
+
+@needs_benchmarks
+def test_the_summary_has_the_cases_measured(
+    runner: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no other."""
+    floor = {"floor": 5.5, "kind": "ratio at least", "measured": 5.0, "met": False}
+    runner.summary([{"tag": "3.11", "cases": {"map": {"floor": floor}}}])
+    first, *lines = capsys.readouterr().out.strip().splitlines()
+    assert first == "=== floors: measured / wanted (! not met)"
+    assert [line.split() for line in lines] == [
+        ["3.11"],
+        ["map(abs,", "range(n))", "5", "/", "5.5!"],
+    ]
+
+
+@needs_benchmarks
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--repetitions", "0"], "--repetitions must be at least 1"),
+        (["--python", "/nope"], "--python: /nope is no program"),
+        (["--json", str(BENCHMARKS)], "--json: cannot write there: "),
+    ],
+)
+def test_the_runner_refuses_nonsense(
+    runner: Any,
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before it measures anything."""
+    monkeypatch.setattr(sys, "argv", ["run", *words])
+    with pytest.raises(SystemExit) as caught:
+        runner.main()
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@needs_benchmarks
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("print('hello'); 1 / 0", "cannot be imported (ZeroDivisionError: division by zero)"),
+        ("import nothing_of_that_name", "cannot be imported (ModuleNotFoundError: No module"),
+        ("import os; os._exit(3)", "cannot be imported (exit status 3)"),
+    ],
+)
+def test_a_rival_that_cannot_be_imported_is_left_out(
+    runner: Any, code: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it raises or prints; others are not even imported."""
+    (tmp_path / "pebble.py").write_text(code, "utf-8")
+    (tmp_path / "joblib.py").write_text("1 / 0", "utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), PACKAGE]))
+    about = runner.describe(sys.executable, ["pebble.ThreadPool"])
+    assert list(about["versions"]) == ["ThreadPoolExecutor", "futurepool"]
+    assert list(about["missing"]) == ["pebble.ThreadPool"]
+    assert about["missing"]["pebble.ThreadPool"].startswith(reason)
+
+
+@needs_benchmarks
+def test_a_child_that_prints_and_dies(
+    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it prints is no answer, and how it ended is said."""
+    text = "import os\nprint('hello', flush=True)\nclass ThreadPool:\n"
+    text += "    def __init__(self, max_workers): os._exit(3)\n"
+    (tmp_path / "pebble.py").write_text(text, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), PACKAGE]))
+    with pytest.raises(runner.Failed, match=r"^hello \(exit status 3\)$"):
+        runner.Child(sys.executable, "submit-1", "pebble.ThreadPool", "smoke")
+
+
+@needs_benchmarks
+def test_a_library_that_hung_is_not_tried_again(
+    runner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On that interpreter."""
+    tried: list[list[str]] = []
+
+    def measure(
+        python: str, case: Any, names: list[str], mode: str, repetitions: int
+    ) -> dict[str, Any]:
+        tried.append(names)
+        failed = {name: runner.STUCK for name in names if name == "pebble.ThreadPool"}
+        return {"medians": {}, "ratios": {}, "gil": {}, "failed": failed}
+
+    about = {"implementation": "CPython", "python": "3.11.0", "tag": "3.11", "missing": {}}
+    about["machine"] = {"cores": 1, "cpu": "none"}
+    about["versions"] = {"futurepool": "1", "pebble.ThreadPool": "1"}
+    monkeypatch.setattr(runner, "measure", measure)
+    monkeypatch.setattr(runner, "describe", lambda *_: about)
+    args = argparse.Namespace(
+        rival=None, case=["submit-1", "submit-4"], mode="smoke", repetitions=1
+    )
+    runs: list[dict[str, Any]] = []
+    runner.run("python", args, runs)
+    assert tried == [["futurepool", "pebble.ThreadPool"], ["futurepool"]]
+    failed = runs[0]["cases"]["submit-4"]["failed"]
+    assert failed == {"pebble.ThreadPool": "not tried, for it was stuck before"}
+
+
+@needs_benchmarks
+def test_ctrl_c_keeps_what_was_measured(
+    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stored, and the status is 130."""
+
+    def run_one(python: str, args: Any, runs: list[dict[str, Any]]) -> None:
+        runs.append({"tag": "3.11", "machine": {}, "cases": {"map": {"failed": {}}}})
+        raise KeyboardInterrupt
+
+    path = tmp_path / "results.json"
+    monkeypatch.setattr(runner, "run", run_one)
+    monkeypatch.setattr(sys, "argv", ["run", "--smoke", "--json", str(path)])
+    assert runner.main() == 130
+    assert [case["key"] for case in json.loads(path.read_text("utf-8"))["cases"]] == ["map"]
 
 
 @needs_benchmarks
@@ -109,8 +235,8 @@ def test_a_rival_that_is_not_installed_is_named(measured: tuple[str, Path]) -> N
     """It is left out, and said to be."""
     printed, path = measured
     (one,) = json.loads(path.read_text("utf-8"))["runs"]
-    for name in one["missing"]:
-        assert f"{name}: not installed here, left out" in printed
+    for name, reason in one["missing"].items():
+        assert f"{name}: {reason}, left out" in printed
         assert name not in one["versions"]
 
 
