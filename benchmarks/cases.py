@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 STANDARD = "ThreadPoolExecutor"
@@ -268,28 +268,35 @@ class Joblib(Rival):
     name = "joblib (threading)"
     distribution = "joblib"
     module = "joblib"
-    note = "calls come as one list, and short ones are batched automatically; no single calls"
+    note = (
+        "calls come as one list, and short ones are batched automatically; no single calls; "
+        "one pool for all lists, by `with Parallel(...)`"
+    )
 
     @contextlib.contextmanager
     def open(self, workers: int) -> Iterator[Any]:
         import joblib
 
-        def parallel(**more: Any) -> Any:
-            return joblib.Parallel(n_jobs=workers, backend="threading", **more)
+        with contextlib.ExitStack() as stack:
 
-        yield parallel
+            @cache  # the batch size belongs to the pool; the first, untimed act opens it
+            def parallel(batch_size: int | str) -> Any:
+                return stack.enter_context(
+                    joblib.Parallel(n_jobs=workers, backend="threading", batch_size=batch_size)
+                )
+
+            yield parallel
 
     def bulk(self, pool: Any, n: int) -> float | None:
         import joblib
 
-        pool()(joblib.delayed(noop)() for _ in range(n))
+        pool("auto")(joblib.delayed(noop)() for _ in range(n))
         return None
 
     def map(self, pool: Any, n: int, chunksize: int | None) -> float | None:
         import joblib
 
-        more = {} if chunksize is None else {"batch_size": chunksize}
-        pool(**more)(joblib.delayed(abs)(i) for i in range(n))
+        pool("auto" if chunksize is None else chunksize)(joblib.delayed(abs)(i) for i in range(n))
         return None
 
 
@@ -371,11 +378,22 @@ def version(one: Rival) -> str | None:
         return platform.python_version()
     try:
         importlib.import_module(one.module)
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != one.module.partition(".")[0]:
+            raise
         return None
     if one.name == OURS:
         return str(importlib.import_module("futurepool").__version__)
     return importlib.metadata.version(one.distribution)
+
+
+def look(one: Rival) -> dict[str, str]:
+    """Its version, or the reason why there is none."""
+    try:
+        found = version(one)
+    except Exception as error:  # rivals raise what they like
+        return {"reason": f"cannot be imported ({type(error).__name__}: {error})"}
+    return {"reason": "not installed here"} if found is None else {"version": found}
 
 
 # -- the cases -------------------------------------------------------------------------------------
@@ -411,6 +429,14 @@ class Case:
 
     def tasks(self, size: Size) -> int:
         return size.tasks * self.scale
+
+    @property
+    def cannot(self) -> list[str]:
+        """The rivals that have no way to do this; none where only futurepool is looked at."""
+        present = {one.rival.name for one in self.contestants}
+        if present == {OURS}:
+            return []
+        return [one.name for one in RIVALS if one.name not in {*present, STANDARD}]
 
     @property
     def rate(self) -> bool:
@@ -563,8 +589,9 @@ def _metrics(on: bool) -> Opener:
 
 def _import(one: Rival) -> Opener:
     code = (
-        "import time, concurrent.futures.thread\nbegan = time.perf_counter()\n"
-        f"import {one.module}\nprint(time.perf_counter() - began)"
+        "import os, time, concurrent.futures.thread\nout = os.dup(1)\nos.dup2(2, 1)\n"
+        f"began = time.perf_counter()\nimport {one.module}\n"
+        "os.write(out, str(time.perf_counter() - began).encode())"
     )
 
     def act(folder: str) -> float:
@@ -572,7 +599,12 @@ def _import(one: Rival) -> Opener:
         env = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         done = subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env
+            [sys.executable, "-c", code],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=env,
+            timeout=60,
         )
         return float(done.stdout) * 1e3
 
@@ -606,7 +638,8 @@ CASES: list[Case] = [
             "Submit no-ops to a warm pool, then ask each future for its result.",
             STANDARD,
             OURS,
-            _everyone(_bulk(workers)),
+            # With one worker joblib runs everything in the calling thread.
+            _everyone(_bulk(workers), without=NO_CALLS if workers == 1 else ()),
             floors={"3.11": 5.5, "3.13": 4.5, "3.13t": 2.0},
         )
         for workers in (1, 4, 16)
@@ -754,15 +787,15 @@ def sample(one: Case, size: Size, act: Act) -> float:
             return done / spent
 
 
-def serve(key: str, name: str, size: Size) -> None:
-    """Take a sample for each line of stdin, and print it as a line of JSON."""
+def serve(key: str, name: str, size: Size, answer: Callable[[object], None]) -> None:
+    """Answer each line of stdin with a sample."""
     one = case(key)
     contestant = next(each for each in one.contestants if each.name == name)
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(contestant.open(size)) if contestant.keep else None
         importlib.import_module(contestant.rival.module)
         gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-        print(json.dumps({"gil": gil}), flush=True)
+        answer({"gil": gil})
         for _ in sys.stdin:
             gc.collect()
             if kept is not None:
@@ -770,7 +803,7 @@ def serve(key: str, name: str, size: Size) -> None:
             else:
                 with contestant.open(size) as act:
                     value = sample(one, size, act)
-            print(json.dumps(value), flush=True)
+            answer(value)
 
 
 def cores() -> int:
@@ -792,22 +825,28 @@ def cpu() -> str:
 def describe() -> dict[str, Any]:
     """This interpreter and this machine, without names or paths that are the user's own."""
     threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-    versions = {one.name: version(one) for one in RIVALS}
     return {
         "tag": f"{sys.version_info[0]}.{sys.version_info[1]}{'t' * threaded}",
         "python": platform.python_version() + " free-threaded" * threaded,
         "implementation": platform.python_implementation(),
         "machine": {"cpu": cpu(), "cores": cores(), "system": platform.system()},
-        "versions": {name: found for name, found in versions.items() if found is not None},
-        "missing": [name for name, found in versions.items() if found is None],
     }
 
 
 def main(words: list[str]) -> None:
+    # Answers have a channel of their own: what a library prints goes to stderr.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def answer(value: object) -> None:
+        print(json.dumps(value), file=channel, flush=True)
+
     if words[0] == "describe":
-        print(json.dumps(describe()))
+        answer(describe())
+    elif words[0] == "look":
+        answer(look(rival(words[1])))
     else:
-        serve(words[1], words[2], SIZES[words[3]])
+        serve(words[1], words[2], SIZES[words[3]], answer)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,12 @@ def main() -> int:
         if args.json is not None:
             args.json.write_text(json.dumps(seen), encoding="utf-8")
         return 0
-    stored: dict[str, Any] = {**cases.describe(), "items": args.items, "ways": {}}
+    stored: dict[str, Any] = {
+        **cases.describe(),
+        "versions": {cases.OURS: cases.version(cases.rival(cases.OURS))},
+        "items": args.items,
+        "ways": {},
+    }
     print(f"{stored['implementation']} {stored['python']}", flush=True)
     for way in WAYS:
         command = [sys.executable, __file__, "--way", way, "--items", str(args.items)]

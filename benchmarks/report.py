@@ -1,6 +1,7 @@
 """Write docs/benchmarks.md and its plots from stored results: `python benchmarks/report.py results.json`.
 
-The plots have no background and mid-tone colours, so they can be read on a light and a dark page.
+The plots have no background and mid-tone colours, so they can be read on a light and a dark page;
+text follows the page's colour scheme.
 Without matplotlib the page has its tables only.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import re
+import statistics
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +19,11 @@ from typing import Any
 
 DOCS = Path(__file__).parent.parent / "docs"
 OURS, STANDARD = "futurepool", "ThreadPoolExecutor"
-# Contrast of 3 and more with white as well as with #0d1117.
 TIMES = "\N{MULTIPLICATION SIGN}"
-GREY, COLOURS = "#808080", ["#c2701c", "#2f81c4", "#3a9a57"]
+# Contrast of 3 and more with white as well as with #0d1117.
+COLOURS = ["#c2701c", "#2f81c4", "#3a9a57", "#a371d7", "#d1588a", "#8a8a2e"]
+# Text needs 4.5, which no grey has with both.
+GREY, DARK_PAGE_GREY = "#6e7781", "#848d97"
 WORDS = {
     "ratio at least": "at least " + TIMES + "{:g}",
     "value at most": "at most {:g} {}",
@@ -28,6 +33,11 @@ WORDS = {
 
 def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def heading(title: str) -> str:
+    """With a capital, unless it begins with code."""
+    return title[0].upper() + title[1:] if re.match(r"\w+\b(?![(=])", title) else title
 
 
 def table(rows: list[list[str]]) -> Iterator[str]:
@@ -55,9 +65,12 @@ def floor_rows(results: dict[str, Any]) -> list[list[str]]:
     for case in results["cases"]:
         cells: list[str] = []
         for run in runs:
-            floor = run["cases"].get(case["key"], {}).get("floor")
+            found = run["cases"].get(case["key"], {})
+            floor = found.get("floor")
             if floor is None:
-                cells.append("")
+                needed = dict.fromkeys([case["subject"], case["baseline"]])
+                names = [name for name in needed if name in found.get("failed", ())]
+                cells.append(f"{' and '.join(names)} failed" if names else "")
                 continue
             measured = number(floor["measured"])
             if floor["kind"] == "ratio at least":
@@ -73,26 +86,35 @@ def floor_rows(results: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def gain(case: dict[str, Any], found: dict[str, Any], name: str) -> float:
+    """How many times better futurepool is than `name`: the median over pairs of samples."""
+    if name == case["baseline"]:
+        known: float = found["ratios"][OURS]
+        return known
+    pairs = zip(found["samples"][OURS], found["samples"][name], strict=True)
+    if case["unit"] == "tasks/s":
+        return statistics.median(mine / other for mine, other in pairs)
+    return statistics.median(other / mine for mine, other in pairs)
+
+
 def lost(results: dict[str, Any]) -> Iterator[str]:
-    """Where somebody else is ahead of futurepool, or futurepool misses its own floor."""
+    """Where futurepool failed, somebody else is ahead, or futurepool misses its own floor."""
     for case in results["cases"]:
-        more = case["unit"] == "tasks/s"
         for run in results["runs"]:
             found = run["cases"].get(case["key"], {})
+            for name, reason in found.get("failed", {}).items():
+                if name in {OURS, case["subject"], case["baseline"]} - {STANDARD}:
+                    yield f"- {case['title']}, {run['tag']}: {name} failed: `{reason}`"
             medians = found.get("medians", {})
-            mine = medians.get(OURS)
-            if mine is not None:
-                ahead = {
-                    name: value
-                    for name, value in medians.items()
-                    if name != OURS and (value > mine if more else value < mine)
-                }
-                for name, value in sorted(ahead.items(), key=lambda item: item[1], reverse=more):
-                    factor = value / mine if more else mine / value
-                    yield (
-                        f"- {case['title']}, {run['tag']}: {name} is ahead, {number(value)} against "
-                        f"{number(mine)} {case['unit']} ({TIMES}{factor:.2f})"
-                    )
+            if OURS in medians:
+                gains = {name: gain(case, found, name) for name in medians if name != OURS}
+                for name in sorted(gains, key=gains.__getitem__):
+                    if gains[name] < 1:
+                        yield (
+                            f"- {case['title']}, {run['tag']}: {name} is ahead, "
+                            f"{number(medians[name])} against {number(medians[OURS])} "
+                            f"{case['unit']} ({TIMES}{1 / gains[name]:.2f})"
+                        )
             floor = found.get("floor")
             if floor is not None and not floor["met"]:
                 yield (
@@ -157,8 +179,19 @@ def save(plt: Any, figure: Any, path: Path) -> None:
     figure.savefig(path, transparent=True, bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
     # matplotlib names no generic family last, and leaves spaces at line ends.
-    lines = path.read_text("utf-8").splitlines()
-    path.write_text("\n".join(line.rstrip() for line in lines) + "\n", "utf-8")
+    text = "\n".join(line.rstrip() for line in path.read_text("utf-8").splitlines()) + "\n"
+    rules = "".join(
+        f'[style*="{what}: {GREY}"] {{{what}: {DARK_PAGE_GREY} !important}}'
+        for what in ("fill", "stroke")
+    )
+    dark = f"@media (prefers-color-scheme: dark) {{{rules}}}"
+    path.write_text(text.replace("</style>", dark + "</style>", 1), "utf-8")
+
+
+def legend(axes: Any, title: str | None) -> None:
+    """Beside the axes, where it covers nothing."""
+    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
+    axes.legend(frameon=False, title=title, labelcolor=GREY, **place)
 
 
 def bars(plt: Any, case: dict[str, Any], runs: list[dict[str, Any]], path: Path) -> None:
@@ -175,8 +208,10 @@ def bars(plt: Any, case: dict[str, Any], runs: list[dict[str, Any]], path: Path)
             if name in medians
         ]
         values = [medians[name] for name in names if name in medians]
-        drawn = axes.barh(places, values, height * 0.9, color=COLOURS[index % 3], label=run["tag"])
-        axes.bar_label(drawn, [number(value) for value in values], padding=3, fontsize=8)
+        drawn = axes.barh(
+            places, values, height * 0.9, color=COLOURS[index % len(COLOURS)], label=run["tag"]
+        )
+        axes.bar_label(drawn, [number(value) for value in values], padding=3, fontsize=9)
         every += values
     axes.set_yticks(range(len(names)), names)
     for label in axes.get_yticklabels():
@@ -193,8 +228,7 @@ def bars(plt: Any, case: dict[str, Any], runs: list[dict[str, Any]], path: Path)
     better = "more" if case["unit"] == "tasks/s" else "less"
     axes.set_xlabel(f"{case['unit']}, {better} is better{scale}")
     axes.set_title(case["title"], loc="left", color=GREY)
-    corner = "lower right" if better == "more" else "upper right"  # where bars are short
-    axes.legend(frameon=False, title="CPython", labelcolor=GREY, loc=corner)
+    legend(axes, "CPython")
     save(plt, figure, path)
 
 
@@ -207,24 +241,30 @@ def ratios(plt: Any, results: dict[str, Any], path: Path) -> None:
     for index, run in enumerate(runs):
         found = [run["cases"].get(case["key"], {}) for case in shown]
         places = [i + (index - (len(runs) - 1) / 2) * height for i in range(len(shown))]
-        values = [one.get("ratios", {}).get(OURS, 0.0) for one in found]
-        axes.barh(places, values, height * 0.9, color=COLOURS[index % 3], label=run["tag"])
-        for place, value, one in zip(places, values, found, strict=True):
+        colour = COLOURS[index % len(COLOURS)]
+        axes.barh(0, 0, color=colour, label=run["tag"])
+        for place, one in zip(places, found, strict=True):
+            value = one.get("ratios", {}).get(OURS)
+            if value is None:
+                continue
+            axes.barh(place, value - 1, height * 0.9, left=1, color=colour)
             floor = one.get("floor")
-            end = value
+            end = max(value, 1)
             if floor is not None and floor["kind"] == "ratio at least":
                 goal = floor["floor"]
                 edges = [place - height / 2, place + height / 2]
-                axes.plot([goal, goal], edges, color=GREY, lw=2)
-                end = max(value, goal)
-            axes.text(end * 1.05, place, f"{TIMES}{value:.2g}", va="center", fontsize=8)
+                # A light stroke in a dark one: it shows on bars and on any page.
+                axes.plot([goal, goal], edges, color="#24292f", lw=4, solid_capstyle="butt")
+                axes.plot([goal, goal], edges, color="#f6f8fa", lw=1.6, solid_capstyle="butt")
+                end = max(end, goal)
+            axes.text(end * 1.07, place, f"{TIMES}{value:.2g}", va="center", fontsize=9)
     axes.set_yticks(range(len(shown)), [case["title"] for case in shown])
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.axvline(1, color=GREY, lw=1, ls=":")
+    axes.axvline(1, color=GREY, lw=1)
     axes.margins(x=0.12)
-    axes.set_xlabel("times better than ThreadPoolExecutor; logarithmic; grey strokes are goals")
-    axes.legend(frameon=False, title="CPython", labelcolor=GREY, loc="lower right")
+    axes.set_xlabel("times better than ThreadPoolExecutor; logarithmic; strokes are goals")
+    legend(axes, "CPython")
     save(plt, figure, path)
 
 
@@ -235,14 +275,17 @@ def flat(plt: Any, memory: dict[str, Any], path: Path) -> None:
         axes.plot(
             [tasks / 1e6 for tasks, _ in seen],
             [size for _, size in seen],
-            marker="o",
-            color=COLOURS[index],
+            # Each drawn thinner than the one before, so that lines that coincide can all be seen.
+            **[{"lw": 5, "marker": "o", "ms": 10}, {"lw": 1.5, "ls": "--", "marker": "s", "ms": 4}][
+                index % 2
+            ],
+            color=[COLOURS[1], COLOURS[0]][index % 2],
             label=way,
         )
     axes.set_ylim(0, 1.2 * max(size for seen in memory["ways"].values() for _, size in seen))
     axes.set_xlabel("million tasks")
     axes.set_ylabel("resident, MiB")
-    axes.legend(frameon=False, labelcolor=GREY)
+    legend(axes, None)
     save(plt, figure, path)
 
 
@@ -272,6 +315,10 @@ Tasks do nothing, so what is measured is the pool alone; a task that takes a mil
 notice which pool runs it. `BoundedExecutor` has everything on: bounded queue, priorities, context
 copy, statistics, task ids.
 
+The case is also the cheapest there is: a call without arguments, or with one, from a context without
+variables. Two arguments, keyword arguments or context variables cost more for every pool here, in
+memory too.
+
 Each library is called as its own users would, in a process of its own for {every}.
 In each of {results["repetitions"]} repetitions every one takes a sample in turn, while the others
 sleep. Figures are medians; a ratio ({TIMES}) is the median over the repetitions of one sample
@@ -300,10 +347,11 @@ For a first look: `python -m futurepool bench`.
     yield from ["Measured, and the goal the project set itself:", ""]
     yield from table(floor_rows(results))
     yield from ["## Where futurepool does not win", ""]
+    yield from ["Ratios are medians over pairs of samples here too, for each rival.", ""]
     yield from list(lost(results)) or ["Nowhere, in these cases."]
     yield ""
     for case in results["cases"]:
-        yield from [f"## {case['title'][0].upper()}{case['title'][1:]}", ""]
+        yield from [f"## {heading(case['title'])}", ""]
         how = case["how"]
         if case["unit"] == "tasks/s":
             how += f" {case['tasks']:,} tasks at a time."
@@ -313,6 +361,10 @@ For a first look: `python -m futurepool bench`.
         for run in runs:
             for name, reason in run["cases"].get(case["key"], {}).get("failed", {}).items():
                 yield from [f"{name} failed on {run['tag']}: `{reason}`", ""]
+        known = {name for run in runs for name in run["versions"]}
+        cannot = [name for name in case.get("cannot", ()) if name in known]
+        if cannot:
+            yield from [f"Cannot do this: {', '.join(cannot)}.", ""]
     if memory is not None:
         yield f"""\
 ## Resident memory over many tasks
@@ -341,6 +393,10 @@ def write(results: dict[str, Any], memory: dict[str, Any] | None, docs: Path) ->
             return
         path = folder / f"{key}.svg"
         if key == "ratios":
+            if not any(
+                one.get("ratios") for run in results["runs"] for one in run["cases"].values()
+            ):
+                return
             ratios(plt, results, path)
         elif key == "memory":
             flat(plt, memory or {}, path)
@@ -355,14 +411,29 @@ def write(results: dict[str, Any], memory: dict[str, Any] | None, docs: Path) ->
     (docs / "benchmarks.md").write_text(text, encoding="utf-8")
 
 
+def load(path: Path, *keys: str) -> dict[str, Any]:
+    """What is stored in a file; ValueError if that is something else."""
+    found = json.loads(path.read_text("utf-8"))
+    if not isinstance(found, dict) or not found.keys() >= set(keys):
+        raise ValueError("not the results of a benchmark")
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("results", type=Path, help="what run.py stored")
     parser.add_argument("--memory", type=Path, help="what memory.py stored")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where to write (%(default)s)")
     args = parser.parse_args()
-    memory = None if args.memory is None else json.loads(args.memory.read_text("utf-8"))
-    write(json.loads(args.results.read_text("utf-8")), memory, args.docs)
+    path, memory = args.results, None
+    try:
+        results = load(path, "mode", "repetitions", "size", "machine", "rivals", "cases", "runs")
+        if args.memory is not None:
+            path = args.memory
+            memory = load(path, "python", "items", "ways")
+    except (OSError, ValueError) as error:
+        parser.error(f"cannot read {path}: {error}")
+    write(results, memory, args.docs)
     return 0
 
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -28,11 +30,22 @@ from typing import Any
 import cases
 
 PATIENCE = 300.0  # seconds until a contestant counts as stuck
+IMPORT_PATIENCE = 60.0  # the same for the import of a library
+STUCK = "stuck"
 SCRIPT = str(Path(__file__).with_name("cases.py"))
 
 
 class Failed(Exception):  # noqa: N818 - an outcome
     """A contestant ended, or stood still."""
+
+
+def ending(code: int | None) -> str:
+    """How a process ended."""
+    if code is None or code >= 0:
+        return f"exit status {code}"
+    with contextlib.suppress(ValueError):
+        return f"signal {signal.Signals(-code).name}"
+    return f"signal {-code}"
 
 
 class Child:
@@ -71,7 +84,11 @@ class Child:
         timer.cancel()
         if not line:
             self.close()
-            raise Failed("stuck" if stuck else self._errors.strip().rpartition("\n")[2] or "ended")
+            if stuck:
+                raise Failed(STUCK)
+            last = self._errors.strip().rpartition("\n")[2]
+            how = ending(self._process.returncode)
+            raise Failed(f"{last} ({how})" if last else how)
         return json.loads(line)
 
     def sample(self) -> float:
@@ -112,7 +129,7 @@ def measure(
     gil: dict[str, bool] = {}
     children: dict[str, Child] = {}
     try:
-        for repetition in range(repetitions):
+        for repetition in range(repetitions if names else 0):
             turn = repetition % len(names)
             for name in names[turn:] + names[:turn]:
                 if name in failed:
@@ -191,48 +208,96 @@ def show(case: cases.Case, result: dict[str, Any]) -> None:
         )
 
 
-def run(python: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Everything on one interpreter."""
-    done = subprocess.run(
-        [python, SCRIPT, "describe"], capture_output=True, text=True, check=False, encoding="utf-8"
-    )
-    if done.returncode:
-        raise SystemExit(f"{python} cannot run the cases:\n{done.stderr}")
-    about: dict[str, Any] = json.loads(done.stdout)
+def ask(python: str, *words: str) -> Any:
+    """The answer of a process of cases.py; Failed if there is none."""
+    try:
+        done = subprocess.run(
+            [python, SCRIPT, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=IMPORT_PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"no end after {IMPORT_PATIENCE:g} s") from None
+    except OSError as error:
+        raise Failed(str(error)) from None
+    if done.returncode or not done.stdout:
+        last = done.stderr.strip().rpartition("\n")[2]
+        raise Failed(f"{last}, {ending(done.returncode)}" if last else ending(done.returncode))
+    return json.loads(done.stdout)
+
+
+def describe(python: str, rivals: list[str] | None) -> dict[str, Any]:
+    """The interpreter, and which of the libraries asked for it has."""
+    try:
+        about: dict[str, Any] = ask(python, "describe")
+    except Failed as error:
+        raise SystemExit(f"{python} cannot run the cases: {error}") from None
+    about["versions"], about["missing"] = {}, {}
+    for one in cases.RIVALS:
+        if rivals and one.name not in [*rivals, cases.STANDARD, cases.OURS]:
+            continue
+        try:
+            found = ask(python, "look", one.name)
+        except Failed as error:
+            found = {"reason": f"cannot be imported ({error})"}
+        if "version" in found:
+            about["versions"][one.name] = found["version"]
+        else:
+            about["missing"][one.name] = found["reason"]
+    return about
+
+
+def run(python: str, args: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
+    """Everything on one interpreter, added to `runs` as it comes."""
+    about = describe(python, args.rival)
     if cases.OURS in about["missing"]:
-        raise SystemExit(f"{python} cannot import futurepool: install it there, or set PYTHONPATH")
+        raise SystemExit(
+            f"{python}: futurepool {about['missing'][cases.OURS]}: install it there, or set PYTHONPATH"
+        )
     machine = about["machine"]
     print(
         f"\n=== {about['implementation']} {about['python']}, {machine['cores']} cores, {machine['cpu']}"
     )
     print("  " + ", ".join(f"{name} {version}" for name, version in about["versions"].items()))
-    for name in about["missing"]:
-        print(f"  {name}: not installed here, left out")
+    for name, reason in about["missing"].items():
+        print(f"  {name}: {reason}, left out")
+    sys.stdout.flush()
     results: dict[str, Any] = {}
+    runs.append({**about, "cases": results})
+    hung: set[str] = set()  # libraries
     for case in cases.CASES:
         if args.case and case.key not in args.case:
             continue
-        names = [
-            one.name
+        known = [*about["versions"], cases.StandardBounded.name]
+        library = {
+            one.name: one.rival.name
             for one in case.contestants
-            if one.rival.name in [*about["versions"], cases.StandardBounded.name]
+            if one.rival.name in known
             and (not args.rival or one.rival.name in [*args.rival, cases.STANDARD, cases.OURS])
-        ]
+        }
+        names = [name for name in library if library[name] not in hung]
         result = measure(python, case, names, args.mode, args.repetitions)
+        hung |= {library[name] for name, reason in result["failed"].items() if reason == STUCK}
+        for name in library.keys() - set(names):
+            result["failed"][name] = "not tried, for it was stuck before"
         result["gil_expected"] = not about["tag"].endswith("t")
         result["floor"] = verdict(case, about["tag"], result)
         results[case.key] = result
         show(case, result)
         sys.stdout.flush()
-    return {**about, "cases": results}
 
 
 def summary(runs: list[dict[str, Any]]) -> None:
     """Print each floor beside what was measured, interpreters side by side."""
     print("\n=== floors: measured / wanted (! not met)")
-    width = max(len(case.title) for case in cases.CASES)
+    measured = [case for case in cases.CASES if any(case.key in one["cases"] for one in runs)]
+    width = max(len(case.title) for case in measured)
     print(f"  {'':<{width}}" + "".join(f"{run['tag']:>18}" for run in runs))
-    for case in cases.CASES:
+    for case in measured:
         cells = []
         for one in runs:
             floor = one["cases"].get(case.key, {}).get("floor")
@@ -242,6 +307,34 @@ def summary(runs: list[dict[str, Any]]) -> None:
                 else f"{number(floor['measured'])} / {floor['floor']:g}{' ' if floor['met'] else '!'}"
             )
         print(f"  {case.title:<{width}}" + "".join(f"{cell:>18}" for cell in cells))
+
+
+def store(args: argparse.Namespace, runs: list[dict[str, Any]], seconds: float) -> None:
+    """Write what report.py reads."""
+    stored = {
+        "mode": args.mode,
+        "repetitions": args.repetitions,
+        "size": vars(cases.SIZES[args.mode]),
+        "seconds": round(seconds),
+        "machine": runs[0]["machine"],
+        "rivals": {rival.name: rival.note for rival in [*cases.RIVALS, cases.StandardBounded()]},
+        "cases": [
+            {
+                "key": case.key,
+                "title": case.title,
+                "unit": case.unit,
+                "how": case.how,
+                "baseline": case.baseline,
+                "subject": case.subject,
+                "tasks": case.tasks(cases.SIZES[args.mode]),
+                "cannot": case.cannot,
+            }
+            for case in cases.CASES
+            if case.key in runs[0]["cases"]
+        ],
+        "runs": runs,
+    }
+    args.json.write_text(json.dumps(stored, indent=1), encoding="utf-8")
 
 
 def main() -> int:
@@ -255,39 +348,38 @@ def main() -> int:
     add("--case", action="append", choices=[case.key for case in cases.CASES])
     add("--rival", action="append", choices=[rival.name for rival in cases.RIVALS])
     args = parser.parse_args()
-    args.repetitions = args.repetitions or cases.SIZES[args.mode].repetitions
+    if args.repetitions is None:
+        args.repetitions = cases.SIZES[args.mode].repetitions
+    if args.repetitions < 1:
+        parser.error("--repetitions must be at least 1")
+    pythons = args.python or [sys.executable]
+    for python in pythons:
+        if shutil.which(python) is None:
+            parser.error(f"--python: {python} is no program")
+    if args.json is not None:
+        try:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.open("a").close()
+        except OSError as error:
+            parser.error(f"--json: cannot write there: {error}")
     began = time.perf_counter()
-    runs = [run(python, args) for python in args.python or [sys.executable]]
-    summary(runs)
+    runs: list[dict[str, Any]] = []
+    interrupted = False
+    try:
+        for python in pythons:
+            run(python, args, runs)
+    except KeyboardInterrupt:
+        interrupted = True
+    runs = [one for one in runs if one["cases"]]
+    if runs and args.mode != "smoke":
+        summary(runs)
     seconds = time.perf_counter() - began
     print(f"\n{args.repetitions} repetitions, mode {args.mode}, {seconds:.0f} s")
-    if args.json is not None:
-        stored = {
-            "mode": args.mode,
-            "repetitions": args.repetitions,
-            "size": vars(cases.SIZES[args.mode]),
-            "seconds": round(seconds),
-            "machine": runs[0]["machine"],
-            "rivals": {
-                rival.name: rival.note for rival in [*cases.RIVALS, cases.StandardBounded()]
-            },
-            "cases": [
-                {
-                    "key": case.key,
-                    "title": case.title,
-                    "unit": case.unit,
-                    "how": case.how,
-                    "baseline": case.baseline,
-                    "subject": case.subject,
-                    "tasks": case.tasks(cases.SIZES[args.mode]),
-                }
-                for case in cases.CASES
-                if case.key in runs[0]["cases"]
-            ],
-            "runs": runs,
-        }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(stored, indent=1), encoding="utf-8")
+    if runs and args.json is not None:
+        store(args, runs, seconds)
+    if interrupted:
+        print("interrupted", file=sys.stderr)
+        return 130
     # Rivals may fail; we and what we are compared with may not.
     bad = [
         case.key

@@ -19,7 +19,7 @@ pytest.importorskip("pytest_benchmark")
 sys.path.insert(0, str(Path(__file__).parent))
 cases: Any = importlib.import_module("cases")
 
-SIZE = cases.Size(tasks=2_000, seconds=0.0, trips=200, many=100_000, repetitions=7, restart=False)
+SIZE = cases.Size(tasks=2_000, seconds=0.0, trips=200, many=1_000_000, repetitions=7, restart=False)
 
 
 @pytest.mark.parametrize(
