@@ -61,7 +61,7 @@ class Size:
 
 SIZES = {
     "smoke": Size(40, 0.0, 5, 400, 2, restart=False),
-    "quick": Size(5_000, 0.06, 500, 1_000_000, 7, restart=False),
+    "quick": Size(10_000, 0.15, 1_000, 1_000_000, 7, restart=False),
     "full": Size(10_000, 0.3, 2_000, 1_000_000, 11, restart=True),
 }
 

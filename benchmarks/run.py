@@ -4,7 +4,7 @@ Every contestant of a case has a process of its own. Repetition by repetition ea
 takes one sample while the others sleep; so whatever else the machine does meets all of them alike,
 and a ratio is the median over repetitions of the two samples taken one after the other.
 
-    python benchmarks/run.py                                this interpreter, about two minutes
+    python benchmarks/run.py                                this interpreter, about four minutes
     python benchmarks/run.py --mode full                    longer, a fresh process for each sample
     python benchmarks/run.py --python A --python B --json results.json
     python benchmarks/report.py results.json                tables and plots for docs/
