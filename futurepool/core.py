@@ -40,7 +40,6 @@ Past 400 lines because all that mends an interrupted section has to know all of 
 from __future__ import annotations
 
 import functools
-import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
@@ -65,7 +64,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound="CoreState")
 
-_UNBOUNDED = sys.maxsize
+_UNBOUNDED = 2**59  # tasks; more than memory holds
 
 
 class RunState(IntEnum):
@@ -223,6 +222,7 @@ class CoreState:
         "blocked",
         "broken",
         "calling",
+        "ceiling",
         "collected",
         "completed",
         "created",
@@ -253,7 +253,6 @@ class CoreState:
         "submitted",
         "threads",
         "todo",
-        "unfinished",
         "wait",
         "wait_time",
         "waking",
@@ -271,7 +270,7 @@ class CoreState:
     rejected: int
     overflow: int
     starting: int
-    unfinished: int
+    ceiling: int
     threads: int
     calling: int
     inline: int
@@ -339,17 +338,22 @@ class CoreState:
         self.todo.clear()
         self.starting = 0  # workers wanted, thread not there yet
         # These are counted again by _recount.
-        self.unfinished = 0  # queued + running
+        self.ceiling = self.submitted + self.limit  # the last id that may be given out
         self.threads = 0  # workers + starting
         self.calling = 0  # records in callbacks
         self.inline = 0  # records that are no worker's
+
+    @property
+    def unfinished(self) -> int:
+        """Tasks queued or running: what is not free of the `limit` places. Exact in a section."""
+        return self.submitted + self.limit - self.ceiling
 
     def _try_admit(self, future: AnyFuture) -> bool:
         """True if there is nothing left to do: admitted, or cancelled by its token. Mutex held."""
         if future._state is not PENDING:
             self.rejected += 1
             return True
-        if self.unfinished >= self.limit or self.state:
+        if self.submitted >= self.ceiling or self.state:
             return False
         self._admit(future)
         return True
@@ -357,7 +361,6 @@ class CoreState:
     def _admit(self, future: AnyFuture) -> None:
         """Take a place, and see that a worker comes. Mutex held."""
         future.task_id = self.submitted = self.submitted + 1
-        self.unfinished += 1
         self.order.push(future)
         self._rouse()
 
@@ -379,7 +382,7 @@ class CoreState:
     def _grant(self) -> None:
         """Hand free places to blocked submitters, oldest first. Mutex held."""
         blocked = self.blocked
-        while blocked and self.unfinished < self.limit:
+        while blocked and self.submitted < self.ceiling:
             waiter = blocked[0]
             future = waiter.choose()
             if future is not None and future._state is PENDING and not future.task_id:
@@ -589,7 +592,7 @@ class CoreState:
                 self.todo.append(future._announce)
                 self.todo.append(future._bury)
                 future._state = CANCELLED
-                self.unfinished -= 1
+                self.ceiling += 1
             doomed.pop()
         self._freed()
 
@@ -608,7 +611,7 @@ class CoreState:
                 running += 1
             elif record.thread is None:
                 del self.records[record]
-        self.unfinished = queued + running
+        self.ceiling = self.submitted + self.limit - queued - running
         self.calling = sum([record.away == CALLING for record in self.records])
         self.inline = sum([record.thread is None for record in self.records])
         # Who was about to start a worker finds that none is wanted; _mend orders new ones.

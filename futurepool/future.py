@@ -355,7 +355,8 @@ class Future(cf.Future[T], Generic[T]):
             self._join(timeout)
         result = self._result
         if type(result) is not Failure:
-            return cast(T, result)
+            outcome: T = result
+            return outcome
         self._unretrieved_clear()
         try:
             raise _restart(result)

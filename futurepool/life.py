@@ -45,6 +45,7 @@ class CoreLife(CoreState):
 
     # What is written here, declared again for type checkers.
     calling: int
+    ceiling: int
     completed: int
     failed: int
     inline: int
@@ -52,7 +53,6 @@ class CoreLife(CoreState):
     run_time: float
     state: RunState
     submitted: int
-    unfinished: int
     wait_time: float
     waking: bool
 
@@ -79,7 +79,7 @@ class CoreLife(CoreState):
             task._state = FINISHED
             record.task = None
             self.completed += 1
-            self.unfinished -= 1
+            self.ceiling += 1
             started = record.started
             waited = started - task._queued_at
             self.wait_time += waited
@@ -111,9 +111,9 @@ class CoreLife(CoreState):
             record.since = now
         # Order.take, in line.
         order = self.order
-        level = order.top or order.advance()
+        level = order.top
         following = None
-        if level:
+        if level or (level := order.advance()):
             following = level[0]
             record.task = following
             hopes = following._watch
@@ -245,7 +245,7 @@ class CoreLife(CoreState):
         task._state = FINISHED
         record.task = None
         self.completed += 1
-        self.unfinished -= 1
+        self.ceiling += 1
         waited = record.started - task._queued_at
         self.run_time += now - record.since
         self.wait_time += waited
@@ -307,7 +307,6 @@ class CoreLife(CoreState):
                 self.order.sweep()
             else:
                 future.task_id = self.submitted = self.submitted + 1
-                self.unfinished += 1
             future._state = RUNNING
         return True
 
@@ -349,7 +348,7 @@ class CoreLife(CoreState):
         self.todo.append(future._bury)
         future._state = CANCELLED
         if future.task_id:
-            self.unfinished -= 1
+            self.ceiling += 1
             self.order.husks += 1
             self.order.sweep()
             if grant:

@@ -17,7 +17,9 @@ finds it noted and leaves it alone, or comes before, and is seen.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Any, Protocol
 
 from futurepool.future import PENDING, RUNNING, Future
@@ -27,7 +29,7 @@ __all__: list[str] = []  # internal
 AnyFuture = Future[Any]
 
 _SWEEP = 64  # fewer husks than this are not worth a sweep
-KEEP = 2048  # as many empty levels are kept for their next task
+KEEP = 2048  # about so many empty levels are kept for their next task
 
 
 class Record(Protocol):
@@ -90,50 +92,83 @@ def is_doomed(future: AnyFuture) -> bool:
 class Level(deque[AnyFuture]):
     """The tasks of one priority, oldest first."""
 
-    __slots__ = ("listed",)
+    __slots__ = ("below", "priority")
 
-    listed: bool  # set by whoever makes one: an `__init__` would take longer than all the rest
+    below: Level | None  # None if it is neither in the pile nor on the heap, see `Levels`
+    priority: float  # an int, but for that of _GROUND
+
+
+def _make_level(priority: float, tasks: Iterable[AnyFuture] = ()) -> Level:
+    level = Level(tasks)
+    level.priority = priority
+    level.below = None
+    return level
+
+
+#: What lies under each pile.
+_GROUND = _make_level(-inf)
+_GROUND.below = _GROUND
 
 
 class Levels:
-    """Highest priority first, FIFO within one: a deque per priority, a heap of those in use.
+    """Highest priority first, FIFO within one: a deque for each priority.
 
-    With few distinct priorities everything is O(1); with many, O(log levels). The heap has
-    priorities with their sign turned, because a heap has the smallest in front. A level that runs
-    empty stays listed until it is in the way.
+    Those in use lie in a pile, each on a lower one, or on a heap. A level that comes to be used goes
+    on top of the pile if it is higher than what lies there, and on the heap if not; when the top
+    one is empty, the next is the highest of what was under it and what is on the heap. So `top` is
+    always the highest, and a level that is used for one task, as with many priorities, comes and
+    goes in O(1) if it is ahead of the others, else in O(log levels). The heap has priorities with
+    their sign turned, because a heap has the smallest in front. A level that runs empty stays until
+    it is in the way. What is twice on the heap, or on it and in the pile, does no harm.
 
-    `levels` and `top` are read, and their deques used, by the hot paths of `futurepool.queue` and `futurepool.life`.
+    `levels` and `top` are read, and their deques used, by the hot paths of `futurepool.queue` and
+    `futurepool.life`.
     """
 
-    __slots__ = ("_heap", "doomed", "husks", "levels", "top")
+    __slots__ = ("_forget_at", "_heap", "doomed", "husks", "levels", "top")
 
     husks: int
 
     def __init__(self) -> None:
         self.doomed: list[AnyFuture] = []
         self.levels: dict[int, Level] = {}  # by priority
-        self._heap: list[int] = []  # of the levels that are listed
-        self.top: Level = Level()  # the first level of the heap
+        self.top: Level = _GROUND
+        self._heap: list[int] = []
+        self._forget_at = KEEP
         self.husks = 0  # a hint for when to sweep
 
     def push(self, future: AnyFuture) -> None:
         priority = future.priority
-        level = self.levels.get(priority)
-        if level is None:
-            level = Level()
-            level.listed = False
-            self.levels[priority] = level
+        # Not `get`: on a free-threaded 3.13 that takes 15 us in another thread than the dict's.
+        try:
+            level = self.levels[priority]
+        except KeyError:
+            if len(self.levels) >= self._forget_at:
+                self._forget()
+            level = self.levels[priority] = _make_level(priority)
         level.append(future)
-        if not level.listed:
+        if level.below is None:
             self.enlist(level, priority)
 
     def enlist(self, level: Level, priority: int) -> None:
-        heap = self._heap
-        rank = -priority
-        heappush(heap, rank)
-        level.listed = True
-        if heap[0] == rank:
+        top = self.top
+        if priority > top.priority:
+            level.below = top
             self.top = level
+        else:
+            heappush(self._heap, -priority)
+            level.below = _GROUND
+
+    def _forget(self) -> None:
+        """Drop levels that are not in use. What is on the heap is always in `levels`."""
+        levels = {
+            priority: level for priority, level in self.levels.items() if level.below is not None
+        }
+        heap = [rank for rank in self._heap if -rank in levels]
+        heapify(heap)
+        self._heap = heap
+        self.levels = levels
+        self._forget_at = KEEP + 2 * len(levels)
 
     def push_all(self, futures: list[AnyFuture]) -> None:
         if futures:
@@ -141,14 +176,22 @@ class Levels:
             self.levels[futures[0].priority].extend(futures[1:])
 
     def advance(self) -> Level:
-        heap = self._heap
         level = self.top
-        while not level and len(heap) > 1:
-            level.listed = False
-            priority = heappop(heap)
-            if len(self.levels) > KEEP:
-                del self.levels[-priority]
-            self.top = level = self.levels[-heap[0]]
+        heap = self._heap
+        while not level:
+            following: Any = level.below  # never None there
+            if heap and -heap[0] > following.priority:
+                risen = self.levels[-heap[0]]
+                risen.below = following
+                if level is not risen:
+                    level.below = None
+                self.top = level = risen
+                heappop(heap)
+            elif following is _GROUND:
+                return level  # the only one: it will soon be used again
+            else:
+                level.below = None
+                self.top = level = following
         return level
 
     def take(self, record: Record) -> AnyFuture | None:
@@ -167,8 +210,8 @@ class Levels:
         return None
 
     def victim(self) -> AnyFuture | None:
-        for rank in sorted(self._heap, reverse=True):
-            for future in self.levels.get(-rank, ()):
+        for priority in sorted(self.levels):
+            for future in self.levels[priority]:
                 if future._state is PENDING:
                     return future
         return None
@@ -181,16 +224,16 @@ class Levels:
         count = 0
         levels: dict[int, Level] = {}
         for priority, old in self.levels.items():
-            level = Level([future for future in old if future._state is PENDING])
-            level.listed = True
+            level = _make_level(priority, [task for task in old if task._state is PENDING])
             if level:
+                level.below = _GROUND
                 levels[priority] = level
                 count += len(level)
-        heap = [-priority for priority in levels]
-        heapify(heap)
-        self._heap = heap
+        heap = sorted([-priority for priority in levels])
+        self._heap = []
         self.levels = levels
-        self.top = levels[-heap[0]] if heap else Level()
+        self._heap = heap[1:]
+        self.top = levels[-heap[0]] if heap else _GROUND
         self.husks = 0
         return count
 
@@ -216,7 +259,7 @@ class Aged:
     def __init__(self, aging: float) -> None:
         self.doomed: list[AnyFuture] = []
         self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
-        self.top: Level = Level()  # as is this one
+        self.top: Level = _GROUND  # as is this one
         self._aging = max(1, round(aging * 1e9))
         self._latest = 0.0  # a submitter looks at the clock before it is admitted
         self._heap: list[tuple[int, int, AnyFuture]] = []

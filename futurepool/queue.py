@@ -90,7 +90,6 @@ class Core(CoreLife):
     starting: int
     submitted: int
     threads: int
-    unfinished: int
 
     def submit(
         self,
@@ -120,7 +119,7 @@ class Core(CoreLife):
             while len(futures) < len(calls):
                 # A guess; what finds no room goes the usual way.
                 start = len(futures)
-                room = max(1, min(self.limit - self.unfinished, _BATCH))
+                room = max(1, min(self.ceiling - self.submitted, _BATCH))
                 now = _sync.clock()
                 batch = []
                 for args in calls[start : start + room]:
@@ -138,7 +137,7 @@ class Core(CoreLife):
                     batch.append(future)
                 with self.mutex:
                     if not self.state:
-                        self._admit_all(batch[: max(0, self.limit - self.unfinished)])
+                        self._admit_all(batch[: max(0, self.ceiling - self.submitted)])
                 self._start_wanted()
                 self.flush()
                 futures += [
@@ -154,7 +153,6 @@ class Core(CoreLife):
         """`_admit` for many of one priority, all of which find a place. Mutex held."""
         for future in futures:
             future.task_id = self.submitted = self.submitted + 1
-        self.unfinished += len(futures)
         self.order.push_all(futures)
         # The first may wake a worker, each may ask for one more.
         for _ in range(min(len(futures), 1 + self.max_workers - self.threads)):
@@ -208,7 +206,7 @@ class Core(CoreLife):
         """
         if self.state:
             raise self.closed_error()
-        if options.on_full is OnFull.RAISE and self.unfinished >= self.limit:
+        if options.on_full is OnFull.RAISE and self.submitted >= self.ceiling:
             raise QueueFullError(limit=self.limit, waited=0.0)
         self.todo.append(functools.partial(self._admit_late, future))
         return future
@@ -443,17 +441,17 @@ class Submitting(cf.Executor):
             future._queued_at = _sync.clock()
             # Not `with`: that costs twice as much, and what an exception leaves is released below.
             mutex.acquire()
-            unfinished = core.unfinished
-            if unfinished < core.limit and not core.state:
-                future.task_id = core.submitted = core.submitted + 1
-                core.unfinished = unfinished = unfinished + 1
+            submitted = core.submitted
+            if submitted < core.ceiling and not core.state:
+                future.task_id = core.submitted = submitted = submitted + 1
                 # Order.push, in line.
-                level = core.order.levels.get(priority)
-                if level is None:
+                try:
+                    level = core.order.levels[priority]
+                except KeyError:
                     core.order.push(future)
                 else:
                     level.append(future)
-                    if not level.listed:
+                    if level.below is None:
                         core.order.enlist(level, priority)
                 # _rouse, in line.
                 if core.idle and not core.waking:
@@ -463,7 +461,8 @@ class Submitting(cf.Executor):
                     open_gate(gate)
                 elif (
                     core.threads < core.max_workers
-                    and unfinished + core.calling - core.inline > core.threads
+                    and submitted + core.limit - core.ceiling + core.calling - core.inline
+                    > core.threads
                 ):
                     core.starting += 1
                     core.threads += 1

@@ -417,7 +417,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
         "if future._state is PENDING:\n                    self._cancel",
         "if True:\n                    self._cancel",
     ),
-    (cancel_against_start, CoreLife, "_cancel_locked", "self.unfinished -= 1", "pass"),
+    (cancel_against_start, CoreLife, "_cancel_locked", "self.ceiling += 1", "pass"),
     (
         cancel_against_flush,
         CoreState,
@@ -466,13 +466,20 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
         snapshot_against_everything,
         Submitting,
         "submit",
-        "core.submitted = core.submitted + 1",
-        "core.submitted + 1",
+        "core.submitted = submitted = submitted + 1",
+        "submitted = submitted + 1",
     ),
     (help_against_start, CoreLife, "claim", "if future._state is not PENDING:", "if False:"),
-    (help_against_start, CoreLife, "claim", "self.order.husks += 1", "self.unfinished += 1"),
-    (bound_against_completion, CoreLife, "turn", "self.unfinished -= 1", "pass"),
-    (bound_against_completion, Submitting, "submit", "unfinished + 1\n", "unfinished\n"),
+    (help_against_start, CoreLife, "claim", "self.order.husks += 1", "self.ceiling -= 1"),
+    (bound_against_completion, CoreLife, "turn", "self.ceiling += 1", "pass"),
+    (bound_against_completion, CoreState, "_try_admit", ">= self.ceiling", "> self.ceiling"),
+    (
+        bound_against_completion,
+        Submitting,
+        "submit",
+        "core.submitted = submitted = submitted + 1",
+        "submitted = submitted + 1",
+    ),
 ]
 
 

@@ -139,14 +139,43 @@ def test_kinds_of_order() -> None:
 
 
 def test_levels_that_are_not_used_are_forgotten() -> None:
-    """A million priorities used once each do not stay."""
+    """A million priorities used once each do not stay; what is queued does."""
     order = Levels()
+    kept = [pending(-number - 10**6, number) for number in range(100)]
+    for future in kept:
+        order.push(future)
     for number in range(3000):
         order.push(pending(number, number))
         order.push(pending(-number, number))
         for _ in range(2):
             order.take(Place())
-    assert len(order.levels) <= KEEP + 1
+    assert len(order.levels) <= KEEP + 2 * len(kept) + 3
+    assert [order.take(Place()) for _ in kept] == kept
+    assert order.take(Place()) is None
+
+
+@pytest.mark.parametrize("spread", [1, 3, 50, 5000])
+def test_pushes_and_takes_against_a_sort(spread: int) -> None:
+    """In whatever order they come and go, the highest priority is next, and in it the oldest."""
+    chance = random.Random(spread)
+    order = Levels()
+    model: list[tuple[int, int, Future[int]]] = []
+    for number in range(20_000):
+        if chance.random() < (0.52 if number < 10_000 else 0.48):
+            future = pending(chance.randrange(spread), number)
+            order.push(future)
+            model.append((-future.priority, number, future))
+        elif model:
+            entry = min(model, key=lambda entry: entry[:2])
+            model.remove(entry)
+            assert order.take(Place()) is entry[2]
+        if number % 4999 == 4998:
+            assert order.recount() == len(model)
+        if number % 997 == 996:
+            order._forget()
+    for entry in sorted(model, key=lambda entry: entry[:2]):
+        assert order.take(Place()) is entry[2]
+    assert order.take(Place()) is None
 
 
 def test_memory_of_cancelled_tasks_is_given_back(gate: threading.Event) -> None:

@@ -357,7 +357,7 @@ def test_a_strike_at_the_start_of_a_task_is_no_long_run(monkeypatch: pytest.Monk
     monkeypatch.setattr(_sync, "clock", lambda: 1000.0)
     with BoundedExecutor(1) as ex:
         level = Struck()
-        level.listed = False
+        level.priority, level.below = 1, None
         ex._core.order.levels[1] = level
         first = ex.submit(int)
         assert first.exception(30) is not None
