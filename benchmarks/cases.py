@@ -550,7 +550,10 @@ def _priorities(count: int, deep: bool) -> Opener:
             def act() -> None:
                 gate: queue.SimpleQueue[None] = queue.SimpleQueue()
                 if deep:
-                    pool.submit(gate.get)
+                    # Until it has started others could overtake it.
+                    started: queue.SimpleQueue[None] = queue.SimpleQueue()
+                    pool.submit(lambda: (started.put(None), gate.get()))
+                    started.get()
                 futures = [views[i % PRIORITIES].submit(noop) for i in range(n)]
                 gate.put(None)
                 for future in futures:

@@ -82,26 +82,23 @@ class CoreLife(CoreState):
             self.ceiling += 1
             started = record.started
             waited = started - task._queued_at
-            self.wait_time += waited
-            latency = self.latency
-            if latency is not None:
-                # HistogramRecorder.record, in line.
-                wait: Any = self.wait
-                fresh = latency.fresh
+            fresh = record.fresh
+            if fresh is None:
+                self.wait_time += waited
+            else:
                 fresh.append(now - started)
-                wait.fresh.append(waited)
-                if len(fresh) >= BATCH:
-                    latency.settle()
-                    wait.settle()
+                fresh.append(waited)
             if self.blocked or self.empties:
                 self._freed()
-            if watch is not None and watch.gates:
-                # Somebody sleeps in result(): wake them before looking for more.
+            if (watch is not None and watch.gates) or (fresh is not None and len(fresh) >= BATCH):
+                # Before it looks for more: somebody sleeps in result(), or there is much to count.
                 self.run_time += now - record.since
                 mutex.release()
                 task._announce()
                 if self.todo:
                     self.flush()
+                if fresh is not None and len(fresh) >= BATCH:
+                    self.count_fresh(record)
                 return None
         away = record.away
         if away:

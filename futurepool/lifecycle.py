@@ -216,6 +216,8 @@ def _restart(core: Core) -> None:
         record.task = None
         record.leave = True
     core.mutex = _sync.RLock()
+    for record in core.records:
+        core.count_fresh(record)
     core.reset()
     core.engine.reset()
 

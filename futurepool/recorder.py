@@ -20,45 +20,58 @@ __all__: list[str] = []  # internal
 #: Upper bounds of the buckets, inclusive.
 BOUNDS: tuple[float, ...] = (*(1e-6 * 2 ** (i / 8) for i in range(8 * 32 + 1)), inf)
 
-#: How many values are put into the buckets at a time: sorted first, that costs half as much.
+#: So many values a worker notes, two for each task, before they go into the buckets, sorted: that
+#: costs half as much as one at a time.
 BATCH = 1024
+
+#: (bucket, how many), and the largest value.
+Tally = tuple[list[tuple[int, int]], float]
+
+
+def tally(values: list[float]) -> Tally:
+    """What `values` add to a histogram. About 20 microseconds for 512 of them."""
+    values = sorted(values)
+    buckets: list[tuple[int, int]] = []
+    start = 0
+    while start < len(values):
+        bucket = bisect_left(BOUNDS, values[start])
+        end = bisect_right(values, BOUNDS[bucket], start)
+        buckets.append((bucket, end - start))
+        start = end
+    return buckets, values[-1] if values else 0.0
 
 
 class HistogramRecorder:
     """Counts durations into the buckets. Not thread-safe: the caller holds its mutex."""
 
-    __slots__ = ("counts", "fresh", "max")
+    __slots__ = ("counts", "max")
 
     def __init__(self) -> None:
         self.counts: list[int] = [0] * len(BOUNDS)
         self.max: float = 0.0
-        self.fresh: list[float] = []  # not counted yet
 
     def record(self, seconds: float) -> None:
-        """Count one value; the hot path of `futurepool.life` has this in line."""
-        self.fresh.append(seconds)
-        if len(self.fresh) >= BATCH:
-            self.settle()
+        """Count one value."""
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.max = max(self.max, seconds)
 
-    def settle(self) -> None:
-        """Put what is fresh into the buckets. About 50 microseconds for a batch."""
-        counts, most = self._sums()
-        self.counts, self.fresh, self.max = counts, [], most
+    def add(self, more: Tally) -> None:
+        """Count many. Some microseconds."""
+        buckets, most = more
+        for bucket, number in buckets:
+            self.counts[bucket] += number
+        self.max = max(self.max, most)
 
-    def _sums(self) -> tuple[list[int], float]:
-        """The buckets and the maximum, what is fresh included. Changes nothing."""
-        counts, values = self.counts.copy(), sorted(self.fresh)
-        start = 0
-        while start < len(values):
-            bucket = bisect_left(BOUNDS, values[start])
-            end = bisect_right(values, BOUNDS[bucket], start)
-            counts[bucket] += end - start
-            start = end
-        return counts, max([self.max, *values[-1:]])
+    def copy(self) -> HistogramRecorder:
+        """Another one that has counted the same."""
+        other = HistogramRecorder()
+        other.counts, other.max = self.counts.copy(), self.max
+        return other
 
     def snapshot(self, total: float) -> Histogram:
         """The state now, `total` being the sum of the values. Some tens of microseconds."""
         from futurepool.stats import Histogram
 
-        counts, most = self._sums()
-        return Histogram(sum(counts), total, most, tuple(zip(BOUNDS, counts, strict=True)))
+        return Histogram(
+            sum(self.counts), total, self.max, tuple(zip(BOUNDS, self.counts, strict=True))
+        )

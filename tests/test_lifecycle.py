@@ -1481,6 +1481,29 @@ def test_inherited_futures_in_the_child() -> None:
 
 @pytest.mark.slow
 @needs_fork
+def test_histograms_in_the_child() -> None:
+    """What the parent's workers had noted is counted there, too."""
+    forking(
+        """
+        ex = BoundedExecutor(1, enable_metrics=True)
+        for _ in range(10):
+            ex.submit(int)
+        ex.wait()
+
+        def check():
+            ex.submit(int).result(20)
+            stats = ex.stats()
+            assert stats.latency.count == stats.wait.count == stats.completed_tasks == 11
+
+        assert in_child(check) == 0
+        assert ex.stats().latency.count == 10
+        print("ok")
+        """
+    )
+
+
+@pytest.mark.slow
+@needs_fork
 def test_the_childs_executor_is_new() -> None:
     """Its place, threads, counts and tokens are its own; it can be shut down and stopped."""
     forking(

@@ -20,6 +20,7 @@ from futurepool import (
     TaskError,
     _sync,
 )
+from futurepool.recorder import BATCH
 
 
 @pytest.fixture
@@ -68,11 +69,13 @@ def test_a_snapshot_adds_up_at_every_instant() -> None:
         assert ex.wait(60)
     snapshots.append(ex.stats())
     assert [snapshot for snapshot in snapshots if not adds_up(snapshot)] == []
+    for snapshot in snapshots:
+        assert snapshot.latency is not None
+        assert snapshot.wait is not None
+        assert snapshot.latency.count == snapshot.wait.count == snapshot.completed_tasks
     last = snapshots[-1]
     assert last.submitted_tasks == 3000
     assert last.active_workers == last.queued_tasks == 0
-    assert last.latency is not None
-    assert last.latency.count == last.completed_tasks
 
 
 def test_each_counter(gate: threading.Event) -> None:
@@ -224,6 +227,29 @@ def test_a_snapshot_adds_up_whoever_runs_the_tasks() -> None:
     assert [snapshot for snapshot in snapshots if not adds_up(snapshot)] == []
     assert adds_up(last)
     assert last.active_workers == last.queued_tasks == 0
+
+
+def test_histograms_while_and_after_they_are_counted() -> None:
+    """A worker notes some hundred tasks before it counts them: no snapshot misses any, nor later."""
+    with BoundedExecutor(1, enable_metrics=True) as ex:
+        seen: list[Stats] = []
+        for _ in range(BATCH):
+            ex.submit(int)
+            seen.append(ex.stats())
+        assert ex.wait(30)
+        (record,) = ex._core.records
+        assert record.fresh is not None
+        assert len(record.fresh) < BATCH
+        seen.append(ex.stats())
+    seen.append(ex.stats())
+    for stats in seen:
+        assert stats.latency is not None
+        assert stats.wait is not None
+        assert stats.latency.count == stats.wait.count == stats.completed_tasks
+        assert stats.wait.sum == pytest.approx(stats.average_wait * stats.completed_tasks)
+    assert seen[-1].completed_tasks == BATCH
+    assert seen[-1].wait == seen[-2].wait
+    assert [stats.average_wait > 0.0 for stats in seen[-2:]] == [True, True]
 
 
 def test_histograms_count_every_task_that_ran(gate: threading.Event) -> None:

@@ -343,6 +343,32 @@ def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, aga
         assert ex.submit(int).result(30) == 0
 
 
+def test_a_strike_between_two_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run time that was noted without its waiting time is dropped: they stay in turn."""
+
+    class Struck(list[float]):
+        def append(self, value: float) -> None:
+            if len(self) == 3:
+                raise KeyboardInterrupt
+            super().append(value)
+
+    now = [1000.0]
+    monkeypatch.setattr(_sync, "clock", lambda: now[0])
+    with BoundedExecutor(1, enable_metrics=True) as ex:
+        ex.submit(int).result(30)
+        (record,) = ex._core.records
+        record.fresh = Struck()
+        for _ in range(5):
+            ex.submit(now.__setitem__, 0, now[0] + 5.0).result(30)
+        stats = ex.stats()
+        assert stats.latency is not None
+        assert stats.wait is not None
+        assert stats.latency.max == 5.0
+        assert stats.wait.max == 0.0
+        assert record.fresh is not None
+        assert len(record.fresh) % 2 == 0
+
+
 def test_a_strike_at_the_start_of_a_task_is_no_long_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run time of a task that never got to run is counted from its claim."""
 

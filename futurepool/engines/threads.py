@@ -144,6 +144,8 @@ class ThreadEngine:
             if record not in core.workers:
                 return  # its starter was interrupted, and has given it up
             record.ident = _sync.get_ident()
+            if core.latency is not None:
+                record.fresh = []
         # Whoever sees it there may join it, so it is listed only once it has started; by itself,
         # too, as it may leave before its starter goes on.
         self.threads.add(record.thread)
