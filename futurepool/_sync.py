@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -103,29 +104,28 @@ def sleep_at(gate: Any, timeout: float | None, look: Callable[[], object]) -> No
     Meanwhile calls `look` once a second: to see what nobody announces, as a thread's sudden death.
     So the handler of a signal that came just before the sleep runs within a second, too.
     """
-    if timeout is None:
-        while not gate.acquire(True, _LOOK):
-            look()
-        return
-    left = max(0.0, min(timeout, TIMEOUT_MAX))
+    left = inf if timeout is None else max(0.0, timeout)
     began = clock()
     while not gate.acquire(True, min(left, _LOOK)):
         look()
-        left = max(0.0, began + timeout - clock())
-        if not left:
-            return
+        if timeout is not None:
+            left = max(0.0, began + timeout - clock())
+            if not left:
+                return
 
 
 def get_at(inbox: SimpleQueue[T], timeout: float | None, look: Callable[[], object]) -> T:
     """`inbox.get`, looking as `sleep_at` does; raises Empty after `timeout` seconds."""
-    end = None if timeout is None else clock() + timeout
+    left = inf if timeout is None else max(0.0, timeout)
+    began = clock()
     while True:
-        left = _LOOK if end is None else min(max(0.0, end - clock()), _LOOK)
         try:
-            return inbox.get(timeout=left)
+            return inbox.get(timeout=min(left, _LOOK))
         except Empty:
-            if end is not None and clock() >= end:
-                raise
+            if timeout is not None:
+                left = max(0.0, began + timeout - clock())
+                if not left:
+                    raise
         look()
 
 

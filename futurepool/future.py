@@ -89,12 +89,12 @@ class Owner(Protocol):
         """Do what was left to be done outside the mutex."""
         ...
 
-    def look(self) -> None:
-        """See whether those live who are to finish it; called now and then by whoever waits."""
-        ...
-
     def flush_aside(self) -> None:
         """The same in another thread, if there is anything."""
+        ...
+
+    def look(self) -> None:
+        """See whether those live who are to finish it; called now and then by whoever waits."""
         ...
 
     def recover(self) -> None:

@@ -184,7 +184,7 @@ def map_ordered(
     tasks.reverse()
     if chunksize > 1:
         return _chunked(tasks, end)
-    return _single(tasks, end) if source.override is None else _foreign(tasks, end)
+    return _single(tasks, end, _move if source.override is None else _take)
 
 
 def _future_of(task: Any) -> Future[Any]:
@@ -192,7 +192,7 @@ def _future_of(task: Any) -> Future[Any]:
 
 
 def _take(future: Future[Any], end: float | None) -> Any:
-    """The result; a future that is given up is cancelled."""
+    """The result of a future, ours or not; one that is given up is cancelled."""
     try:
         try:
             if end is None:
@@ -205,7 +205,7 @@ def _take(future: Future[Any], end: float | None) -> Any:
 
 
 def _move(future: Future[Any], end: float | None) -> Any:
-    """`_take`, out of the future: its worker may hold on to that a little longer."""
+    """`_take`, out of a future of ours: its worker may hold on to that a little longer."""
     try:
         if future._state is FINISHED and type(future._result) is not Failure:
             result = future._result  # Future.result, in line
@@ -217,20 +217,12 @@ def _move(future: Future[Any], end: float | None) -> Any:
         del future
 
 
-def _single(tasks: list[Future[Any]], end: float | None) -> Iterator[Any]:
+def _single(
+    tasks: list[Future[Any]], end: float | None, take: Callable[[Future[Any], float | None], Any]
+) -> Iterator[Any]:
     try:
         while tasks:
-            yield _move(tasks.pop(), end)
-    finally:
-        for future in tasks:
-            future.cancel()
-
-
-def _foreign(tasks: list[Future[Any]], end: float | None) -> Iterator[Any]:
-    """The same for futures that need not be ours."""
-    try:
-        while tasks:
-            yield _take(tasks.pop(), end)
+            yield take(tasks.pop(), end)
     finally:
         for future in tasks:
             future.cancel()

@@ -7,9 +7,9 @@ queued task costs O(1) and its memory is free soon after.
 
 Everything here is called with the core's mutex held. An exception may strike between any two
 steps (Ctrl-C, an asynchronous exception, a failing allocation), so each step leaves the order
-usable: a level is put on the heap before it is marked as listed, and unmarked before it is taken
-off; an interruption is followed by a `recount`, which rebuilds all of it. A task is noted in the
-worker's record and marked RUNNING before it leaves the queue, so it is always in one of the two.
+usable, if not complete: an interruption is followed by a `recount`, which rebuilds all of it. A task
+is noted in the worker's record and marked RUNNING before it leaves the queue, so it is always in one
+of the two.
 It is noted before its state is looked at: a `cancel` from a finalizer that runs between two steps
 finds it noted and leaves it alone, or comes before, and is seen.
 """
@@ -51,7 +51,7 @@ class Order(Protocol):
         ...
 
     def enlist(self, level: Level, priority: int) -> None:
-        """A level of `levels` that was empty and forgotten has got its first task."""
+        """A level of `levels` that was not in use has got a task."""
         ...
 
     def push_all(self, futures: list[AnyFuture]) -> None:
@@ -179,19 +179,21 @@ class Levels:
         level = self.top
         heap = self._heap
         while not level:
-            following: Any = level.below  # never None there
+            following: Any = level.below  # which the top one always has
             if heap and -heap[0] > following.priority:
                 risen = self.levels[-heap[0]]
                 risen.below = following
+                self.top = risen
                 if level is not risen:
                     level.below = None
-                self.top = level = risen
+                level = risen
                 heappop(heap)
             elif following is _GROUND:
                 return level  # the only one: it will soon be used again
             else:
+                self.top = following
                 level.below = None
-                self.top = level = following
+                level = following
         return level
 
     def take(self, record: Record) -> AnyFuture | None:
@@ -210,7 +212,7 @@ class Levels:
         return None
 
     def victim(self) -> AnyFuture | None:
-        for priority in sorted(self.levels):
+        for priority in sorted([priority for priority, level in self.levels.items() if level]):
             for future in self.levels[priority]:
                 if future._state is PENDING:
                     return future
