@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import _thread
 import functools
+import itertools
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from math import inf
+from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -98,35 +98,42 @@ here: Any = Here()
 _LOOK = 1.0  # seconds
 
 
+def _spans(timeout: float | None) -> Iterator[float]:
+    """How long to sleep at a time, in seconds, for `timeout` seconds in all; None is for ever."""
+    return itertools.repeat(_LOOK) if timeout is None else _spans_of(timeout)
+
+
+def _spans_of(timeout: float) -> Iterator[float]:
+    left = max(0.0, timeout)
+    end = clock() + left
+    while True:
+        yield min(left, _LOOK)
+        left = max(0.0, end - clock())
+        if not left:
+            return
+
+
 def sleep_at(gate: Any, timeout: float | None, look: Callable[[], object]) -> None:
     """Sleep until the lock `gate` can be taken, for at most `timeout` seconds; None is for ever.
 
     Meanwhile calls `look` once a second: to see what nobody announces, as a thread's sudden death.
     So the handler of a signal that came just before the sleep runs within a second, too.
     """
-    left = inf if timeout is None else max(0.0, timeout)
-    began = clock()
-    while not gate.acquire(True, min(left, _LOOK)):
+    for span in _spans(timeout):
+        if gate.acquire(True, span):
+            return
         look()
-        if timeout is not None:
-            left = max(0.0, began + timeout - clock())
-            if not left:
-                return
 
 
 def get_at(inbox: SimpleQueue[T], timeout: float | None, look: Callable[[], object]) -> T:
     """`inbox.get`, looking as `sleep_at` does; raises Empty after `timeout` seconds."""
-    left = inf if timeout is None else max(0.0, timeout)
-    began = clock()
-    while True:
+    for span in _spans(timeout):
         try:
-            return inbox.get(timeout=min(left, _LOOK))
+            return inbox.get(timeout=span)
         except Empty:
-            if timeout is not None:
-                left = max(0.0, began + timeout - clock())
-                if not left:
-                    raise
+            pass
         look()
+    raise Empty
 
 
 #: `start_new_thread(function, arguments)`: one C call.

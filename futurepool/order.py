@@ -29,7 +29,7 @@ __all__: list[str] = []  # internal
 AnyFuture = Future[Any]
 
 _SWEEP = 64  # fewer husks than this are not worth a sweep
-KEEP = 2048  # about so many empty levels are kept for their next task
+KEEP = 2048  # so many levels are kept, empty or not, for their next task
 
 
 class Record(Protocol):
@@ -168,7 +168,7 @@ class Levels:
         heapify(heap)
         self._heap = heap
         self.levels = levels
-        self._forget_at = KEEP + 2 * len(levels)
+        self._forget_at = max(KEEP, 2 * len(levels))
 
     def push_all(self, futures: list[AnyFuture]) -> None:
         if futures:
