@@ -61,8 +61,8 @@ class Size:
 
 SIZES = {
     "smoke": Size(40, 0.0, 5, 400, 2, restart=False),
-    "quick": Size(10_000, 0.15, 1_000, 1_000_000, 7, restart=False),
-    "full": Size(10_000, 0.3, 2_000, 1_000_000, 11, restart=True),
+    "quick": Size(10_000, 0.15, 250, 1_000_000, 7, restart=False),
+    "full": Size(10_000, 0.3, 250, 1_000_000, 11, restart=True),
 }
 
 
@@ -110,9 +110,10 @@ class Rival:
             pass
         return None
 
-    def trips(self, pool: Any, n: int) -> list[float]:
-        """Seconds of n round trips, one after the other."""
+    def trips(self, pool: Any, n: int, settle: Callable[[], object]) -> list[float]:
+        """Seconds of n round trips, one after the other, when `settle` has been run in the worker."""
         submit = self.entry(pool)
+        submit(settle).result()
         times: list[float] = []
         for _ in range(n):
             began = time.perf_counter()
@@ -209,7 +210,8 @@ class MultiprocessingPool(Rival):
             handle.get()
         return None
 
-    def trips(self, pool: Any, n: int) -> list[float]:
+    def trips(self, pool: Any, n: int, settle: Callable[[], object]) -> list[float]:
+        pool.apply_async(settle).get()
         times: list[float] = []
         for _ in range(n):
             began = time.perf_counter()
@@ -337,12 +339,13 @@ class Anyio(Rival):
         del chunksize
         return self._gather(pool, n, lambda i: partial(abs, i))
 
-    def trips(self, pool: Any, n: int) -> list[float]:
+    def trips(self, pool: Any, n: int, settle: Callable[[], object]) -> list[float]:
         import anyio
         import anyio.to_thread
 
         async def main() -> list[float]:
             limiter = anyio.CapacityLimiter(pool)
+            await anyio.to_thread.run_sync(settle, limiter=limiter)
             times: list[float] = []
             for _ in range(n + 10):
                 began = time.perf_counter()
@@ -426,6 +429,7 @@ class Case:
     floor: str = "ratio at least"  # or "value at most", "slowdown at most"
     floors: dict[str, float] = field(default_factory=dict)  # by interpreter: "3.11", "3.13t"
     scale: int = 1
+    turns: int = 1  # samples in a repetition; more where they are short and differ much
 
     def tasks(self, size: Size) -> int:
         return size.tasks * self.scale
@@ -477,14 +481,37 @@ def _map(chunksize: int | None, scale: int) -> Callable[[Rival], Opener]:
     return opener
 
 
-def _trip(one: Rival) -> Opener:
-    @contextlib.contextmanager
-    def opened(size: Size) -> Iterator[Act]:
-        with one.open(1) as pool:
-            one.trips(pool, size.trips // 10 + 1)
-            yield lambda: statistics.median(one.trips(pool, size.trips)) * 1e6
+@contextlib.contextmanager
+def _on_core(number: int) -> Iterator[Callable[[], object]]:
+    """Keep this thread, and what it starts, on the first core; yields what moves a thread to core `number`.
 
-    return opened
+    Where the system cannot do that, or has but one core, threads are left alone.
+    """
+    mine: set[int] = getattr(os, "sched_getaffinity", lambda _: set())(0)
+    if len(mine) < 2:
+        yield noop
+        return
+    ours = sorted(mine)
+    os.sched_setaffinity(0, ours[:1])
+    try:
+        yield partial(os.sched_setaffinity, 0, [ours[number]])
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+def _trip(core: int) -> Callable[[Rival], Opener]:
+    """The caller on core 0, the worker on core `core`."""
+
+    def opener(one: Rival) -> Opener:
+        @contextlib.contextmanager
+        def opened(size: Size) -> Iterator[Act]:
+            with _on_core(core) as settle, one.open(1) as pool:
+                one.trips(pool, size.trips // 10 + 1, settle)
+                yield lambda: statistics.median(one.trips(pool, size.trips, settle)) * 1e6
+
+        return opened
+
+    return opener
 
 
 def _queued(one: Rival) -> Opener:
@@ -670,13 +697,27 @@ CASES: list[Case] = [
     ),
     Case(
         "round-trip",
-        "round trip, p50",
+        "round trip, p50, two cores",
         "µs",
-        "`submit(noop).result()`, one after the other, one worker; the median.",
+        "`submit(noop).result()`, one after the other, the caller on one core and the worker on "
+        "another; the median.",
         STANDARD,
         OURS,
-        _everyone(_trip, without=NO_CALLS),
+        _everyone(_trip(1), without=NO_CALLS),
         floors=_all(1.0),
+        turns=20,
+    ),
+    Case(
+        "round-trip-one",
+        "round trip, p50, one core",
+        "µs",
+        "The same with both on one core. (Left alone, the system puts them on one or on two, and "
+        "changes its mind now and then: for each library that is 17 µs or 40.)",
+        STANDARD,
+        OURS,
+        _everyone(_trip(0), without=NO_CALLS),
+        floors=_all(1.0),
+        turns=20,
     ),
     Case(
         "queued-bytes",

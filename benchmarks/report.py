@@ -355,6 +355,8 @@ For a first look: `python -m futurepool bench`.
         how = case["how"]
         if case["unit"] == "tasks/s":
             how += f" {case['tasks']:,} tasks at a time."
+        if case["turns"] > 1:
+            how += f" {case['turns']} short samples in a repetition."
         yield from [how, ""]
         yield from picture(case["key"], case["title"])
         yield from table(case_rows(case, runs))

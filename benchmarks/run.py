@@ -2,7 +2,8 @@
 
 Every contestant of a case has a process of its own. Repetition by repetition each of them, in turn,
 takes one sample while the others sleep; so whatever else the machine does meets all of them alike,
-and a ratio is the median over repetitions of the two samples taken one after the other.
+and a ratio is the median over repetitions of the two samples taken one after the other. A few cases
+have several samples in a repetition.
 
     python benchmarks/run.py                                this interpreter, about four minutes
     python benchmarks/run.py --mode full                    longer, a fresh process for each sample
@@ -129,9 +130,9 @@ def measure(
     gil: dict[str, bool] = {}
     children: dict[str, Child] = {}
     try:
-        for repetition in range(repetitions if names else 0):
-            turn = repetition % len(names)
-            for name in names[turn:] + names[:turn]:
+        for turn in range(repetitions * case.turns if names else 0):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
                 if name in failed:
                     continue
                 try:
@@ -139,7 +140,7 @@ def measure(
                         children[name] = Child(python, case.key, name, mode)
                         gil[name] = children[name].gil
                     samples[name].append(children[name].sample())
-                    if size.restart:
+                    if size.restart and turn % case.turns == case.turns - 1:
                         children.pop(name).close()
                 except Failed as error:
                     failed[name] = str(error)
@@ -327,6 +328,7 @@ def store(args: argparse.Namespace, runs: list[dict[str, Any]], seconds: float) 
                 "baseline": case.baseline,
                 "subject": case.subject,
                 "tasks": case.tasks(cases.SIZES[args.mode]),
+                "turns": case.turns,
                 "cannot": case.cannot,
             }
             for case in cases.CASES

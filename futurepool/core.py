@@ -129,8 +129,7 @@ class Waiter:
 
     def __init__(self, future: AnyFuture) -> None:
         self.future: AnyFuture | None = future
-        self.gate: Any = _sync.Lock()
-        self.gate.acquire()
+        self.gate: Any = _sync.Gate()
 
     def choose(self) -> AnyFuture | None:
         """The task to be admitted, now that a place is free. Mutex held."""
@@ -437,8 +436,9 @@ class CoreState:
             noted = [record.fresh.copy() for record in self.records if record.fresh]
         if latency is not None and wait is not None:
             waited = [value for fresh in noted for value in fresh[1::2]]
-            latency.add(tally([value for fresh in noted for value in fresh[::2]]))
-            wait.add(tally(waited))
+            ran = [value for fresh in noted for value in fresh[::2]]
+            latency.add(tally(ran, latency.max))
+            wait.add(tally(waited, wait.max))
             wait_time += sum(waited)
         return self.snapshot(
             max_workers=self.max_workers,
@@ -463,13 +463,14 @@ class CoreState:
     def count_fresh(self, record: Record) -> None:
         """Put what a worker has noted into the histograms; called by itself, or when it is gone."""
         if record.fresh and self.latency is not None and self.wait is not None:
-            # Sorted outside the section, as that takes ten times as long as all the rest.
+            # Outside the section, as that takes several times as long as all the rest.
             waited = record.fresh[1::2]
-            tallies = tally(record.fresh[::2]), tally(waited)
+            ran = tally(record.fresh[::2], self.latency.max)
+            waits = tally(waited, self.wait.max)
             with self.mutex:
                 latency, wait = self.latency.copy(), self.wait.copy()
-                latency.add(tallies[0])
-                wait.add(tallies[1])
+                latency.add(ran)
+                wait.add(waits)
                 wait_time = self.wait_time + sum(waited)
                 # These at once: no exception strikes between plain assignments.
                 self.latency = latency
@@ -496,8 +497,7 @@ class CoreState:
     @mending
     def wait_empty(self, timeout: float | None, token: CancelToken | None = None) -> bool:
         """Wait until nothing is queued or running; False at the timeout or when `token` says so."""
-        gate = _sync.Lock()
-        gate.acquire()
+        gate = _sync.Gate()
         self.flush()
         with self.mutex:
             if not self.unfinished:
@@ -521,8 +521,7 @@ class CoreState:
     @mending
     def wait_ended(self, timeout: float | None) -> bool:
         """Wait until a closed pool has no worker left, started or about to be."""
-        gate = _sync.Lock()
-        gate.acquire()
+        gate = _sync.Gate()
         with self.mutex:
             if not self.threads:
                 return True

@@ -433,8 +433,7 @@ class Future(cf.Future[T], Generic[T]):
         if timeout is not None:
             timeout = check_timeout("timeout", timeout, negative=True)
         if not self.done() and not self._core.help(self, timeout):
-            gate = _sync.Lock()
-            gate.acquire()
+            gate = _sync.Gate()
             if self._subscribe(lambda watch: watch.add_gate(gate)):
                 try:
                     _sync.sleep_at(gate, timeout, self._look)
@@ -442,10 +441,8 @@ class Future(cf.Future[T], Generic[T]):
                     watch = self._watch
                     if watch is not None and watch.gates is not None:
                         _discard(watch.gates, gate)
-        if self._state in (CANCELLED, NOTIFIED):
-            raise cf.CancelledError
         if self._state is not FINISHED:
-            raise cf.TimeoutError
+            raise cf.CancelledError if self.cancelled() else cf.TimeoutError
 
     def _look(self) -> None:
         self._core.look()
@@ -472,6 +469,16 @@ class Future(cf.Future[T], Generic[T]):
         if watch.shared:
             watch.post(self)
             return
+        while watch.gates:
+            # Opened first, then taken off: struck in between, it is opened twice.
+            for gate in list(watch.gates):
+                try:
+                    gate.release()
+                except RecursionError:  # a RuntimeError, too
+                    raise
+                except RuntimeError:  # open already
+                    pass
+                _discard(watch.gates, gate)
         if watch.condition is not None and not watch.told:
             with watch.condition:
                 with self._core.mutex:
@@ -484,16 +491,6 @@ class Future(cf.Future[T], Generic[T]):
         if mail is not None:
             mail()  # rather twice than not at all
             watch.mail = None
-        while watch.gates:
-            # Opened first, then taken off: struck in between, it is opened twice.
-            for gate in list(watch.gates):
-                try:
-                    gate.release()
-                except RecursionError:  # a RuntimeError, too
-                    raise
-                except RuntimeError:  # open already
-                    pass
-                _discard(watch.gates, gate)
         if watch.callbacks:
             self._call_all(watch.callbacks)
 

@@ -301,7 +301,7 @@ class CoreLife(CoreState):
             record.task = future
             if future.task_id:
                 self.order.husks += 1
-                self.order.sweep()
+                self.order.sweep(self.unfinished)
             else:
                 future.task_id = self.submitted = self.submitted + 1
             future._state = RUNNING
@@ -347,7 +347,7 @@ class CoreLife(CoreState):
         if future.task_id:
             self.ceiling += 1
             self.order.husks += 1
-            self.order.sweep()
+            self.order.sweep(self.unfinished)
             if grant:
                 self._freed()
         else:

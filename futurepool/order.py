@@ -70,8 +70,8 @@ class Order(Protocol):
         """The task that has waited longest in the lowest priority. It stays queued."""
         ...
 
-    def sweep(self) -> None:
-        """Drop the husks if they outnumber the living."""
+    def sweep(self, living: int) -> None:
+        """Drop the husks if there are more than `living`, the number of tasks. O(1) if not."""
         ...
 
     def recount(self) -> int:
@@ -218,8 +218,8 @@ class Levels:
                     return future
         return None
 
-    def sweep(self) -> None:
-        if self.husks > _SWEEP and self.husks * 2 > sum(map(len, self.levels.values())):
+    def sweep(self, living: int) -> None:
+        if self.husks > max(living, _SWEEP):
             self.recount()
 
     def recount(self) -> int:
@@ -301,8 +301,8 @@ class Aged:
     def victim(self) -> AnyFuture | None:
         return min(self.tasks(), key=lambda task: (task.priority, task.task_id), default=None)
 
-    def sweep(self) -> None:
-        if self.husks > _SWEEP and self.husks * 2 > len(self._heap):
+    def sweep(self, living: int) -> None:
+        if self.husks > max(living, _SWEEP):
             self.recount()
 
     def recount(self) -> int:

@@ -23,7 +23,7 @@ class Histogram:
         count: Number of values.
         sum: Their sum.
         max: The largest, exactly; 0.0 if there are none.
-        buckets: Pairs of upper bound (inclusive) and number of values in the bucket, in ascending
+        buckets: Pairs of upper bound (exclusive) and number of values in the bucket, in ascending
             order; the last bound is infinite.
     """
 
@@ -34,17 +34,17 @@ class Histogram:
 
     @property
     def p50(self) -> float:
-        """The median, to within 9.1 %; 0.0 if there are no values."""
+        """The median, to within 6.3 %; 0.0 if there are no values."""
         return self._percentile(0.50)
 
     @property
     def p90(self) -> float:
-        """What nine in ten values stay below, to within 9.1 %."""
+        """What nine in ten values stay below, to within 6.3 %."""
         return self._percentile(0.90)
 
     @property
     def p99(self) -> float:
-        """What 99 in a hundred values stay below, to within 9.1 %."""
+        """What 99 in a hundred values stay below, to within 6.3 %."""
         return self._percentile(0.99)
 
     def _percentile(self, fraction: float) -> float:

@@ -91,14 +91,14 @@ def test_the_runner_has_every_case(measured: tuple[str, Path]) -> None:
     assert one["versions"]["futurepool"] == futurepool.__version__
     assert f"futurepool {futurepool.__version__}" in printed
     assert f"{stored['machine']['cores']} cores" in printed
-    assert len(stored["cases"]) == 13
+    assert len(stored["cases"]) == 14
     for case in stored["cases"]:
         found = one["cases"][case["key"]]
         assert found["failed"] == {}
         assert f"\n{case['title']} ({case['unit']})\n" in printed
         assert {case["subject"], case["baseline"] or case["subject"]} <= set(found["samples"])
         for name, samples in found["samples"].items():
-            assert len(samples) == 2
+            assert len(samples) == 2 * case["turns"]
             assert min(samples) > 0
             assert (name in found["ratios"]) == (case["baseline"] is not None)
         if case["baseline"] is not None:
@@ -298,7 +298,8 @@ def stored_results() -> dict[str, Any]:
             "how": f"How {title} is measured.",
         }
         about["cannot"] = ["quick", "not known here"]
-        return {**about, "baseline": "ThreadPoolExecutor", "subject": "futurepool", "tasks": 5000}
+        about |= {"tasks": 5000, "turns": 20 if unit == "B" else 1}
+        return {**about, "baseline": "ThreadPoolExecutor", "subject": "futurepool"}
 
     return {
         "mode": "quick",
@@ -327,6 +328,7 @@ def test_the_report(tmp_path: Path) -> None:
     run(str(BENCHMARKS / "report.py"), *words, "--docs", str(tmp_path / "docs"))
     page = (tmp_path / "docs" / "benchmarks.md").read_text("utf-8").replace(chr(0xD7), "x")
     assert "One machine: Some Model, 2 cores, Linux; CPython 3.11.7, CPython 3.13.0 free" in page
+    assert page.count("20 short samples in a repetition.") == 1
     assert "| speed | x8, at least x5.5 | x1.2, **not** at least x5.5 |" in page
     assert "| memory | 290 B, at most 420 B | 290 B, at most 420 B |" in page
     assert "- speed, 3.11: quick is ahead, 2,000,000 against 400,000 tasks/s (x5.00)" in page

@@ -114,10 +114,10 @@ def test_husks_are_skipped_and_swept(aging: float | None) -> None:
     for future in futures:
         order.push(future)
     assert len(order.tasks()) == 300
-    for future in futures[:250]:
+    for number, future in enumerate(futures[:250], 1):
         future.cancel()
         order.husks += 1
-        order.sweep()
+        order.sweep(300 - number)
     held = sum(map(len, order.levels.values())) or len(getattr(order, "_heap", ()))
     assert held < 170
     assert order.recount() == 50
@@ -130,6 +130,23 @@ def test_husks_are_skipped_and_swept(aging: float | None) -> None:
     assert order.victim() is None
     assert order.recount() == 0
     assert order.take(Place()) is None
+
+
+@pytest.mark.parametrize("aging", [None, 1000.0])
+def test_cancelling_looks_at_no_other_task(aging: float | None) -> None:
+    """Until there are more husks than tasks: or many cancels would take quadratic time."""
+    order = make_order(aging)
+    kept = pending(1, 1)
+    order.push(kept)
+    tasks = "levels" if aging is None else "_heap"
+    there = getattr(order, tasks)
+    setattr(order, tasks, None)
+    order.husks = 100
+    order.sweep(100)
+    setattr(order, tasks, there)
+    order.sweep(99)
+    assert order.husks == 0
+    assert order.tasks() == [kept]
 
 
 def test_kinds_of_order() -> None:

@@ -1,8 +1,10 @@
-"""The lock that tries for a while before it sleeps."""
+"""The lock and the gate at which a thread tries for a while before it sleeps."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -86,3 +88,62 @@ def test_one_that_comes_free_meanwhile(asked: list[str], monkeypatch: pytest.Mon
     assert lock.acquire()
     lock.release()
     assert asked == ["try"] * (len(_sync._TRIES) + 1)
+
+
+class Watched:
+    """A held lock that notes what it is asked, and comes free at one of the questions."""
+
+    def __init__(self, asked: list[str], free_at: int) -> None:
+        self.asked, self.free_at = asked, free_at
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        self.asked.append(f"sleep {timeout:g}" if blocking else "look")
+        return self.asked.count("look") >= self.free_at
+
+    def release(self) -> None:
+        self.asked.append("release")
+
+
+@pytest.fixture(name="gates")
+def fixture_gates(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple[Any, list[str]]]:
+    """Makes gates that come free at the nth look, and what was done with each."""
+
+    def make(free_at: int) -> tuple[Any, list[str]]:
+        asked: list[str] = []
+        monkeypatch.setattr(_sync, "Lock", lambda: Watched(asked, free_at))
+        monkeypatch.setattr(_sync, "_give_way", lambda: asked.append("give way"))
+        gate = _sync.SpinGate()
+        assert asked == ["sleep -1"]  # it is made held
+        asked.clear()
+        return gate, asked
+
+    return make
+
+
+@pytest.mark.parametrize("free_at", [1, 2, 40])
+def test_a_gate_that_opens_while_one_looks(gates: Any, free_at: int) -> None:
+    """The core is given to others between two looks; nobody sleeps."""
+    gate, asked = gates(free_at)
+    assert gate.acquire()
+    assert asked == ["look", "give way"] * (free_at - 1) + ["look"]
+
+
+def test_a_gate_that_stays_closed(gates: Any) -> None:
+    """One sleeps for as long as was asked for, after all the looks."""
+    gate, asked = gates(41)
+    assert not gate.acquire(True, 0.5)
+    assert asked == ["look", "give way"] * 40 + ["sleep 0.5"]
+
+
+@pytest.mark.parametrize("make", [_sync.SpinGate, _sync._held_lock])
+def test_a_gate_is_opened_by_any_thread(make: Callable[[], Any]) -> None:
+    """For one to pass; to open it twice is an error, as for any lock."""
+    gate = make()
+    assert not gate.acquire(True, 0.0)
+    opener = threading.Thread(target=gate.release)
+    opener.start()
+    assert gate.acquire(True, 30)
+    opener.join(30)
+    gate.release()
+    with pytest.raises(RuntimeError):
+        gate.release()

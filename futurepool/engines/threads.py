@@ -68,8 +68,7 @@ class ThreadEngine:
     def start_worker(self) -> None:
         core = self._core
         record = Record(core)
-        record.gate = _sync.Lock()
-        record.gate.acquire()
+        record.gate = _sync.Gate()
         listed = False
         thread: threading.Thread | None = None
         try:
