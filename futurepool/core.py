@@ -435,8 +435,8 @@ class CoreState:
             wait = None if self.wait is None else self.wait.copy()
             noted = [record.fresh.copy() for record in self.records if record.fresh]
         if latency is not None and wait is not None:
+            ran = [value for fresh in noted for value in fresh[: len(fresh) // 2 * 2 : 2]]
             waited = [value for fresh in noted for value in fresh[1::2]]
-            ran = [value for fresh in noted for value in fresh[::2]]
             latency.add(tally(ran, latency.max))
             wait.add(tally(waited, wait.max))
             wait_time += sum(waited)
@@ -465,7 +465,8 @@ class CoreState:
         if record.fresh and self.latency is not None and self.wait is not None:
             # Outside the section, as that takes several times as long as all the rest.
             waited = record.fresh[1::2]
-            ran = tally(record.fresh[::2], self.latency.max)
+            # One that was struck between the two notes has but the first.
+            ran = tally(record.fresh[: 2 * len(waited) : 2], self.latency.max)
             waits = tally(waited, self.wait.max)
             with self.mutex:
                 latency, wait = self.latency.copy(), self.wait.copy()

@@ -50,7 +50,7 @@ class Order(Protocol):
         """Queue a PENDING future."""
         ...
 
-    def enlist(self, level: Level, priority: int) -> None:
+    def enlist(self, level: Level) -> None:
         """A level of `levels` that was not in use has got a task."""
         ...
 
@@ -92,21 +92,21 @@ def is_doomed(future: AnyFuture) -> bool:
 class Level(deque[AnyFuture]):
     """The tasks of one priority, oldest first."""
 
-    __slots__ = ("below", "priority")
+    __slots__ = ("below", "rank")
 
     below: Level | None  # None if it is neither in the pile nor on the heap, see `Levels`
-    priority: float  # an int, but for that of _GROUND
+    rank: float  # the priority with its sign turned, an int, but for that of _GROUND
 
 
-def _make_level(priority: float, tasks: Iterable[AnyFuture] = ()) -> Level:
+def _make_level(rank: float, tasks: Iterable[AnyFuture] = ()) -> Level:
     level = Level(tasks)
-    level.priority = priority
+    level.rank = rank
     level.below = None
     return level
 
 
 #: What lies under each pile.
-_GROUND = _make_level(-inf)
+_GROUND = _make_level(inf)
 _GROUND.below = _GROUND
 
 
@@ -145,18 +145,19 @@ class Levels:
         except KeyError:
             if len(self.levels) >= self._forget_at:
                 self._forget()
-            level = self.levels[priority] = _make_level(priority)
+            level = self.levels[priority] = _make_level(-priority)
         level.append(future)
         if level.below is None:
-            self.enlist(level, priority)
+            self.enlist(level)
 
-    def enlist(self, level: Level, priority: int) -> None:
+    def enlist(self, level: Level) -> None:
         top = self.top
-        if priority > top.priority:
+        rank: Any = level.rank
+        if rank < top.rank:
             level.below = top
             self.top = level
         else:
-            heappush(self._heap, -priority)
+            heappush(self._heap, rank)
             level.below = _GROUND
 
     def _forget(self) -> None:
@@ -180,7 +181,7 @@ class Levels:
         heap = self._heap
         while not level:
             following: Any = level.below  # which the top one always has
-            if heap and -heap[0] > following.priority:
+            if heap and heap[0] < following.rank:
                 risen = self.levels[-heap[0]]
                 risen.below = following
                 self.top = risen
@@ -226,7 +227,7 @@ class Levels:
         count = 0
         levels: dict[int, Level] = {}
         for priority, old in self.levels.items():
-            level = _make_level(priority, [task for task in old if task._state is PENDING])
+            level = _make_level(-priority, [task for task in old if task._state is PENDING])
             if level:
                 level.below = _GROUND
                 levels[priority] = level
@@ -272,7 +273,7 @@ class Aged:
         key = round(admitted * 1e9) - self._aging * future.priority
         heappush(self._heap, (key, future.task_id, future))
 
-    def enlist(self, level: Level, priority: int) -> None:
+    def enlist(self, level: Level) -> None:
         raise AssertionError("there are no levels")
 
     def push_all(self, futures: list[AnyFuture]) -> None:

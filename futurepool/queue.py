@@ -452,7 +452,7 @@ class Submitting(cf.Executor):
                 else:
                     level.append(future)
                     if level.below is None:
-                        core.order.enlist(level, priority)
+                        core.order.enlist(level)
                 # _rouse, in line.
                 if core.idle and not core.waking:
                     core.waking = True

@@ -369,6 +369,24 @@ def test_a_strike_between_two_notes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(record.fresh) % 2 == 0
 
 
+def test_notes_that_nobody_put_in_order() -> None:
+    """The worker was struck between two of them, and is replaced: half a pair is not counted."""
+    with BoundedExecutor(1, enable_metrics=True) as ex:
+        ex.submit(int).result(30)
+        ex.submit(int).result(30)  # the worker has noted the first
+        (record,) = ex._core.records
+        with ex._core.mutex:
+            record.fresh = [5.0, 2.0, 7.0]
+            ex._core.count_fresh(record)
+            record.fresh = [3.0, 4.0, 6.0]
+            stats = ex.stats()
+            record.fresh = []
+        assert stats.latency is not None
+        assert stats.wait is not None
+        assert stats.latency.count == stats.wait.count
+        assert (stats.latency.max, stats.wait.max) == (5.0, 4.0)
+
+
 def test_a_strike_at_the_start_of_a_task_is_no_long_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run time of a task that never got to run is counted from its claim."""
 
@@ -383,7 +401,7 @@ def test_a_strike_at_the_start_of_a_task_is_no_long_run(monkeypatch: pytest.Monk
     monkeypatch.setattr(_sync, "clock", lambda: 1000.0)
     with BoundedExecutor(1) as ex:
         level = Struck()
-        level.priority, level.below = 1, None
+        level.rank, level.below = -1, None
         ex._core.order.levels[1] = level
         first = ex.submit(int)
         assert first.exception(30) is not None
