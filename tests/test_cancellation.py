@@ -70,6 +70,8 @@ def idle(timer, monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(_sync, "start", refuse)
+    # Other tests' tokens with a deadline are not this one's.
+    monkeypatch.setattr(cancellation, "_timed", {})
     return timer
 
 
