@@ -24,10 +24,15 @@ class Asynchronous(BaseException):
     pass
 
 
-def strike(ident: int) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(ident), ctypes.py_object(Asynchronous)
-    )
+def strike(thread: threading.Thread) -> None:
+    """Strike it if it lives: the identifier of one that has died may be another's by now.
+
+    So nobody is struck while being born: `Thread.start` waits for such a thread for ever.
+    """
+    if thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Asynchronous)
+        )
 
 
 def expected(error: BaseException | None) -> bool:
@@ -42,7 +47,7 @@ def async_exception_idle(subject: Subject) -> None:
     healthy(subject, ex)
     for _ in subject.rounds(500, 50):
         for thread in list(ex._threads):
-            strike(thread.ident)
+            strike(thread)
         for future in [ex.submit(int) for _ in range(3)]:
             error = future.exception(5)
             check(expected(error), error)
@@ -60,7 +65,7 @@ def async_exception_busy(subject: Subject) -> None:
         futures.append(ex.submit(ran.append, turn))
         if turn % 20 == 0:
             for thread in list(ex._threads):
-                strike(thread.ident)
+                strike(thread)
     for number, future in enumerate(futures):
         error = future.exception(5)
         check(expected(error), error)
