@@ -156,6 +156,14 @@ def _round_trip(pool: Executor, n: int) -> float:
     return statistics.median(times) * 1e6
 
 
+def _cores() -> set[int]:
+    """The cores this thread may use; none where the system does not tell."""
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:
+        return set()
+
+
 @contextlib.contextmanager
 def _two_cores(pool: Executor) -> Generator[None, None, None]:
     """Keep this thread on one core and the pool's only worker on another, where that can be done.
@@ -163,7 +171,7 @@ def _two_cores(pool: Executor) -> Generator[None, None, None]:
     Left alone the system puts both on one or on two, as it pleases, and that makes more of a
     difference than any pool.
     """
-    mine: set[int] = getattr(os, "sched_getaffinity", lambda _: set[int]())(0)
+    mine = _cores()
     if len(mine) < 2:
         yield
         return
@@ -396,9 +404,7 @@ def _width() -> int | None:
 
 
 def _title() -> str:
-    cores = os.cpu_count() or 1
-    with contextlib.suppress(AttributeError):
-        cores = len(os.sched_getaffinity(0))
+    cores = len(_cores()) or os.cpu_count() or 1
     gil: Any = getattr(sys, "_is_gil_enabled", None)
     without = "" if gil is None or gil() else " without the GIL"
     return (

@@ -64,6 +64,7 @@ def tally(values: list[float], most: float = 0.0) -> Tally:
     """
     if not values:
         return [], most
+    buckets: list[tuple[int, int]]
     raw = struct.pack(f">{len(values)}d", *values)
     first, seconds = raw[0], raw[1::8]
     if first in _BUCKETS and raw[::8].count(first) == len(seconds):
