@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import futurepool
+from futurepool import BoundedExecutor, bench
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PACKAGE = str(Path(futurepool.__file__).parent.parent)  # there also where it is not installed
@@ -505,3 +506,51 @@ def test_bench_ends_with_ctrl_c() -> None:
         process.kill()
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+def _affinity() -> set[int]:
+    return set(os.sched_getaffinity(0))
+
+
+needs_cores = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="takes two cores, and a system that can keep a thread on one",
+)
+
+
+@needs_cores
+def test_the_command_keeps_caller_and_worker_apart() -> None:
+    """On two cores while round trips are measured; then the caller is free again."""
+    before = _affinity()
+    with BoundedExecutor(1) as pool:
+        with bench._two_cores(pool):
+            caller, worker = _affinity(), pool.submit(_affinity).result(30)
+        assert len(caller) == len(worker) == 1
+        assert caller != worker
+        assert caller | worker <= before
+    assert _affinity() == before
+
+
+def test_the_command_leaves_them_alone_where_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cores known, or one: nothing is set."""
+    with BoundedExecutor(1) as pool:
+        for mine in (set[int](), {0}):
+            monkeypatch.setattr(bench, "_cores", lambda mine=mine: mine)
+            monkeypatch.delattr(bench.os, "sched_setaffinity", raising=False)
+            with bench._two_cores(pool):
+                assert pool.submit(int).result(30) == 0
+
+
+@needs_benchmarks
+@needs_cores
+@pytest.mark.parametrize("core", [0, 1])
+def test_the_runner_says_where_they_are(core: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both on the first core, or the worker on the second."""
+    cases = script("cases", monkeypatch)
+    before = _affinity()
+    first, second, *_ = sorted(before)
+    with cases._on_core(core) as settle, BoundedExecutor(1) as pool:
+        pool.submit(settle).result(30)
+        assert _affinity() == {first}
+        assert pool.submit(_affinity).result(30) == {(first, second)[core]}
+    assert _affinity() == before
