@@ -154,13 +154,13 @@ def _spans_of(timeout: float) -> Iterator[float]:
 def sleep_at(gate: Any, timeout: float | None, look: Callable[[], object]) -> None:
     """Sleep until the lock `gate` can be taken, for at most `timeout` seconds; None is for ever.
 
-    Meanwhile calls `look` once a second: to see what nobody announces, as a thread's sudden death.
+    Meanwhile calls `look` once a second: to see what nobody announces, as a thread's sudden death;
+    True from it ends the sleep.
     So the handler of a signal that came just before the sleep runs within a second, too.
     """
     for span in _spans(timeout):
-        if gate.acquire(True, span):
+        if gate.acquire(True, span) or look() is True:
             return
-        look()
 
 
 def get_at(inbox: SimpleQueue[T], timeout: float | None, look: Callable[[], object]) -> T:

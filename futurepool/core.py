@@ -125,10 +125,13 @@ class Record:
 class Waiter:
     """A submitter that waits for a place. Written under the mutex."""
 
-    __slots__ = ("future", "gate")
+    __slots__ = ("admitting", "future", "gate")
 
     def __init__(self, future: AnyFuture) -> None:
         self.future: AnyFuture | None = future
+        # While its task is being queued; if it still is in another section, that was interrupted,
+        # and a recount is on its way.
+        self.admitting: bool = False
         self.gate: Any = _sync.Gate()
 
     def choose(self) -> AnyFuture | None:
@@ -387,10 +390,14 @@ class CoreState:
         blocked = self.blocked
         while blocked and self.submitted < self.ceiling:
             waiter = blocked[0]
+            if waiter.admitting:
+                return
             future = waiter.choose()
             if future is not None and future._state is PENDING and not future.task_id:
                 future._queued_at = _sync.clock()
+                waiter.admitting = True
                 self._admit(future)
+                waiter.admitting = False
             if waiter.more():
                 blocked.rotate(-1)
             else:
@@ -452,12 +459,12 @@ class CoreState:
             rejected_tasks=rejected,
             overflow_tasks=overflow,
             average_latency=run_time / completed if completed else 0.0,
-            average_wait=max(0.0, wait_time / completed) if completed else 0.0,
+            average_wait=wait_time / completed if completed else 0.0,
             last_error=last_error,
             uptime=_sync.clock() - self.created,
             closed=state > RunState.RUNNING,
             latency=None if latency is None else latency.snapshot(run_time),
-            wait=None if wait is None else wait.snapshot(max(0.0, wait_time)),
+            wait=None if wait is None else wait.snapshot(wait_time),
         )
 
     def count_fresh(self, record: Record) -> None:
@@ -653,6 +660,7 @@ class CoreState:
                 for future in waiter.tasks():
                     if future._state is PENDING and id(future) not in there:
                         future.task_id = 0
+                waiter.admitting = False
         # Which wake-ups were lost is not known: wake all that sleep.
         self.waking = False
         self.idle.clear()

@@ -444,10 +444,12 @@ class Future(cf.Future[T], Generic[T]):
         if self._state is not FINISHED:
             raise cf.CancelledError if self.cancelled() else cf.TimeoutError
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
         self._core.look()
-        if self.done():
+        done = self.done()
+        if done:
             self._announce()  # whoever was to do it was struck, and struck again
+        return done  # nobody will, in the child of a fork
 
     def _announce(self) -> None:
         """Tell everyone who watches that the state is final. Idempotent; outside the mutex.
@@ -469,16 +471,6 @@ class Future(cf.Future[T], Generic[T]):
         if watch.shared:
             watch.post(self)
             return
-        while watch.gates:
-            # Opened first, then taken off: struck in between, it is opened twice.
-            for gate in list(watch.gates):
-                try:
-                    gate.release()
-                except RecursionError:  # a RuntimeError, too
-                    raise
-                except RuntimeError:  # open already
-                    pass
-                _discard(watch.gates, gate)
         if watch.condition is not None and not watch.told:
             with watch.condition:
                 with self._core.mutex:
@@ -491,6 +483,16 @@ class Future(cf.Future[T], Generic[T]):
         if mail is not None:
             mail()  # rather twice than not at all
             watch.mail = None
+        while watch.gates:
+            # Opened first, then taken off: struck in between, it is opened twice.
+            for gate in list(watch.gates):
+                try:
+                    gate.release()
+                except RecursionError:  # a RuntimeError, too
+                    raise
+                except RuntimeError:  # open already
+                    pass
+                _discard(watch.gates, gate)
         if watch.callbacks:
             self._call_all(watch.callbacks)
 

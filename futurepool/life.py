@@ -82,6 +82,8 @@ class CoreLife(CoreState):
             self.ceiling += 1
             started = record.started
             waited = started - task._queued_at
+            if waited < 0.0:  # noqa: PLR1730 - without a call; it was queued while this worker came
+                waited = 0.0
             fresh = record.fresh
             if fresh is None:
                 self.wait_time += waited
@@ -243,7 +245,7 @@ class CoreLife(CoreState):
         record.task = None
         self.completed += 1
         self.ceiling += 1
-        waited = record.started - task._queued_at
+        waited = max(0.0, record.started - task._queued_at)
         self.run_time += now - record.since
         self.wait_time += waited
         if error is not None:

@@ -30,10 +30,11 @@ _SWEEP = 64  # a shorter heap is not worth a sweep
 class Line:
     """Stands in the place of a `futurepool.core.Waiter`."""
 
-    __slots__ = ("_aging", "_heap", "_numbers", "_sweep_at", "future", "open")
+    __slots__ = ("_aging", "_heap", "_numbers", "_sweep_at", "admitting", "future", "open")
 
     def __init__(self, aging: float | None, turn_away: Callable[[], None]) -> None:
         self.future: AnyFuture | None = None  # no single one waits behind this
+        self.admitting: bool = False
         self.open: Callable[[], None] = turn_away  # for when the pool is closed
         # In nanoseconds, as whole numbers, which are exact for any priority.
         self._aging = None if aging is None else max(1, round(aging * 1e9))

@@ -190,6 +190,8 @@ class Levels:
                 level = risen
                 heappop(heap)
             elif following is _GROUND:
+                if len(self.levels) > KEEP:
+                    self._forget()
                 return level  # the only one: it will soon be used again
             else:
                 self.top = following
@@ -207,6 +209,7 @@ class Levels:
                     level.popleft()
                     return future
                 self.doomed.append(future)
+                self.husks += 1
             record.task = None
             level.popleft()
             self.husks -= 1
@@ -233,10 +236,11 @@ class Levels:
                 levels[priority] = level
                 count += len(level)
         heap = sorted([-priority for priority in levels])
+        # The heap may have entries only while there is a top level of its own.
         self._heap = []
         self.levels = levels
-        self._heap = heap[1:]
         self.top = levels[-heap[0]] if heap else _GROUND
+        self._heap = heap[1:]
         self.husks = 0
         return count
 
@@ -294,6 +298,7 @@ class Aged:
                     heappop(heap)
                     return future
                 self.doomed.append(future)
+                self.husks += 1
             record.task = None
             heappop(heap)
             self.husks -= 1

@@ -7,18 +7,18 @@ because the hot path is written in line, and each way in has its own care for in
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent import futures as cf
-from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from futurepool import _sync
 from futurepool.checks import check_callable
 from futurepool.core import Waiter, mending, open_gate
-from futurepool.errors import PoolClosedError, QueueFullError, SubmitTimeoutError
+from futurepool.errors import QueueFullError, SubmitTimeoutError
 from futurepool.future import CANCELLED, NOTIFIED, PENDING, Future, Watch
 from futurepool.life import MAX_DEPTH, CoreLife
 from futurepool.line import Line
@@ -208,21 +208,27 @@ class Core(CoreLife):
             raise self.closed_error()
         if options.on_full is OnFull.RAISE and self.submitted >= self.ceiling:
             raise QueueFullError(limit=self.limit, waited=0.0)
-        self.todo.append(functools.partial(self._admit_late, future))
+        self.todo.append(functools.partial(self._admit_late, future, []))
         return future
 
     def _submit_over(self, future: AnyFuture) -> AnyFuture:
         """Admit, over the bound if need be."""
         try:
-            self._admit_late(future)
+            self._admit_late(future, [])
             self.flush()
         except BaseException:
             self.recover(future)
             raise
         return future
 
-    def _admit_late(self, future: AnyFuture) -> None:
+    def _admit_late(self, future: AnyFuture, tried: list[bool]) -> None:
+        """Admit, over the bound if need be; a second time only what was not queued in the first."""
         with self.mutex:
+            if tried and future.task_id and future._state is PENDING:
+                there = itertools.chain(self.order.tasks(), self.order.doomed)
+                if not any(task is future for task in there):
+                    future.task_id = 0  # struck after it had got its id
+            tried.append(True)
             if not future.task_id and not self._try_admit(future):
                 self.overflow += 1
                 self._admit(future)
@@ -231,7 +237,12 @@ class Core(CoreLife):
         """The queue is full, or the pool closed: what now is the policy's to say."""
         policy = options.on_full
         if self.todo:
-            self.flush()  # perhaps there is a place: a section was interrupted, and no recount came
+            try:
+                # Perhaps there is a place: a section was interrupted, and no recount came.
+                self.flush()
+            except BaseException:
+                self.recover(future)
+                raise
         if self.state:
             self._forget(future)
             raise self.closed_error()
@@ -322,7 +333,7 @@ class Core(CoreLife):
                 if future.task_id:  # who admitted it has taken the waiter off
                     return future
             with self.mutex:
-                if waiter in self.blocked:
+                if waiter in self.blocked and not waiter.admitting:
                     self.blocked.remove(waiter)
                 settled = future.task_id != 0 or future._state is not PENDING
                 if not future.task_id and not counted:
@@ -433,11 +444,9 @@ class Submitting(cf.Executor):
         future.priority = priority = options.priority
         future.task_id = 0
         mutex = core.mutex
-        if mutex._is_owned():
+        if options.special or mutex._is_owned():
             return core._submit(options, future)
         try:
-            if options.special:
-                return core._submit(options, future)
             future._queued_at = _sync.clock()
             # Not `with`: that costs twice as much, and what an exception leaves is released below.
             mutex.acquire()
@@ -474,9 +483,6 @@ class Submitting(cf.Executor):
                     core.flush()
                 return future
             mutex.release()
-            return core._submit_full(options, future)
-        except (QueueFullError, PoolClosedError, BrokenThreadPool):
-            raise  # refused, as it should be
         except BaseException:
             # First by C calls only: the stack may be at its end, with no room for recover().
             mutex.acquire()
@@ -489,3 +495,4 @@ class Submitting(cf.Executor):
                 mutex.release()
             core.recover(future)
             raise
+        return core._submit_full(options, future)

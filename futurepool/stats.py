@@ -34,17 +34,17 @@ class Histogram:
 
     @property
     def p50(self) -> float:
-        """The median, to within 6.3 %; 0.0 if there are no values."""
+        """The median, to within 6.3 % from a microsecond to an hour; 0.0 if there are no values."""
         return self._percentile(0.50)
 
     @property
     def p90(self) -> float:
-        """What nine in ten values stay below, to within 6.3 %."""
+        """What nine in ten values stay below, as exactly as `p50`."""
         return self._percentile(0.90)
 
     @property
     def p99(self) -> float:
-        """What 99 in a hundred values stay below, to within 6.3 %."""
+        """What 99 in a hundred values stay below, as exactly as `p50`."""
         return self._percentile(0.99)
 
     def _percentile(self, fraction: float) -> float:

@@ -57,6 +57,18 @@ class Immediate(cf.Executor):
         self.closed.append((wait, cancel_futures))
 
 
+def test_histograms_count_what_an_engine_ran() -> None:
+    """Every task, and the failures among them."""
+    with BoundedExecutor(2, enable_metrics=True, engine=cf.ThreadPoolExecutor(2)) as ex:
+        futures = [ex.submit(int, "0" * (number % 5)) for number in range(50)]
+        failed = [future.exception(30) is not None for future in futures]
+        stats = ex.stats()
+    assert sum(failed) == 10
+    assert stats.latency is not None
+    assert stats.wait is not None
+    assert stats.latency.count == stats.wait.count == stats.completed_tasks == 50
+
+
 def processes(workers: int = 2) -> cf.Executor:
     return cf.ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 

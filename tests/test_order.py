@@ -334,3 +334,45 @@ def test_several_submitters_share_one_line(gate: threading.Event) -> None:
             thread.join(30)
         gate.set()
     assert [ids[key] for key in started] == list(range(2, 402))
+
+
+class Marked:
+    """Stands in for a token that is cancelled, and for the watch that knows it."""
+
+    token: Any = None
+
+    def __init__(self) -> None:
+        self.token = self
+
+    def _marked(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("aging", [None, 1000.0])
+def test_the_doomed_are_no_husks(aging: float | None) -> None:
+    """Taken off before their token has cancelled them: the count of husks stays what it is."""
+    order = make_order(aging)
+    futures = [pending(1, number) for number in range(5)]
+    for future in futures:
+        order.push(future)
+    watch: Any = Marked()
+    for future in futures[:4]:
+        future._watch = watch
+    assert order.take(Place()) is futures[4]
+    assert order.doomed == futures[:4]
+    assert order.husks == 0
+
+
+def test_levels_do_not_stay_when_all_are_empty() -> None:
+    """But for as many as are worth keeping."""
+    order = Levels()
+    for number in range(3 * KEEP):
+        order.push(pending(number, number))
+    while order.take(Place()) is not None:
+        pass
+    assert len(order.levels) == 1
+    for number in range(KEEP):
+        order.push(pending(number, number))
+    while order.take(Place()) is not None:
+        pass
+    assert len(order.levels) == KEEP

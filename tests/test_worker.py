@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures.thread import BrokenThreadPool
 from functools import partial
 from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, _sync
+from futurepool import BoundedExecutor, PoolClosedError, QueueFullError, _sync
 from futurepool.core import Record
 from futurepool.engines import threads
-from futurepool.future import Future
-from futurepool.order import Level
+from futurepool.future import NOTIFIED, Future
+from futurepool.order import Level, Levels
 from futurepool.queue import Core
 
 
@@ -407,3 +411,182 @@ def test_a_strike_at_the_start_of_a_task_is_no_long_run(monkeypatch: pytest.Monk
         assert first.exception(30) is not None
         assert struck.is_set()
         assert ex.stats().average_latency == 0.0
+
+
+REFUSALS: list[Callable[[], Exception]] = [
+    partial(QueueFullError, limit=1, waited=0.0),
+    PoolClosedError,
+    BrokenThreadPool,
+]
+
+
+@pytest.mark.parametrize("refuse", REFUSALS)
+def test_a_refusal_of_a_signal_handler_in_a_section_of_submit(
+    refuse: Callable[[], Exception],
+) -> None:
+    """It may come from another pool, and strike anywhere: it is no answer of this one."""
+
+    class Struck(Level):
+        def append(self, task: Future[Any], /) -> None:
+            super().append(task)
+            if not struck.is_set():
+                struck.set()
+                raise refuse()
+
+    struck = threading.Event()
+    with BoundedExecutor(1) as ex:
+        level = Struck()
+        level.rank, level.below = -1, None
+        ex._core.order.levels[1] = level
+        with pytest.raises(type(refuse())):
+            ex.submit(int)
+        assert not ex._core.mutex._is_owned()
+        assert ex.submit(int).result(30) == 0
+        assert ex.stats().queued_tasks == 0
+
+
+def test_a_refusal_of_a_signal_handler_before_a_worker_is_woken() -> None:
+    """The wake-up is not lost: somebody runs what is queued afterwards."""
+
+    class Struck:
+        def release(self) -> None:
+            if not struck.is_set():
+                struck.set()
+                raise QueueFullError(limit=1, waited=0.0)
+            gate.release()
+
+    struck = threading.Event()
+    with BoundedExecutor(1) as ex:
+        ex.submit(int).result(30)
+        core = ex._core
+        while not core.idle:
+            time.sleep(0.001)
+        with core.mutex:
+            (record,) = core.idle
+            gate, record.gate = record.gate, Struck()
+        with pytest.raises(QueueFullError):
+            ex.submit(int)
+        assert struck.is_set()
+        assert ex.submit(int).result(30) == 0
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_strike_while_a_submit_of_a_finalizer_is_made_up_for(
+    monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """It was made inside a section, so it is admitted later; once, even if that is interrupted."""
+    original = Levels.push
+    left = [1]
+
+    def push(self: Levels, future: Future[Any]) -> None:
+        strikes = future.priority == 7 and left
+        if strikes and not after:
+            left.pop()
+            raise KeyboardInterrupt
+        original(self, future)
+        if strikes:
+            left.pop()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Levels, "push", push)
+    ran: list[int] = []
+    started, gate = threading.Event(), threading.Event()
+    with BoundedExecutor(1) as ex:
+        ex.submit(lambda: (started.set(), gate.wait(30)))
+        assert started.wait(30)
+        with ex._core.mutex:
+            late = ex.options(priority=7).submit(ran.append, 1)
+        with pytest.raises(KeyboardInterrupt):
+            ex.submit(int)
+        assert not left
+        gate.set()
+        assert late.result(30) is None
+        assert ex.submit(int).result(30) == 0
+        assert ran == [1]
+
+
+def test_a_strike_while_a_place_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task may end before the recount: what has its id, but is not queued, is not admitted."""
+    started, gate = threading.Event(), threading.Event()
+    original_push, original_recover = Levels.push, Core.recover
+    strikes, gaps = [1], [1]
+
+    def push(self: Levels, future: Future[Any]) -> None:
+        if future.priority == 7 and strikes:
+            strikes.pop()
+            raise KeyboardInterrupt
+        original_push(self, future)
+
+    def recover(self: Core, *futures: Future[Any]) -> None:
+        if not strikes and gaps:
+            gaps.pop()
+            with self.mutex:
+                self.ceiling += 1
+                self._freed()
+        original_recover(self, *futures)
+
+    monkeypatch.setattr(Levels, "push", push)
+    monkeypatch.setattr(Core, "recover", recover)
+    got: list[Any] = []
+    with BoundedExecutor(1, queue_size=1) as ex:
+        ex.submit(lambda: (started.set(), gate.wait(30)))
+        assert started.wait(30)
+        queued = ex.submit(int)
+        urgent = ex.options(priority=7)
+        waiting = threading.Thread(target=lambda: got.append(urgent.submit(int)))
+        waiting.start()
+        while not ex._core.blocked:
+            time.sleep(0.001)
+        with pytest.raises(KeyboardInterrupt):
+            queued.cancel()
+        assert not strikes
+        assert not gaps
+        waiting.join(30)
+        gate.set()
+        assert got[0].result(30) == 0
+        assert ex.wait(30)
+        assert ex.stats().queued_tasks == 0
+
+
+def test_a_future_that_nobody_will_tell_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the child of a fork, when the thread that forked slept in `result`: a look ends it."""
+    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    future: Future[int] = Future()
+    errors: list[BaseException | None] = []
+
+    def wait() -> None:
+        try:
+            future.result()
+        except CancelledError as error:
+            errors.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    while future._watch is None:
+        time.sleep(0.001)
+    future._watch = None
+    future._state = NOTIFIED
+    waiting.join(30)
+    assert len(errors) == 1
+
+
+def test_a_place_handed_on_by_its_own_worker_is_no_time_in_advance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker looks at its clock before the task gets its place: it has waited for 0 seconds."""
+    numbers = itertools.count(1000.0)
+    monkeypatch.setattr(_sync, "clock", lambda: next(numbers))
+    gate = threading.Event()
+    with BoundedExecutor(1, queue_size=0, enable_metrics=True) as ex:
+        ex.submit(gate.wait, 30)
+        blocked = threading.Thread(target=ex.submit, args=(int,))
+        blocked.start()
+        while not ex._core.blocked:
+            time.sleep(0.001)
+        gate.set()
+        blocked.join(30)
+        assert ex.wait(30)
+        (record,) = ex._core.records
+        assert record.fresh is not None
+        assert len(record.fresh) == 4
+        assert record.fresh[3] == 0.0

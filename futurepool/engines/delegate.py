@@ -138,6 +138,8 @@ class DelegateEngine:
         core = self._core
         record = Record(core, thread=self)
         record.ident = 0  # no thread's
+        if core.latency is not None:
+            record.fresh = []
         record.gate = _Gate(partial(self._inbox.put, (record, None)))
         fresh: Any = None
         try:
