@@ -56,6 +56,7 @@ _give_way: Callable[[], object] = getattr(os, "sched_yield", functools.partial(t
 _TRIES = (None,) * 50
 _YIELDS = (None,) * 3
 _LOOKS = (None,) * 40  # some 20 microseconds; with 20 a round trip on two cores just misses
+_PATIENCE = 1e-4  # seconds; giving way took longer, so there are others
 
 
 class SpinLock(_RLock):  # type: ignore[misc]
@@ -82,30 +83,40 @@ class SpinLock(_RLock):  # type: ignore[misc]
 RLock: Callable[[], Any] = SpinLock if free_threaded else _RLock
 
 
-class SpinGate:
-    """A held lock, to sleep at until somebody releases it; looks for a while before it sleeps.
+class SpinGate(SimpleQueue[None]):
+    """What a thread sleeps at until it is released; it looks for a while before it sleeps.
 
-    For free-threaded builds. CPython 3.13 gives way 40 times, too, before a thread sleeps for a
-    lock, but does not look meanwhile whether it has come free (Python/lock.c); two threads that
-    wake each other on one core do nothing else then.
+    For free-threaded builds. No lock: before it puts a thread to sleep, a lock of CPython 3.13 gives
+    way 40 times without looking whether it has come free (Python/lock.c), and where other programs
+    run each of these takes milliseconds. Released twice it may let two pass: the second time nothing
+    has happened, which every sleeper can tell.
     """
 
-    __slots__ = ("_take", "release")
+    __slots__ = ("_released",)
 
     def __init__(self) -> None:
-        lock = Lock()
-        self._take: Callable[..., bool] = lock.acquire
-        self.release: Callable[[], None] = lock.release
-        self._take()
+        self._released: bool = False  # a hint
+
+    def release(self) -> None:
+        """Let one thread pass."""
+        self._released = True
+        if self.empty():
+            self.put(None)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """As that of a lock, after a while of looking."""
-        take = self._take
+        """As that of a lock, after some microseconds of looking."""
+        began = clock()
         for _ in _LOOKS:
-            if take(False):
-                return True
+            # Not `empty()`: that takes turns with `put`.
+            if self._released or clock() - began > _PATIENCE:
+                break
             _give_way()
-        return take(blocking, timeout)
+        try:
+            self.get(blocking, None if timeout < 0 else timeout)
+        except Empty:
+            return False
+        self._released = False
+        return True
 
 
 def _held_lock() -> Any:

@@ -77,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
     with _between_repetitions(), _table(_title()) as table:
         for case in _CASES:
             theirs, ours, factor = _compare(case, seconds)
-            gain = f"x{factor:.2g}" if factor < 99 else f"x{factor:.0f}"
+            gain = f"x{factor:{'.2f' if factor < 0.1 else '.2g' if factor < 99 else '.0f'}}"
             row = [case.title, case.show(theirs), case.show(ours), gain]
             table.add([cell.replace("µ", micro) for cell in row])
     if seconds < _SHORT:

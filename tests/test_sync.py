@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from futurepool import _sync
+from futurepool.core import open_gate
 
 
 @pytest.fixture(name="gate")
@@ -90,60 +91,73 @@ def test_one_that_comes_free_meanwhile(asked: list[str], monkeypatch: pytest.Mon
     assert asked == ["try"] * (len(_sync._TRIES) + 1)
 
 
-class Watched:
-    """A held lock that notes what it is asked, and comes free at one of the questions."""
+@pytest.fixture(name="given")
+def fixture_given(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], list[int]]:
+    """Counts how often a thread gives way; at the nth time the gate opens. Each takes so long."""
 
-    def __init__(self, asked: list[str], free_at: int) -> None:
-        self.asked, self.free_at = asked, free_at
+    def watch(free_at: int, takes: float) -> list[int]:
+        given: list[int] = []
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        self.asked.append(f"sleep {timeout:g}" if blocking else "look")
-        return self.asked.count("look") >= self.free_at
+        def give_way() -> None:
+            given.append(len(given) + 1)
+            if given[-1] == free_at:
+                gate.release()
 
-    def release(self) -> None:
-        self.asked.append("release")
-
-
-@pytest.fixture(name="gates")
-def fixture_gates(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple[Any, list[str]]]:
-    """Makes gates that come free at the nth look, and what was done with each."""
-
-    def make(free_at: int) -> tuple[Any, list[str]]:
-        asked: list[str] = []
-        monkeypatch.setattr(_sync, "Lock", lambda: Watched(asked, free_at))
-        monkeypatch.setattr(_sync, "_give_way", lambda: asked.append("give way"))
         gate = _sync.SpinGate()
-        assert asked == ["sleep -1"]  # it is made held
-        asked.clear()
-        return gate, asked
+        monkeypatch.setattr(_sync, "_give_way", give_way)
+        monkeypatch.setattr(_sync, "clock", lambda: 1000.0 + takes * len(given))
+        given.clear()
+        monkeypatch.setattr(_sync, "Gate", lambda: gate)
+        return given
 
-    return make
+    return watch
 
 
-@pytest.mark.parametrize("free_at", [1, 2, 40])
-def test_a_gate_that_opens_while_one_looks(gates: Any, free_at: int) -> None:
-    """The core is given to others between two looks; nobody sleeps."""
-    gate, asked = gates(free_at)
+@pytest.mark.parametrize("free_at", [1, 2, 39])
+def test_a_gate_that_opens_while_one_looks(given: Any, free_at: int) -> None:
+    """The core is given to others between two looks; nobody looks again."""
+    times = given(free_at, 1e-7)
+    assert _sync.Gate().acquire()
+    assert len(times) == free_at
+
+
+def test_an_open_gate(given: Any) -> None:
+    """Nobody gives way to anybody."""
+    times = given(0, 1e-7)
+    gate = _sync.Gate()
+    gate.release()
     assert gate.acquire()
-    assert asked == ["look", "give way"] * (free_at - 1) + ["look"]
+    assert times == []
+    assert not gate.acquire(True, 0.0)
+    assert len(times) == 40
 
 
-def test_a_gate_that_stays_closed(gates: Any) -> None:
+def test_a_gate_that_stays_closed(given: Any) -> None:
     """One sleeps for as long as was asked for, after all the looks."""
-    gate, asked = gates(41)
-    assert not gate.acquire(True, 0.5)
-    assert asked == ["look", "give way"] * 40 + ["sleep 0.5"]
+    times = given(0, 1e-7)
+    assert not _sync.Gate().acquire(True, 0.001)
+    assert len(times) == 40
+
+
+def test_a_gate_where_others_want_the_core(given: Any) -> None:
+    """To give way takes milliseconds then: one sleeps at once."""
+    times = given(0, 0.004)
+    assert not _sync.Gate().acquire(True, 0.001)
+    assert len(times) == 1
 
 
 @pytest.mark.parametrize("make", [_sync.SpinGate, _sync._held_lock])
 def test_a_gate_is_opened_by_any_thread(make: Callable[[], Any]) -> None:
-    """For one to pass; to open it twice is an error, as for any lock."""
+    """For one to pass, also if it is opened twice."""
     gate = make()
     assert not gate.acquire(True, 0.0)
-    opener = threading.Thread(target=gate.release)
+
+    def open_it() -> None:
+        open_gate(gate)
+        open_gate(gate)
+
+    opener = threading.Thread(target=open_it)
     opener.start()
-    assert gate.acquire(True, 30)
     opener.join(30)
-    gate.release()
-    with pytest.raises(RuntimeError):
-        gate.release()
+    assert gate.acquire(True, 30)
+    assert not gate.acquire(True, 0.0)
