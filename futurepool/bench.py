@@ -6,11 +6,11 @@ pool, until the turn's time is over; a turn's figure is of all repetitions.
 
 How many tasks a repetition has matters: ThreadPoolExecutor is slower when its backlog is long and
 its submitters meet one another, which they do once each needs more than the interpreter's switch
-interval. So the number is fixed, the same as in `benchmarks/`, and smaller only if the turns are
-too short for it. There stands the development version, with more cases, more rivals and a process
-for each.
+interval. So the number is fixed, and smaller only if the turns are too short for it. In `benchmarks/`
+stands the development version, with more cases, more rivals and a process for each.
 
-Uses the public API only. Called by `futurepool.cli`, which also turns Ctrl-C into status 130.
+Uses the public API only. Called by `futurepool.cli`, which also turns Ctrl-C into status 130. Past
+400 lines because the command is to be read, and to run, without `benchmarks/`.
 """
 
 from __future__ import annotations

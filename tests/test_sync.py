@@ -106,7 +106,6 @@ def fixture_given(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], lis
         gate = _sync.SpinGate()
         monkeypatch.setattr(_sync, "_give_way", give_way)
         monkeypatch.setattr(_sync, "clock", lambda: 1000.0 + takes * len(given))
-        given.clear()
         monkeypatch.setattr(_sync, "Gate", lambda: gate)
         return given
 
