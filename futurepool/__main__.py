@@ -2,7 +2,7 @@
 
 import sys
 
-from futurepool.cli import main
+from futurepool._cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

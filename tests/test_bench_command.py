@@ -11,8 +11,8 @@ from concurrent.futures import Executor
 
 import pytest
 
-from futurepool import bench
-from futurepool.cli import main
+from futurepool._cli import bench
+from futurepool._cli.main import main
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 import futurepool
-from futurepool import BoundedExecutor, bench
+from futurepool import BoundedExecutor
+from futurepool._cli import bench
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PACKAGE = str(Path(futurepool.__file__).parent.parent)  # there also where it is not installed
@@ -435,7 +436,7 @@ def test_memory(tmp_path: Path) -> None:
 WITHOUT_RICH = """
 import sys
 sys.modules["rich"] = sys.modules["rich.console"] = None
-from futurepool.cli import main
+from futurepool._cli.main import main
 sys.exit(main(["bench", "--seconds", "0.1"]))
 """
 
@@ -477,7 +478,7 @@ def test_bench_without_rich() -> None:
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
 def test_bench_refuses_nonsense(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Seconds are a number above 0."""
-    from futurepool.cli import main
+    from futurepool._cli.main import main
 
     with pytest.raises(SystemExit) as caught:
         main(["bench", f"--seconds={text}"])

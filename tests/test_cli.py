@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import futurepool
-from futurepool import cli
+from futurepool._cli import main as cli
 
 PATIENCE = 50.0  # how long a test waits for what must happen
 PACKAGE = str(Path(futurepool.__file__).parent.parent)  # there also where it is not installed
@@ -262,7 +262,7 @@ def test_ctrl_c(popen: Callable[..., Any], tasks: str) -> None:
     # A shell's background job ignores SIGINT, and its children do.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from futurepool.cli import main; sys.exit(main())"
+        "from futurepool._cli.main import main; sys.exit(main())"
     )
     process = popen("-c", code, "map", f"{tasks}:stuck", "--quiet")
     process.stdin.write("item\n")
@@ -290,16 +290,14 @@ def test_results_that_cannot_be_encoded(
 ) -> None:
     """What the terminal's encoding lacks is escaped."""
     env = {**environment, "PYTHONIOENCODING": encoding}
-    code = (
-        f"from futurepool.cli import main; main(['map', {tasks + ':same'!r}, '\\u2713', '--quiet'])"
-    )
+    code = f"from futurepool._cli.main import main; main(['map', {tasks + ':same'!r}, '\\u2713', '--quiet'])"
     done = run(start=("-c", code), env=env)
     assert (done.stdout, done.stderr) == ("\\u2713\n", "")
 
 
 NO_RICH = (
     "import sys; sys.modules['rich'] = sys.modules['rich.console'] = None; "
-    "from futurepool.cli import main; sys.exit(main())"
+    "from futurepool._cli.main import main; sys.exit(main())"
 )
 
 
@@ -818,18 +816,18 @@ def test_the_bar(main: Main, capsys: Any, tasks: str, monkeypatch: pytest.Monkey
 )
 def test_durations(value: float, text: str) -> None:
     """In the unit that suits them."""
-    from futurepool.ext.rich_ui import seconds
+    from futurepool._cli.rich_ui import seconds
 
     assert seconds(value) == text
 
 
 def test_bench(main: Main, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """`bench` is a module of its own, which is imported when it is asked for."""
-    bench: Any = types.ModuleType("futurepool.bench")
-    bench.__spec__ = ModuleSpec("futurepool.bench", None)
+    bench: Any = types.ModuleType("futurepool._cli.bench")
+    bench.__spec__ = ModuleSpec("futurepool._cli.bench", None)
     bench.add_arguments = lambda parser: parser.add_argument("--rounds", type=int)
     bench.main = lambda args: args.rounds
-    monkeypatch.setitem(sys.modules, "futurepool.bench", bench)
+    monkeypatch.setitem(sys.modules, "futurepool._cli.bench", bench)
     assert main("bench", "--rounds", "7") == 7
     assert main("bench", "--rounds", "7", "more") == 2
     assert "unrecognized arguments: more" in capsys.readouterr().err

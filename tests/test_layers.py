@@ -32,20 +32,17 @@ LAYERS: list[set[str]] = [
 ]
 
 #: These see what a user sees: names from `futurepool` itself, and modules of their own group.
-OUTSIDE = {"ext", "bench", "cli", "__main__"}
+OUTSIDE = {"_cli", "__main__"}
 
 #: (from, to) that cross a layer all the same, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("__main__", "cli"): "it is the command line's entry",
+    ("__main__", "_cli"): "it is the command line's entry",
     ("future", "aio"): "`await future`; loaded when first awaited, as asyncio is slow to import",
-    ("cli", "ext"): "it draws with ext, when that can be imported",
-    ("cli", "bench"): "a subcommand in a file of its own",
-    ("bench", "ext"): "it draws with ext, when that can be imported",
 }
 
-#: Third-party packages that any module may import. All others are for `ext` and the command line.
+#: Third-party packages that any module may import. All others are for the command line.
 EVERYWHERE = {"typing_extensions"}
-THIRD_PARTY = {"ext", "cli"}
+THIRD_PARTY = {"_cli"}
 
 #: What only `_sync` may touch. `threading.Thread` may be named and subclassed; `_sync` starts it.
 LOCKED_AWAY = {
@@ -59,7 +56,7 @@ LOCKED_AWAY = {
 #: (module, what) that may be touched all the same, and why.
 ALLOWED: dict[tuple[str, str], str] = {
     ("future", "threading.Condition"): "`concurrent.futures` waits on a future's own Condition",
-    ("bench", "time.perf_counter"): "it measures from outside, as a user would",
+    ("_cli", "time.perf_counter"): "it measures from outside, as a user would",
 }
 
 ROOT = Path(str(importlib.util.find_spec("futurepool").origin)).parent  # type: ignore[union-attr]
@@ -136,7 +133,7 @@ def complaints(path: str, source: str) -> list[str]:
         if top != "futurepool":
             if top in sys.stdlib_module_names or top in EVERYWHERE or group in THIRD_PARTY:
                 continue
-            found.append(f"{where}: third-party {top} outside ext/")
+            found.append(f"{where}: third-party {top} outside _cli/")
             continue
         other = rest.split(".")[0] if rest else item.name
         internal = other in rank or other in OUTSIDE
@@ -185,9 +182,9 @@ def test_the_tables_name_no_module_twice() -> None:
         ("order.py", "def f():\n  from .core import C", "order.py:2: order imports core, which is not below it"),
         ("engines/threads.py", "from ..executor import E", "engines/threads.py:1: engines imports executor, which is not below it"),
         ("queue.py", "from futurepool import Priority", "queue.py:1: queue imports Priority, which stands in no layer"),
-        ("cli.py", "from .queue import Queue", "cli.py:1: cli may use only the public API, not queue"),
-        ("ext/x.py", "from .. import queue", "ext/x.py:1: ext may use only the public API, not queue"),
-        ("queue.py", "import rich.table", "queue.py:1: third-party rich outside ext/"),
+        ("_cli/map.py", "from ..queue import Queue", "_cli/map.py:1: _cli may use only the public API, not queue"),
+        ("_cli/x.py", "from .. import queue", "_cli/x.py:1: _cli may use only the public API, not queue"),
+        ("queue.py", "import rich.table", "queue.py:1: third-party rich outside _cli/"),
         ("unknown.py", "", "unknown.py: unknown stands in no layer of tests/test_layers.py"),
         ("queue.py", "import threading\nthreading.Lock()", "queue.py:2: threading.Lock belongs to _sync"),
         ("queue.py", "import threading as t\nt.Condition()", "queue.py:2: threading.Condition belongs to _sync"),
@@ -205,8 +202,8 @@ def test_the_checker_bites(path: str, source: str, complaint: str) -> None:
     [
         ("queue.py", "from . import _sync\nfrom .order import Order\nimport threading, typing_extensions"),
         ("queue.py", "if TYPE_CHECKING:\n  from .executor import BoundedExecutor"),
-        ("cli.py", "from futurepool import BoundedExecutor"),
-        ("ext/starlette.py", "import starlette.requests\nfrom .. import BoundedExecutor"),
+        ("_cli/map.py", "from futurepool import BoundedExecutor"),
+        ("_cli/bar.py", "import rich.console\nfrom .. import BoundedExecutor\nfrom . import map"),
         ("engines/delegate.py", "from .threads import Threads\nfrom ..worker import run"),
         ("__init__.py", "from .executor import BoundedExecutor"),
     ],

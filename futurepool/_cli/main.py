@@ -45,12 +45,12 @@ import futurepool
 from futurepool import BoundedExecutor, CancelToken, ForcedShutdownError, Future, PoolClosedError
 
 if TYPE_CHECKING:
-    from futurepool.ext.rich_ui import Display
+    from futurepool._cli.rich_ui import Display
 
 __all__ = ["main"]
 
 _PROG = "python -m futurepool"
-_BENCH = "futurepool.bench"
+_BENCH = "futurepool._cli.bench"
 _GRACE = 1.0  # seconds for running tasks to end when nobody waits for them any more
 _PATIENCE = 30.0  # the same after a failed task, whose fellows may have something to finish
 # A wait on Windows does not notice Ctrl-C before it ends, nor any wait one that came just before.
@@ -560,7 +560,7 @@ def _map(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if args.quiet:
         return _Mapping(args, fn).run(None) or 0
     try:
-        from futurepool.ext.rich_ui import Display
+        from futurepool._cli.rich_ui import Display
     except ImportError:
         parser.error(_NO_RICH)
     mapping = _Mapping(args, fn)

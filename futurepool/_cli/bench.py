@@ -9,7 +9,7 @@ its submitters meet one another, which they do once each needs more than the int
 interval. So the number is fixed, and smaller only if the turns are too short for it. In `benchmarks/`
 stands the development version, with more cases, more rivals and a process for each.
 
-Uses the public API only. Called by `futurepool.cli`, which also turns Ctrl-C into status 130. Past
+Uses the public API only. Called by `_cli.main`, which also turns Ctrl-C into status 130. Past
 400 lines because the command is to be read, and to run, without `benchmarks/`.
 """
 
@@ -387,7 +387,7 @@ def _micro() -> str:
 
 def _table(title: str) -> _Table:
     try:
-        from futurepool.ext.rich_bench import LiveTable
+        from futurepool._cli.rich_bench import LiveTable
     except ImportError:
         return _Plain(title, _HINT)
     width = _width()
