@@ -38,7 +38,7 @@ from concurrent.futures import CancelledError
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 import futurepool
@@ -248,15 +248,11 @@ def _load_file(path: Path) -> ModuleType:
 
 def _import_failed(error: BaseException) -> _BadTargetError:
     frames = error.__traceback__
-    while frames is not None and _is_machinery(frames):
+    # Whatever imports it (importlib, and the hooks of others) comes before the module's own frame.
+    while frames is not None and frames.tb_frame.f_code.co_name != "<module>":
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames))
     return _BadTargetError(f"importing it failed\n{text.rstrip()}")
-
-
-def _is_machinery(frames: TracebackType) -> bool:
-    name = frames.tb_frame.f_code.co_filename
-    return name in (__file__, importlib.__file__) or name.startswith("<frozen importlib")
 
 
 # -- what a worker runs ----------------------------------------------------------------------------
