@@ -8,6 +8,7 @@ else in the package may take a lock, a thread or the time from anywhere else.
 from __future__ import annotations
 
 import _thread
+import contextvars
 import functools
 import itertools
 import os
@@ -31,6 +32,7 @@ __all__ = [
     "get_ident",
     "here",
     "join",
+    "new_thread",
     "sleep_at",
     "start",
     "start_new_thread",
@@ -187,6 +189,26 @@ def get_at(inbox: SimpleQueue[T], timeout: float | None, look: Callable[[], obje
 
 #: `start_new_thread(function, arguments)`: one C call.
 start_new_thread: Callable[..., int] = _thread.start_new_thread
+
+
+_THREADS_TAKE_A_CONTEXT = sys.version_info >= (3, 14)
+
+
+def new_thread(
+    run: Callable[..., object], *args: object, name: str | None = None, daemon: bool | None = None
+) -> threading.Thread:
+    """Make a thread that will call `run(*args)`, in an empty context.
+
+    Where `sys.flags.thread_inherit_context` is set, a thread would run in a copy of its starter's
+    context, and keep alive what that holds. Whoever starts a thread of ours happens to come by.
+
+    Raises:
+        RuntimeError: A daemon is wanted in a subinterpreter that allows none.
+    """
+    more: dict[str, Any] = {}
+    if _THREADS_TAKE_A_CONTEXT:
+        more["context"] = contextvars.Context()
+    return threading.Thread(target=run, args=args, name=name, daemon=daemon, **more)
 
 
 def start(thread: threading.Thread) -> None:

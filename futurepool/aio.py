@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -413,5 +412,5 @@ class _Errand:
 async def in_thread(fn: Callable[[], object]) -> None:
     """Run `fn` in a thread of its own, without blocking the loop."""
     errand = _Errand(fn, asyncio.get_running_loop())
-    _sync.start(threading.Thread(target=errand.run, name="futurepool-shutdown", daemon=True))
+    _sync.start(_sync.new_thread(errand.run, name="futurepool-shutdown", daemon=True))
     await errand.end()

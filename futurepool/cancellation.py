@@ -29,6 +29,7 @@ import sys
 import weakref
 from collections import deque
 from concurrent.futures import CancelledError
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -213,8 +214,8 @@ class CancelToken:
             ends.append(_sync.clock() + limit)
         gate = _sync.Lock()
         gate.acquire()
-        # A lock's `__exit__` takes any arguments: to release it is one C call, like a listener.
-        waiter = _Callback(gate.__exit__)
+        # A lock's `__exit__` takes three arguments: so to release it is one C call, like a listener.
+        waiter = _Callback(partial(gate.__exit__, None, None))
         try:
             if self._listen(waiter):
                 while not self.cancelled:

@@ -21,7 +21,14 @@ from futurepool.errors import InvalidConfigError, safe_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["check_callable", "check_int", "check_priority", "check_timeout", "show"]
+__all__ = [
+    "check_buffersize",
+    "check_callable",
+    "check_int",
+    "check_priority",
+    "check_timeout",
+    "show",
+]
 
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 60
@@ -121,6 +128,26 @@ def check_int(name: str, value: object, *, minimum: int | None = None, config: b
         # The second wording is the standard library's for `max_workers`.
         bound = f"at least {minimum}" if minimum != 1 else "greater than 0"
         raise _kind(config)(f"{name} must be {bound}, not {show(value)}")
+    return number
+
+
+def check_buffersize(value: object) -> int | None:
+    """Check how many results a `map` may hold unread; None for no limit.
+
+    The messages are those of the newest CPython, also where Python itself knows no `buffersize`.
+
+    Raises:
+        TypeError: Not a whole number.
+        ValueError: Below 1, as an `InvalidConfigError`.
+    """
+    if value is None:
+        return None
+    try:
+        number = int(operator.index(value))  # type: ignore[arg-type]
+    except Exception as error:
+        raise TypeError("buffersize must be an integer or None") from error
+    if number < 1:
+        raise InvalidConfigError("buffersize must be None or > 0")
     return number
 
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from futurepool import lifecycle, mapping
 from futurepool.cancellation import CancelToken
-from futurepool.checks import check_callable, check_int, check_timeout, show
+from futurepool.checks import check_buffersize, check_callable, check_int, check_timeout, show
 from futurepool.core import RunState
 from futurepool.engines.threads import ThreadEngine
 from futurepool.errors import InvalidConfigError, TaskError
@@ -181,8 +181,7 @@ class _Submitting(Submitting):
         check_callable("fn", fn)
         if not isinstance(cast(object, items), (Iterable, AsyncIterable)):
             raise TypeError(f"items must be iterable, not {show(items)}")
-        if buffersize is not None:
-            buffersize = check_int("buffersize", buffersize, minimum=1)
+        buffersize = check_buffersize(buffersize)
         results: AsyncIterator[T] = _aio().amap(
             self._core, self, self._options, fn, items, buffersize, ordered
         )

@@ -598,6 +598,18 @@ class Future(cf.Future[T], Generic[T]):
         _condition = property(_get_condition)
         _waiters = property(_get_waiters)
 
+    def _get_snapshot(self) -> tuple[bool, bool, T | None, BaseException | None]:
+        """For asyncio, from Python 3.15 on: done, cancelled, the result, the error; all at once."""
+        state = self._state
+        if state is not FINISHED:
+            cancelled = state is CANCELLED or state is NOTIFIED
+            return cancelled, cancelled, None, None
+        result = self._result
+        if type(result) is Failure:
+            self._unretrieved_clear()
+            return True, False, None, _restart(result)
+        return True, False, result, None
+
     @property
     def _exception(self) -> BaseException | None:  # type: ignore[override]
         result = self._result

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 from futurepool import _sync
-from futurepool.checks import check_callable, check_int, check_timeout
+from futurepool.checks import check_buffersize, check_callable, check_int, check_timeout
 from futurepool.errors import TaskError
 from futurepool.future import FINISHED, Failure, Future, Watch, name_of
 from futurepool.options import Options
@@ -146,9 +146,9 @@ def _check(
     check_callable("fn", fn)
     seconds = None if timeout is None else check_timeout("timeout", timeout)
     size = check_int("chunksize", chunksize, minimum=1, config=True)
-    if buffersize is None:
+    buffer = check_buffersize(buffersize)
+    if buffer is None:
         return seconds, size, None
-    buffer = check_int("buffersize", buffersize, minimum=1, config=True)
     return seconds, min(size, buffer), buffer
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 import weakref
 from collections import deque
 from heapq import heapify, heappop, heappush
@@ -93,9 +92,7 @@ class Timer:
             return
         try:
             # Should two of them be started, the one that comes second ends at once.
-            run = threading.Thread(target=self._run, args=(owned,), name="futurepool-timer")
-            run.daemon = True
-            _sync.start(run)
+            _sync.start(_sync.new_thread(self._run, owned, name="futurepool-timer", daemon=True))
         except (RuntimeError, MemoryError) as error:
             if not self._warned:
                 self._warned = True

@@ -280,8 +280,8 @@ def test_amap_with_a_failure() -> None:
                 async for result in ex.amap(int, ["1", "2", "x", "4"]):
                     got.append(result)
             assert got == [1, 2]
-            for bad, text in ((0, "buffersize .*0"), (-1, "buffersize .*-1")):
-                with pytest.raises(ValueError, match=text):
+            for bad in (0, -1):
+                with pytest.raises(ValueError, match=r"^buffersize must be None or > 0$"):
                     ex.amap(int, [], buffersize=bad)
             with pytest.raises(TypeError, match="items must be iterable, not 3"):
                 ex.amap(int, 3)  # type: ignore[arg-type]

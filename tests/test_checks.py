@@ -9,7 +9,13 @@ from fractions import Fraction
 import pytest
 
 from futurepool import _sync
-from futurepool.checks import check_callable, check_int, check_priority, check_timeout
+from futurepool.checks import (
+    check_buffersize,
+    check_callable,
+    check_int,
+    check_priority,
+    check_timeout,
+)
 from futurepool.errors import InvalidConfigError
 from futurepool.priority import Priority
 
@@ -133,6 +139,30 @@ def test_int_below_the_minimum():
     with pytest.raises(ValueError, match=r"^max_workers must be greater than 0, not 0$") as info:
         check_int("max_workers", 0, minimum=1, config=False)
     assert type(info.value) is ValueError
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, None), (3, 3), (True, 1), (Index(), 5), (Priority.HIGH, 2)]
+)
+def test_buffersize_that_passes(value, expected):
+    """Whole numbers, bool among them, as for the standard library; it becomes a plain int."""
+    number = check_buffersize(value)
+    assert number == expected
+    assert type(number) in (int, type(None))
+
+
+@pytest.mark.parametrize("value", [1.0, "1", BrokenIndex()])
+def test_buffersize_of_a_wrong_type(value):
+    """In the newest CPython's words, on every version."""
+    with pytest.raises(TypeError, match=r"^buffersize must be an integer or None$"):
+        check_buffersize(value)
+
+
+@pytest.mark.parametrize("value", [0, -1, False])
+def test_buffersize_below_the_minimum(value):
+    """Likewise."""
+    with pytest.raises(InvalidConfigError, match=r"^buffersize must be None or > 0$"):
+        check_buffersize(value)
 
 
 def test_priority():

@@ -1129,9 +1129,15 @@ def deep(n, error):
     raise error
 
 
+async def wrap(future):
+    return await asyncio.wrap_future(future)
+
+
 READERS = {
     "result": lambda future: future.result(PATIENCE),
     "exception": lambda future: fail(future.exception(PATIENCE)),
+    "snapshot": lambda future: fail(future._get_snapshot()[3]),
+    "asyncio": lambda future: asyncio.run(wrap(future)),
 }
 
 
@@ -1144,7 +1150,7 @@ def read(reader, future):
 
 
 @pytest.mark.parametrize("error", [KeyError(1), SystemExit(3)], ids=repr)
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", ["result", "exception", "snapshot"])
 def test_a_thousand_readings_do_not_lengthen_the_traceback(reader, error, single):
     """Neither of a TaskError nor of what is raised as itself."""
     future = single.submit(deep, 3, error)
@@ -1155,6 +1161,44 @@ def test_a_thousand_readings_do_not_lengthen_the_traceback(reader, error, single
     while kept is not None:
         assert depth_of(kept) < 20
         kept = kept.__cause__
+
+
+def test_a_snapshot_shows_what_there_is(single):
+    """Done, cancelled, the result, the error: what asyncio asks for from Python 3.15 on."""
+    with Busy(single) as busy:
+        queued = single.submit(int)
+        assert busy.futures[0]._get_snapshot() == (False, False, None, None)
+        assert queued._get_snapshot() == (False, False, None, None)
+        queued.cancel()
+        assert queued._get_snapshot() == (True, True, None, None)
+    assert busy.futures[0].result(PATIENCE) is True
+    assert busy.futures[0]._get_snapshot() == (True, False, True, None)
+    failed = single.submit(deep, 1, KeyError(1))
+    error = failed.exception(PATIENCE)
+    assert failed._get_snapshot() == (True, False, None, error)
+
+
+def test_asyncio_gets_the_outcome(single):
+    """By `wrap_future`, a result as a result and an error as an error, however often it asks."""
+    failed, worked = single.submit(deep, 3, KeyError(1)), single.submit(abs, -3)
+    assert READERS["asyncio"](worked) == 3
+    first = read("asyncio", failed)
+    assert {read("asyncio", failed) for _ in range(5)} == {first}
+    with pytest.raises(KeyError) as caught:
+        READERS["asyncio"](failed)
+    assert caught.value is failed.exception(0)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_failure_that_was_read_is_not_logged(reader, single, caplog):
+    """Nor when asyncio has read it."""
+    future = single.submit(deep, 1, KeyError(1))
+    with pytest.raises(KeyError):
+        READERS[reader](future)
+    del future
+    gc.collect()
+    assert single.submit(int).result(PATIENCE) == 0
+    assert caplog.records == []
 
 
 def test_a_thousand_awaits_do_not_lengthen_the_traceback(single):

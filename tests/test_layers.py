@@ -44,7 +44,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 EVERYWHERE = {"typing_extensions"}
 THIRD_PARTY = {"_cli"}
 
-#: What only `_sync` may touch. `threading.Thread` may be named and subclassed; `_sync` starts it.
+#: What only `_sync` may touch. `threading.Thread` may be named; `_sync` makes and starts it.
 LOCKED_AWAY = {
     "_thread": None,  # None: anything in it
     "threading": {"Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock"}
@@ -117,6 +117,13 @@ def touches(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield f"{module}.{node.attr}", node.lineno
 
 
+def threads_made(tree: ast.Module) -> Iterator[int]:
+    """The lines that make a thread; in the heart, `_sync.new_thread` gives it an empty context."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"Thread", "threading.Thread"}:
+            yield node.lineno
+
+
 def complaints(path: str, source: str) -> list[str]:
     """Say what is wrong with module `path` (relative to the package, with slashes)."""
     parts = path.removesuffix(".py").split("/")
@@ -154,6 +161,8 @@ def complaints(path: str, source: str) -> list[str]:
             for what, line in touches(tree)
             if (group, what) not in ALLOWED
         ]
+    if group != "_sync" and group not in OUTSIDE:
+        found += [f"{path}:{line}: _sync.new_thread makes threads" for line in threads_made(tree)]
     return list(dict.fromkeys(found))  # once for each line
 
 
@@ -190,6 +199,7 @@ def test_the_tables_name_no_module_twice() -> None:
         ("queue.py", "import threading as t\nt.Condition()", "queue.py:2: threading.Condition belongs to _sync"),
         ("queue.py", "from time import monotonic", "queue.py:1: time.monotonic belongs to _sync"),
         ("queue.py", "import _thread", "queue.py:1: _thread belongs to _sync"),
+        ("queue.py", "import threading\nthreading.Thread()", "queue.py:2: _sync.new_thread makes threads"),
     ],
 )  # fmt: skip
 def test_the_checker_bites(path: str, source: str, complaint: str) -> None:

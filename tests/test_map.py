@@ -213,12 +213,15 @@ def test_bad_input(ex: BoundedExecutor, method: str) -> None:
         each(3, [1])
     with pytest.raises(TypeError, match="int"):
         each(abs, 5)
-    for name in ("chunksize", "buffersize"):
-        for bad in (0, -1):
-            with pytest.raises(InvalidConfigError, match=f"{name} .*{bad}"):
-                each(abs, [1], **{name: bad})
-        with pytest.raises(TypeError, match=f"{name} .*1.5"):
-            each(abs, [1], **{name: 1.5})
+    for bad in (0, -1):
+        with pytest.raises(InvalidConfigError, match=f"chunksize .*{bad}"):
+            each(abs, [1], chunksize=bad)
+        with pytest.raises(InvalidConfigError, match=r"^buffersize must be None or > 0$"):
+            each(abs, [1], buffersize=bad)
+    with pytest.raises(TypeError, match=r"chunksize .*1.5"):
+        each(abs, [1], chunksize=1.5)
+    with pytest.raises(TypeError, match=r"^buffersize must be an integer or None$"):
+        each(abs, [1], buffersize=1.5)
     with pytest.raises(ValueError, match="timeout .*nan"):
         each(abs, [1], timeout=float("nan"))
     assert ex.stats().submitted_tasks == 0

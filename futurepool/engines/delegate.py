@@ -173,8 +173,8 @@ class DelegateEngine:
 
     def _new_thread(self, error: BaseException | None) -> Any:
         guard = _Guard(self)
-        guard.thread = thread = threading.Thread(
-            target=self._run, args=(error, guard), name="futurepool-dispatcher", daemon=True
+        guard.thread = thread = _sync.new_thread(
+            self._run, error, guard, name="futurepool-dispatcher", daemon=True
         )
         return thread
 

@@ -257,6 +257,6 @@ def _replace(core: Core, record: Record, error: BaseException) -> None:
 
 def _thread(run: Callable[..., object], *args: object) -> threading.Thread:
     try:
-        return threading.Thread(target=run, args=args, daemon=True)
+        return _sync.new_thread(run, *args, daemon=True)
     except RuntimeError:  # no daemons in this subinterpreter
-        return threading.Thread(target=run, args=args, daemon=False)
+        return _sync.new_thread(run, *args, daemon=False)
