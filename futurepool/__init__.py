@@ -43,6 +43,27 @@ __all__ = [
 ]
 
 
+# They say where users import them from; Stats and the others like it do so themselves.
+for _public in (
+    BoundedExecutor,
+    CancelToken,
+    ExecutorView,
+    ForcedShutdownError,
+    Future,
+    FuturePoolError,
+    InvalidConfigError,
+    OnFull,
+    PoolClosedError,
+    Priority,
+    QueueFullError,
+    SubmitTimeoutError,
+    TaskError,
+    current_token,
+):
+    _public.__module__ = __name__
+del _public
+
+
 if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
 
     def __getattr__(name: str) -> Any:
@@ -50,7 +71,8 @@ if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
         if name in ("Histogram", "RunningTask", "Stats"):
             from futurepool import stats
 
-            return getattr(stats, name)
+            value = globals()[name] = getattr(stats, name)
+            return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -28,21 +28,24 @@ import operator
 import sys
 import weakref
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 from futurepool import _sync
-from futurepool.checks import check_callable, check_timeout
+from futurepool.checks import NoCopy, check_callable, check_timeout
 from futurepool.errors import safe_text
 from futurepool.timer import timer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
-
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
     from typing_extensions import Self
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 __all__ = ["CancelToken"]
 
@@ -82,7 +85,7 @@ _timed: dict[int, CancelToken] = {}
 _draining: dict[tuple[int, int], FrameType] = {}
 
 
-class CancelToken:
+class CancelToken(NoCopy):
     """Says whether work should stop, to the work itself and to the pool.
 
     Tokens form trees: cancelling one cancels all below it. Leaving a `with` block over a token
@@ -109,6 +112,11 @@ class CancelToken:
         "_scheduled",
         "_timed_by",
         "_timeout",
+    )
+
+    _instead = (
+        "what cancels it would not reach the other one; hand on its `remaining` seconds and make "
+        "a CancelToken(timeout) of them there, or make a child()"
     )
 
     def __init__(self, timeout: float | None = None, *, parent: CancelToken | None = None) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numbers
 import operator
 import reprlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from futurepool import _sync
 from futurepool.errors import InvalidConfigError, safe_text
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "NoCopy",
     "check_buffersize",
     "check_callable",
     "check_int",
@@ -29,6 +30,24 @@ __all__ = [
     "check_timeout",
     "show",
 ]
+
+
+class NoCopy:
+    """For what holds threads and locks: pickling and copying are a TypeError that says what to do."""
+
+    __slots__ = ()
+
+    #: What to do instead, for the message.
+    _instead: ClassVar[str]
+
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        kind = type(self)
+        for base in kind.__mro__[:-1]:
+            if "__getstate__" in vars(base) or "__reduce__" in vars(base):
+                return object.__reduce_ex__(self, protocol)  # a subclass that knows how
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        raise TypeError(f"{name} cannot be pickled or copied: {self._instead}")
+
 
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 60

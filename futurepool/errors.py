@@ -29,16 +29,19 @@ from __future__ import annotations
 import builtins
 import copyreg
 import queue
+import sys
 from abc import ABCMeta
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from traceback import TracebackException, format_tb
 from types import BuiltinFunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from futurepool.stats import RunningTask
+    import futurepool
+else:
+    # By this name `typing.get_type_hints` finds classes that are imported late.
+    futurepool = sys.modules["futurepool"]
 
 __all__ = [
     "ForcedShutdownError",
@@ -115,8 +118,8 @@ class ForcedShutdownError(FuturePoolError, TimeoutError):
         unfinished: The tasks that were still running.
     """
 
-    def __init__(self, unfinished: Iterable[RunningTask] = ()) -> None:
-        self.unfinished: tuple[RunningTask, ...] = tuple(unfinished)
+    def __init__(self, unfinished: Iterable[futurepool.RunningTask] = ()) -> None:
+        self.unfinished: tuple[futurepool.RunningTask, ...] = tuple(unfinished)
         number = len(self.unfinished)
         lines = [f"shutdown was forced with {number} task{'s' * (number != 1)} still running"]
         super().__init__("\n".join([*lines, *map(str, self.unfinished)]))
@@ -203,6 +206,10 @@ def _format(cause: BaseException) -> str:
         return "".join(lines.format())
     except BaseException:
         return f"{safe_text(cast('Any', _frames), cause)}{_summary(cause)}\n"
+
+
+def _summary_of(error: TaskError) -> str:
+    return _summary(error.cause)
 
 
 # -- TaskError -----------------------------------------------------------------------------------
@@ -298,6 +305,17 @@ class TaskError(FuturePoolError):
             if name[:2] == "__" == name[-2:] or _TASK not in _dict_of(self):
                 raise AttributeError(f"{_name_of(type(self))!r} object has no attribute {name!r}")
             return getattr(_task_of(self)[2], name)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        """For pydantic, so for FastAPI: any TaskError, in JSON its type and text."""
+        text = {
+            "type": "function-plain",
+            "function": _summary_of,
+            "return_schema": {"type": "str"},
+            "when_used": "json",
+        }
+        return {"type": "is-instance", "cls": TaskError, "serialization": text}
 
     def __copy__(self) -> TaskError:
         task_id, name, cause = _task_of(self)

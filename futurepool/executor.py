@@ -21,28 +21,42 @@ import functools
 import importlib
 import itertools
 import os
+import sys
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent import futures as cf
 from concurrent.futures.thread import ThreadPoolExecutor
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from futurepool import lifecycle, mapping
 from futurepool.cancellation import CancelToken
-from futurepool.checks import check_buffersize, check_callable, check_int, check_timeout, show
+from futurepool.checks import (
+    NoCopy,
+    check_buffersize,
+    check_callable,
+    check_int,
+    check_timeout,
+    show,
+)
 from futurepool.core import RunState
 from futurepool.engines.threads import ThreadEngine
 from futurepool.errors import InvalidConfigError, TaskError
 from futurepool.future import Future
 from futurepool.options import UNSET, Options, check_on_full
 from futurepool.priority import OnFull
-from futurepool.queue import Core, Submitting
+from futurepool.queue import SUBMITS, Core, Submitting
 
-if TYPE_CHECKING:
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
     from typing_extensions import Self
 
-    from futurepool.stats import RunningTask, Stats
+if TYPE_CHECKING:
+    import futurepool
+else:
+    # By this name `typing.get_type_hints` finds classes that are imported late.
+    futurepool = sys.modules["futurepool"]
 
 __all__ = ["BoundedExecutor", "ExecutorView"]
 
@@ -52,8 +66,13 @@ T = TypeVar("T")
 _numbers = itertools.count()
 
 
-class _Submitting(Submitting):
+class _Submitting(NoCopy, Submitting):
     """The methods that take tasks in, for the executor and its views."""
+
+    _instead = (
+        "its queue, threads and locks belong to this process and to the one object; hand on the "
+        "arguments it was made with, or leave it out by a __getstate__"
+    )
 
     def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit, or raise `QueueFullError` at once. Otherwise as `submit`."""
@@ -452,7 +471,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
 
     # -- what it is doing ------------------------------------------------------------------------
 
-    def stats(self) -> Stats:
+    def stats(self) -> futurepool.Stats:
         """A snapshot of the counters, consistent in itself.
 
         Thread safety: any thread, finalizers and signal handlers included.
@@ -461,7 +480,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         """
         return self._core.stats()
 
-    def running(self, *, stack: bool = False) -> list[RunningTask]:
+    def running(self, *, stack: bool = False) -> list[futurepool.RunningTask]:
         """The tasks that run now, longest first; with `stack`, where each is in its code."""
         return lifecycle.running(self._core, stack)
 
@@ -499,6 +518,38 @@ class _QueueView:
 
     def empty(self) -> bool:
         return not self.qsize()
+
+
+def _shared() -> dict[str, FunctionType]:
+    """The public methods that the two classes below share, by name."""
+    found = {**vars(Submitting), **vars(_Submitting)}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, FunctionType) and not name.startswith("_")
+    }
+
+
+def _give_own_names() -> None:
+    """Have the two public classes list those, and errors about wrong arguments name the class."""
+    for name, method in _shared().items():
+        if name not in vars(ExecutorView):
+            # The view gets copies, so that its executor's methods are the very ones it inherits.
+            copy = FunctionType(
+                method.__code__, method.__globals__, name, method.__defaults__, method.__closure__
+            )
+            copy.__kwdefaults__ = method.__kwdefaults__
+            copy.__annotations__ = method.__annotations__
+            copy.__doc__ = method.__doc__
+            copy.__qualname__ = f"{ExecutorView.__name__}.{name}"
+            setattr(ExecutorView, name, copy)
+        if name not in vars(BoundedExecutor):
+            method.__qualname__ = f"{BoundedExecutor.__name__}.{name}"
+            setattr(BoundedExecutor, name, method)
+    SUBMITS.append(ExecutorView.submit)
+
+
+_give_own_names()
 
 
 @functools.cache

@@ -49,7 +49,7 @@ from types import (
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from futurepool import _sync
-from futurepool.checks import check_callable, check_timeout
+from futurepool.checks import NoCopy, check_callable, check_timeout
 from futurepool.errors import TaskError, is_among
 
 if TYPE_CHECKING:
@@ -233,11 +233,45 @@ def name_of(fn: Any) -> str:
     return _class_name(fn)
 
 
-class Future(cf.Future[T], Generic[T]):
+class FutureType(type):
+    """The class of `Future`: makes those that no executor made.
+
+    An executor fills the slots of its futures itself, and makes them by `new_future`: a call of a
+    class with an `__init__` in Python would cost a tenth of a task.
+    """
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        own: Any = cls
+        future = own.__new__(own, *args, **kwargs)
+        if isinstance(future, own):
+            future._core = Detached()
+            future._fn = "detached"
+            future._args = future._kwargs = future._context = future._watch = None
+            future._state = PENDING
+            future._queued_at = 0.0
+            future._result = None
+            future.task_id = 0
+            future.priority = 1
+            type(future).__init__(future, *args, **kwargs)
+        return future
+
+    @property
+    def __signature__(cls) -> Any:
+        """For `inspect.signature`, which would show that of `__call__` above."""
+        import inspect
+
+        init: Any = vars(cls).get("__init__", cast(Any, cls).__init__)
+        if init is object.__init__:
+            return inspect.Signature()
+        return inspect.signature(init.__get__(cls))
+
+
+class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     """The outcome of a task, to be: a `concurrent.futures.Future` that also knows its task.
 
     All methods are safe from any thread, from callbacks, finalizers and signal handlers.
-    `await future` works on any running asyncio loop.
+    `await future` works on any running asyncio loop. `Future()` makes a pending one that belongs to
+    no executor, for tests and adapters.
 
     Attributes:
         task_id: Number of the task in its executor, from 1 in order of admission; 0 while the
@@ -260,6 +294,11 @@ class Future(cf.Future[T], Generic[T]):
         "task_id",
     )
 
+    _instead = (
+        "it is the outcome of a task of this process, to be, and there is one of it; "
+        "hand on its result() instead"
+    )
+
     if TYPE_CHECKING:
         _core: Owner
         _fn: Any  # the function; its name once it has run
@@ -274,24 +313,25 @@ class Future(cf.Future[T], Generic[T]):
         _waiter: Any  # an event loop's own future, see futurepool.aio; not set without one
         task_id: int
         priority: int
+        _unretrieved: Unretrieved | None
+        _failure: TaskError | None  # until the error_handler has heard of it
+        _name: str | None
+        _token: CancelToken | None  # the one it was submitted under
+        _own_token: CancelToken | None  # the task's own, made when first needed
 
-    # Rare enough to live in the instance's dictionary, which the others never make.
-    _unretrieved: Unretrieved | None = None
-    _failure: TaskError | None = None  # until the error_handler has heard of it
-    _name: str | None = None
-    _token: CancelToken | None = None  # the one it was submitted under
-    _own_token: CancelToken | None = None  # the task's own, made when first needed
+        def __init__(self) -> None: ...
 
-    def __init__(self) -> None:
-        """Make a pending future that belongs to no executor, for tests and adapters."""
-        self._core = Detached()
-        self._fn = "detached"
-        self._args = self._kwargs = self._context = self._watch = None
-        self._state = PENDING
-        self._queued_at = 0.0
-        self._result = None
-        self.task_id = 0
-        self.priority = 1
+    else:
+        # Not the base class's, nor any in Python: see FutureType.
+        __init__ = object.__init__
+
+    # Rare enough to live in the instance's dictionary, which the others never make. Declared
+    # above: `typing.get_type_hints` would look for the names of their types in the package.
+    _unretrieved = None
+    _failure = None
+    _name = None
+    _token = None
+    _own_token = None
 
     # -- what it is --------------------------------------------------------------------------
 
@@ -631,6 +671,10 @@ class Future(cf.Future[T], Generic[T]):
     def set_exception(self, exception: BaseException | None) -> None:
         """For executors: fail a detached future. InvalidStateError if it is done, or a pool's."""
         _detached(self).finish(self, None, exception)
+
+
+#: A future whose slots are still to be filled, in one C call: `object.__new__(Future)` takes longer.
+new_future: Callable[[], Future[Any]] = type.__call__.__get__(Future, FutureType)
 
 
 def _discard(gates: list[Any], gate: Any) -> None:

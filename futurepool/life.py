@@ -213,7 +213,7 @@ class CoreLife(CoreState):
                     task._tell_waiters()
         task._announce()
         if task._failure is not None:
-            failure = task.__dict__.pop("_failure", None)  # by one of them
+            failure = vars(task).pop("_failure", None)  # by one of them
             if failure is not None:
                 self._handle(failure)
         record.telling = None

@@ -17,10 +17,10 @@ from typing import Any, TypeVar, cast
 
 from futurepool import _sync
 from futurepool.checks import check_buffersize, check_callable, check_int, check_timeout
-from futurepool.errors import TaskError
+from futurepool.errors import TaskError, is_among
 from futurepool.future import FINISHED, Failure, Future, Watch, name_of
 from futurepool.options import Options
-from futurepool.queue import Core, Submitting
+from futurepool.queue import SUBMITS, Core
 
 __all__: list[str] = []  # internal
 
@@ -92,7 +92,7 @@ class _Source:
         self._core = core
         #: The executor's `submit`, where a subclass, or someone else, has put their own.
         self.override: Callable[..., Future[Any]] | None = None
-        if cast(Any, type(keep)).submit is not Submitting.submit or "submit" in vars(keep):
+        if not is_among(cast(Any, type(keep)).submit, SUBMITS) or "submit" in vars(keep):
             self.override = keep.submit
         self._fn = fn
         self.chunksize: int = chunksize

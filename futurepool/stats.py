@@ -4,7 +4,8 @@ Everything a user gets from here is frozen. What counts is `futurepool.recorder`
 the first executor: `dataclasses` takes longer to import than all the rest of the package.
 """
 
-from __future__ import annotations
+# Annotations are not postponed: the classes name the package as their module, and there
+# `typing.get_type_hints` would look for what the texts name.
 
 import sys
 import traceback
@@ -26,6 +27,8 @@ class Histogram:
         buckets: Pairs of upper bound (exclusive) and number of values in the bucket, in ascending
             order; the last bound is infinite.
     """
+
+    __module__ = "futurepool"
 
     count: int
     sum: float
@@ -72,6 +75,8 @@ class RunningTask:
         stack: Where it is now, formatted like a traceback; None if that was not asked for.
     """
 
+    __module__ = "futurepool"
+
     task_id: int
     name: str
     worker: str
@@ -113,6 +118,8 @@ class Stats:
         latency: Distribution of the run time, if the executor has `enable_metrics=True`.
         wait: Distribution of the time in the queue, likewise.
     """
+
+    __module__ = "futurepool"
 
     max_workers: int
     active_workers: int

@@ -149,7 +149,7 @@ def complaints(path: str, source: str) -> list[str]:
         if group in OUTSIDE:
             if rest or internal:
                 found.append(f"{where}: {group} may use only the public API, not {other}")
-        elif item.type_only and internal:
+        elif item.type_only and (internal or other is None):
             continue  # not there at run time
         elif not internal:
             found.append(f"{where}: {group} imports {other}, which stands in no layer")
