@@ -26,6 +26,7 @@ __all__ = [
     "Lock",
     "RLock",
     "SimpleQueue",
+    "Thread",
     "clock",
     "free_threaded",
     "get_at",
@@ -191,16 +192,59 @@ def get_at(inbox: SimpleQueue[T], timeout: float | None, look: Callable[[], obje
 start_new_thread: Callable[..., int] = _thread.start_new_thread
 
 
+def _daemons_allowed() -> bool:
+    try:
+        threading.Thread(daemon=True)
+    except RuntimeError:  # in this subinterpreter, which would wait for every thread
+        return False
+    return True
+
+
+_DAEMONS = _daemons_allowed()
+
+
+class Thread(threading.Thread):
+    """A thread for tasks: the interpreter does not wait for it, and it says `daemon == False`.
+
+    The hook of `futurepool.lifecycle` waits instead, so that it can give up on one that never
+    ends. To the interpreter it is a daemon, which is settled while it is started. From then on it
+    answers as a worker of the standard library's does: threads that a task starts inherit that,
+    and a daemon's would be killed at exit with their work undone.
+    """
+
+    _begun = False
+
+    @property
+    def daemon(self) -> bool:
+        return _DAEMONS and not self._begun
+
+    @daemon.setter
+    def daemon(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, daemonic: bool
+    ) -> None:
+        threading.Thread.daemon.__set__(self, daemonic)  # type: ignore[attr-defined]
+
+    def run(self) -> None:
+        self._begun = True
+        super().run()
+
+
 _THREADS_TAKE_A_CONTEXT = sys.version_info >= (3, 14)
 
 
 def new_thread(
-    run: Callable[..., object], *args: object, name: str | None = None, daemon: bool | None = None
+    run: Callable[..., object], *args: object, name: str | None = None, daemon: bool = False
 ) -> threading.Thread:
     """Make a thread that will call `run(*args)`, in an empty context.
 
     Where `sys.flags.thread_inherit_context` is set, a thread would run in a copy of its starter's
     context, and keep alive what that holds. Whoever starts a thread of ours happens to come by.
+
+    Args:
+        run: What it does.
+        args: The arguments.
+        name: What it is called.
+        daemon: False for a thread in which code of users runs, see `Thread`.
 
     Raises:
         RuntimeError: A daemon is wanted in a subinterpreter that allows none.
@@ -208,7 +252,8 @@ def new_thread(
     more: dict[str, Any] = {}
     if _THREADS_TAKE_A_CONTEXT:
         more["context"] = contextvars.Context()
-    return threading.Thread(target=run, args=args, name=name, daemon=daemon, **more)
+    kind = threading.Thread if daemon else Thread
+    return kind(target=run, args=args, name=name, daemon=daemon, **more)
 
 
 def start(thread: threading.Thread) -> None:

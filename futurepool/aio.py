@@ -412,5 +412,5 @@ class _Errand:
 async def in_thread(fn: Callable[[], object]) -> None:
     """Run `fn` in a thread of its own, without blocking the loop."""
     errand = _Errand(fn, asyncio.get_running_loop())
-    _sync.start(_sync.new_thread(errand.run, name="futurepool-shutdown", daemon=True))
+    _sync.start(_sync.new_thread(errand.run, name="futurepool-shutdown"))
     await errand.end()

@@ -174,7 +174,7 @@ class DelegateEngine:
     def _new_thread(self, error: BaseException | None) -> Any:
         guard = _Guard(self)
         guard.thread = thread = _sync.new_thread(
-            self._run, error, guard, name="futurepool-dispatcher", daemon=True
+            self._run, error, guard, name="futurepool-dispatcher"
         )
         return thread
 

@@ -1,8 +1,8 @@
 """The thread engine: one thread for each worker, started when there is work for it.
 
-Threads are daemons, so one that never ends cannot keep the process alive; at interpreter exit
-`futurepool.lifecycle` drains the pools in their place. A thread holds the core and its record,
-never the executor.
+The interpreter does not wait for these threads (see `_sync.Thread`), so that one which never ends
+can be left behind; at interpreter exit `futurepool.lifecycle` drains the pools in its place. A
+thread holds the core and its record, never the executor.
 
 A worker is in `core.workers` before its thread starts, so that a shutdown finds it. The thread's
 first section notes its ident. If the start fails or is interrupted before, the worker is taken out
@@ -72,7 +72,7 @@ class ThreadEngine:
         listed = False
         thread: threading.Thread | None = None
         try:
-            record.thread = thread = _thread(self._run, record, _Guard(core, record))
+            record.thread = thread = _sync.new_thread(self._run, record, _Guard(core, record))
             with core.mutex:
                 if core.starting <= 0:
                     return  # another thread has made it
@@ -179,7 +179,7 @@ class ThreadEngine:
             _sync.here.record = Record(self._core, depth=0) if outer is not None else None
             answer.append(run_one(self._core, future))
 
-        thread = _thread(run)
+        thread = _sync.new_thread(run)
         thread.name = f"{self._prefix}_aside"
         _sync.start(thread)
         _sync.join(thread)
@@ -253,10 +253,3 @@ def _replace(core: Core, record: Record, error: BaseException) -> None:
     with core.mutex:
         core._leave(record)
     core._settle()
-
-
-def _thread(run: Callable[..., object], *args: object) -> threading.Thread:
-    try:
-        return _sync.new_thread(run, *args, daemon=True)
-    except RuntimeError:  # no daemons in this subinterpreter
-        return _sync.new_thread(run, *args, daemon=False)
