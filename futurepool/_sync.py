@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import contextvars
 import functools
+import importlib.util
 import itertools
 import os
 import sys
@@ -43,6 +44,26 @@ T = TypeVar("T")
 
 TIMEOUT_MAX: float = threading.TIMEOUT_MAX
 
+
+def _private_time() -> Any:
+    """The module `time` once more, or `time` itself where it cannot be made twice.
+
+    Tools that set the clock (freezegun, a test's monkeypatch) replace the functions of `time`, here
+    too, as they look for them in every module. Threads sleep in real time all the same, so with a
+    clock that stands still no timeout would ever end. They do not know the functions of a second copy.
+    """
+    try:
+        spec = time.__spec__
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        module.perf_counter()
+    except (AttributeError, ImportError, TypeError):  # not CPython
+        return time
+    return module
+
+
+_time: Any = _private_time()
+
 #: Whether two threads of this interpreter can run Python code at the same instant.
 free_threaded: bool = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -52,7 +73,7 @@ Lock: Callable[[], Any] = _thread.allocate_lock
 #: Both RLocks: `_is_owned()` says whether this very thread is inside.
 _RLock: Any = _thread.RLock
 _acquire: Callable[..., bool] = _RLock.acquire
-_give_way: Callable[[], object] = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
+_give_way: Callable[[], object] = getattr(os, "sched_yield", functools.partial(_time.sleep, 0))
 
 # Measured with benchmarks/ on two cores: from 30 tries on there is little to gain, and without
 # giving way it gets slow when more threads run than there are cores.
@@ -133,8 +154,8 @@ Gate: Callable[[], Any] = SpinGate if free_threaded else _held_lock
 
 get_ident: Callable[[], int] = _thread.get_ident
 
-#: Seconds, monotonic, from an arbitrary start.
-clock: Callable[[], float] = time.perf_counter
+#: Seconds, monotonic, from an arbitrary start; real ones, whatever `time` was made to say.
+clock: Callable[[], float] = _time.perf_counter
 
 
 class Here(threading.local):

@@ -29,6 +29,7 @@ from futurepool.errors import SubmitTimeoutError
 from futurepool.future import FINISHED, PENDING, Failure, Future, Watch
 from futurepool.options import Options
 from futurepool.queue import Core, Submitting
+from futurepool.timer import timer
 
 __all__: list[str] = []  # internal
 
@@ -145,7 +146,7 @@ _Future: Any = asyncio.Future  # what `create_future` of asyncio's own loops mak
 class Flight:
     """One task on its way through the pool, and the loop's future for its end."""
 
-    __slots__ = ("core", "future", "late", "options", "timer", "waiter")
+    __slots__ = ("__weakref__", "core", "future", "late", "options", "waiter")
 
     def __init__(
         self, core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -153,7 +154,6 @@ class Flight:
         loop = asyncio.get_running_loop()
         self.core: Core = core
         self.options: Options = options
-        self.timer: asyncio.TimerHandle | None = None
         self.late: bool = False  # gave up waiting for its place
         way = lane(core, options, loop)
         self.future: AnyFuture = _submit(way, fn, *args, **kwargs)
@@ -161,15 +161,20 @@ class Flight:
         self.future._waiter = self.waiter
         _lend_a_hand(core, self.future)
         if options.timeout is not None and way.waits and not self.future.task_id:
-            self.timer = loop.call_later(options.timeout, self._give_up)
+            # Not by the loop's clock: a test may have stopped that.
+            timer.schedule(_sync.clock() + options.timeout, self)
 
-    def _give_up(self) -> None:
-        self.late = self.core.withdraw(self.future)
+    def _expire(self) -> None:
+        """In the timer's thread: it has waited long enough for its place."""
+        self.late = True  # before the loop hears of it
+        if not self.core.withdraw(self.future):
+            self.late = False
+
+    def _settled(self) -> bool:
+        return self.future.task_id != 0 or self.future._state is not PENDING
 
     def cancel(self) -> None:
         """Nobody waits for the end any more."""
-        if self.timer is not None:
-            self.timer.cancel()
         self.future.cancel()
 
     async def end(self) -> Any:
@@ -180,15 +185,12 @@ class Flight:
         except BaseException:  # cancelled, or closed
             future.cancel()
             raise
-        finally:
-            if self.timer is not None:
-                self.timer.cancel()
         if future._state is FINISHED:
             try:
                 return future.result()
             finally:
                 del self, future  # a failure's traceback holds this frame
-        if self.late:
+        if self.late and not future.task_id:
             raise SubmitTimeoutError(limit=self.core.limit, waited=self.options.timeout or 0.0)
         if self.core.state and not future.task_id:
             raise self.core.closed_error()
