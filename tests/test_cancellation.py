@@ -1083,6 +1083,7 @@ def check_tree(root, tokens, told, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_an_interrupt_at_any_point_of_cancel(idle):
     """The callbacks are all called, once; if not by the interrupted call, then by the next."""
     completed = 0
@@ -1099,6 +1100,7 @@ def test_an_interrupt_at_any_point_of_cancel(idle):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_an_interrupt_of_the_interrupted(idle):
     for k in range(10, 400, 13):
         for j in range(1, 300, 29):
@@ -1109,6 +1111,7 @@ def test_an_interrupt_of_the_interrupted(idle):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("timeout", [None, 3600])
 def test_an_interrupt_at_any_point_of_adding_and_discarding(timeout, idle):
     for k in itertools.count(1):
@@ -1128,6 +1131,7 @@ def test_an_interrupt_at_any_point_of_adding_and_discarding(timeout, idle):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_an_interrupt_at_any_point_of_making_a_child(idle):
     root = CancelToken()
     for k in itertools.count(1):
@@ -1139,6 +1143,7 @@ def test_an_interrupt_at_any_point_of_making_a_child(idle):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_finalizers_may_use_the_token_at_any_point(idle):
     """Garbage whose finalizer uses the very token is collected at nearly every allocation."""
     counts = [0, 0]
@@ -1336,6 +1341,7 @@ def scenario(name):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["listen", "discard", "keep", "birth", "wait", "deadline"])
 def test_every_interleaving(name):
     pytest.importorskip("greenlet")
@@ -1350,7 +1356,7 @@ def test_every_interleaving(name):
         ("listen", "CancelToken._listen", '"reason" not in self._once or', "True or"),
         ("keep", "CancelToken._settle", "is wanted", "is not None"),
         ("birth", "CancelToken._join", "if fate is not None", "if fate == 3"),
-        ("wait", "CancelToken.wait", "_Callback(gate.__exit__)", "_Callback(id)"),
+        ("wait", "CancelToken.wait", "partial(gate.__exit__, None, None)", "id"),
         ("deadline", "Timer.schedule", "when < self._horizon", "False"),
         ("deadline", "Timer._sleep", "if self._inbox:", "if False:"),
     ],

@@ -18,14 +18,24 @@ import pytest
 from futurepool import errors, future, lifecycle, worker
 from futurepool.queue import Core
 from tests.faults import __main__ as faults
+from tests.faults import interrupts, memory, reentry
 from tests.faults.__main__ import TOP, run
 from tests.faults.probes import PROBES
 from tests.faults.watchdog import barked
 
+AT_EACH_POINT = {module.__name__ for module in (interrupts, memory, reentry)}
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Those that go from point to point take long.
+        pytest.param(name, marks=[pytest.mark.thorough] * (probe.__module__ in AT_EACH_POINT))
+        for name, probe in PROBES.items()
+    ],
+)
 def test_alive(name: str) -> None:
     """No hang, nothing lost, nothing doubled."""
     word, text = run(name)

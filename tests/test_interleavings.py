@@ -374,6 +374,7 @@ SCENARIOS: list[Build] = [
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(60 * MORE + 60)
 @pytest.mark.parametrize("build", SCENARIOS, ids=lambda build: build.__name__)
 def test_no_schedule_breaks_it(build: Build) -> None:
@@ -484,6 +485,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m[0].__name__}-{m[2]}-{m[3][:24]!r}")
 def test_mutants_are_caught(mutant: tuple[Build, Any, str, str, str]) -> None:
     """The model is able to fail."""

@@ -22,6 +22,7 @@ def eager_switches() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("eager_switches")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_books_balance(seed: int) -> None:

@@ -335,7 +335,7 @@ class Pool(RuleBasedStateMachine):
         }
 
 
-TestPool = pytest.mark.slow(pytest.mark.timeout(150)(Pool.TestCase))
+TestPool = pytest.mark.thorough(pytest.mark.slow(pytest.mark.timeout(150)(Pool.TestCase)))
 TestPool.settings = settings(
     max_examples=50,
     stateful_step_count=50,
