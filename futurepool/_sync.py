@@ -163,6 +163,7 @@ class Here(threading.local):
 
     record: Any = None  # the innermost Record whose task runs in this thread
     witness: Any = None  # of a worker: dies with its thread
+    base: Any = None  # of a worker: the context variables that the initializer has set, if any
 
 
 here: Any = Here()

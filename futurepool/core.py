@@ -43,10 +43,11 @@ import functools
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
+from contextvars import Context
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from futurepool import _sync
+from futurepool import _sync, contexts
 from futurepool.cancellation import CancelToken
 from futurepool.errors import ExitRuntimeError, PoolClosedError, TaskError
 from futurepool.future import CANCELLED, PENDING, RUNNING, Future
@@ -224,6 +225,7 @@ class CoreState:
 
     __slots__ = (
         "__weakref__",
+        "adopt",
         "aging",
         "blocked",
         "broken",
@@ -306,6 +308,8 @@ class CoreState:
         self.queue_size: int | None = queue_size
         self.limit: int = _UNBOUNDED if queue_size is None else max_workers + queue_size
         self.aging: float | None = aging
+        # What becomes of a caller's context, unless it is empty.
+        self.adopt: Callable[[Context], Context | None] = contexts.own
         self.error_handler: Callable[[TaskError], object] | None = error_handler
         self.shutdown_timeout: float = shutdown_timeout
         self.engine: Engine

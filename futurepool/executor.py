@@ -27,7 +27,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, I
 from concurrent import futures as cf
 from concurrent.futures.thread import ThreadPoolExecutor
 from types import FunctionType, TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
 from futurepool import lifecycle, mapping
 from futurepool.cancellation import CancelToken
@@ -39,6 +39,7 @@ from futurepool.checks import (
     check_timeout,
     show,
 )
+from futurepool.contexts import leave
 from futurepool.core import RunState
 from futurepool.engines.threads import ThreadEngine
 from futurepool.errors import InvalidConfigError, TaskError
@@ -280,6 +281,8 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
             rest wait here, where they can be cancelled and overtaken. Tasks then have no context
             of the caller's and no `current_token()`.
         close_engine: Whether to shut the engine down with this executor.
+        context: "copy": a task runs in a copy of its submitter's context, see `contextvars`.
+            "none": it finds no variable of the submitter's, only what the initializer has set.
 
     Raises:
         InvalidConfigError: An argument has an impossible value.
@@ -304,6 +307,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         aging: float | None = None,
         engine: cf.Executor | None = None,
         close_engine: bool = True,
+        context: Literal["copy", "none"] = "copy",
     ) -> None:
         if engine is not None:
             if not isinstance(cast(object, engine), cf.Executor):
@@ -347,11 +351,17 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
                 raise InvalidConfigError("aging must be more than 0 seconds, or None, not 0")
         if not isinstance(cast(object, close_engine), bool):
             raise TypeError(f"close_engine must be a bool, not {show(close_engine)}")
+        if not isinstance(cast(object, context), str):
+            raise TypeError(f'context must be "copy" or "none", not {show(context)}')
+        if context not in ("copy", "none"):
+            raise InvalidConfigError(f'context must be "copy" or "none", not {context!r}')
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
         self._core = core = Core(
             max_workers, queue_size, aging, enable_metrics, error_handler, limit
         )
         self._options = Options(on_full=on_full)
+        if context == "none" or engine is not None:
+            core.adopt = leave
         if engine is None:
             core.engine = ThreadEngine(core, prefix, initializer, initargs)
         else:

@@ -41,7 +41,8 @@ def _make(core: Core, options: Options, fn: Any, args: tuple[Any, ...]) -> AnyFu
     future._fn = fn
     future._args = args
     future._kwargs = None
-    future._context = copy_context() or None
+    context = copy_context()
+    future._context = core.adopt(context) if context else None
     future._state = PENDING
     future._watch = None
     future.task_id = 0
@@ -114,7 +115,8 @@ class Core(CoreLife):
                     future._fn = fn
                     future._args = args
                     future._kwargs = None
-                    future._context = copy_context() or None
+                    context = copy_context()
+                    future._context = self.adopt(context) if context else None
                     future._state = PENDING
                     future._watch = None
                     future.task_id = 0
@@ -424,7 +426,8 @@ class Submitting(cf.Executor):
         future._fn = fn
         future._args = args
         future._kwargs = kwargs or None
-        future._context = copy_context() or None
+        context = copy_context()
+        future._context = core.adopt(context) if context else None
         future._state = PENDING
         future._watch = options.watch
         future.priority = priority = options.priority

@@ -23,6 +23,7 @@ from typing import Any
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
+from futurepool.contexts import complete, fresh
 from futurepool.core import PARKED, Record
 from futurepool.errors import is_a
 from futurepool.future import FINISHED, RUNNING, Future, name_of
@@ -38,7 +39,8 @@ def work(core: Core, record: Record) -> None:
     wrap = True
     task: Future[Any] | None = None
     turn = core.turn
-    spare = Context()  # for tasks that were submitted without context variables
+    base: Context | None = _sync.here.base
+    spare = fresh(base)  # for tasks that were submitted without context variables
     known: Any = None  # the latest function, and what it is called: both are asked for often
     name = ""
     while True:
@@ -60,6 +62,8 @@ def work(core: Core, record: Record) -> None:
                 context = task._context
                 if context is None:
                     context = spare
+                elif base is not None:
+                    complete(context, base)
                 if fn is not known:
                     known = None
                 try:
@@ -82,7 +86,7 @@ def work(core: Core, record: Record) -> None:
                     name = fn.__qualname__ if type(fn) is FunctionType else name_of(fn)
                 task._fn = name
                 if spare:
-                    spare = Context()  # nothing leaks from one task to the next
+                    spare = fresh(base)  # nothing leaks from one task to the next
                 fn = args = context = task._args = task._context = None
                 if error is not None:
                     task._kwargs = None
@@ -91,7 +95,7 @@ def work(core: Core, record: Record) -> None:
         except BaseException as raised:
             # Also if it has left: what its last section left to be done may not be done yet.
             known = None
-            spare = Context()
+            spare = fresh(base)
             wrap = error is None  # or it struck in `finish`, which is not to do the same again
             error = _after_interruption(core, record, task, raised)
             if record.leave:
@@ -134,7 +138,12 @@ def run_one(core: Core, future: Future[Any]) -> bool:
             return False
         _sync.here.record = record
         try:
-            context = future._context or Context()
+            base: Context | None = _sync.here.base
+            context: Context | None = future._context
+            if context is None:
+                context = fresh(base)
+            elif base is not None:
+                complete(context, base)
             result = context.run(future._fn, *future._args, **future._kwargs or {})
         except BaseException as raised:
             error = raised

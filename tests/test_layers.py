@@ -16,7 +16,7 @@ import pytest
 
 #: Low to high. A module imports from lower layers, never from its own or a higher one.
 LAYERS: list[set[str]] = [
-    {"_sync", "priority"},
+    {"_sync", "contexts", "priority"},
     {"errors", "timer"},
     {"checks", "stats"},
     {"cancellation", "recorder"},

@@ -24,11 +24,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from operator import methodcaller
 from typing import Any
 
-from futurepool import _sync
+from futurepool import _sync, contexts
 from futurepool.core import Record
 from futurepool.future import Future
 from futurepool.queue import Core
@@ -154,6 +155,9 @@ class ThreadEngine:
             )
             try:
                 self._initializer(*self._initargs)
+                # Copies: what runs in the thread's own context, as callbacks do, may change them.
+                context = copy_context()
+                _sync.here.base = contexts.own(context) if context else None
             except BaseException:
                 _log.critical("Exception in initializer:", exc_info=True)
                 self._break(record)
