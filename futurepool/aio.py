@@ -19,14 +19,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import inspect
+import sys
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from types import FunctionType
 from typing import Any, Protocol
 
 from futurepool import _sync
 from futurepool.errors import SubmitTimeoutError
-from futurepool.future import FINISHED, PENDING, Failure, Future, Watch
+from futurepool.future import FINISHED, PENDING, Failure, Future, Watch, name_of
 from futurepool.options import Options
 from futurepool.queue import Core, Submitting
 from futurepool.timer import timer
@@ -113,6 +117,52 @@ def mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
     return box
 
 
+def _in_trio(trio: Any) -> bool:
+    try:
+        trio.lowlevel.current_task()
+    except Exception:  # RuntimeError; AttributeError from a version without it
+        return False
+    return True
+
+
+_ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def check_plain(who: str, fn: Any) -> None:
+    """TypeError if calling `fn` only makes a coroutine, or an asynchronous generator.
+
+    Then nothing would have run in the pool. What looks like one by `inspect`, or has such a
+    `__call__`, is one.
+    """
+    if type(fn) is FunctionType and not fn.__code__.co_flags & _ASYNC and not fn.__dict__:
+        return  # most are, and this is asked for each task
+    inner = fn
+    while type(inner) is functools.partial:
+        inner = inner.func
+    for each in (inner, getattr(type(inner), "__call__", None)):  # noqa: B004 - its code is looked at
+        if inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
+            kind = "a coroutine function"
+            if inspect.isasyncgenfunction(each):
+                kind = "an asynchronous generator function"
+            raise TypeError(
+                f"{who} runs plain functions in threads, and {name_of(fn)!r} is {kind}, which does "
+                "nothing there; use it in the event loop itself"
+            )
+
+
+def running_loop(who: str) -> asyncio.AbstractEventLoop:
+    """The loop of this thread; a RuntimeError that says what to do where there is none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        if trio is not None and _in_trio(trio):
+            advice = "under trio, `await trio.to_thread.run_sync(pool.submit(...).result)` waits"
+        else:
+            advice = "elsewhere, `pool.submit(...).result()` waits"
+        raise RuntimeError(f"{who} needs a running asyncio event loop; {advice}") from None
+
+
 class Lane:
     """What `Submitting.submit` needs to submit for coroutines of one loop."""
 
@@ -151,7 +201,7 @@ class Flight:
     def __init__(
         self, core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        loop = asyncio.get_running_loop()
+        loop = running_loop("arun()")
         self.core: Core = core
         self.options: Options = options
         self.late: bool = False  # gave up waiting for its place
@@ -191,7 +241,7 @@ class Flight:
             finally:
                 del self, future  # a failure's traceback holds this frame
         if self.late and not future.task_id:
-            raise SubmitTimeoutError(limit=self.core.limit, waited=self.options.timeout or 0.0)
+            raise self.core.full_error(future, self.options.timeout or 0.0, SubmitTimeoutError)
         if self.core.state and not future.task_id:
             raise self.core.closed_error()
         raise asyncio.CancelledError
@@ -224,13 +274,14 @@ async def run(
     kwargs: dict[str, Any],
 ) -> Any:
     """See `BoundedExecutor.arun`. A flight in line, as this is the hot path of coroutines."""
+    check_plain("arun()", fn)
     if options.timeout is not None:
         return await Flight(core, options, fn, args, kwargs).end()
     way: Lane | None = options.lane
     loop: Any = None if way is None else way.loop()
     # Up to Python 3.11 `get_running_loop` asks the system for the process's number.
     if way is None or loop is None or not way.native or loop._thread_id != _sync.get_ident():
-        loop = asyncio.get_running_loop()
+        loop = running_loop("arun()")
         way = lane(core, options, loop)
     future: AnyFuture
     if args or kwargs:  # noqa: SIM108 - a call with stars takes twice as long
@@ -373,7 +424,7 @@ class _Ticket:
 
 async def wait(future: AnyFuture) -> None:
     """Until `future` is done. Cancelling this cancels it."""
-    ticket = _Ticket(asyncio.get_running_loop())
+    ticket = _Ticket(running_loop("await of a future"))
     core: Any = future._core
     record = _sync.here.record
     if record is not None and future.task_id:
@@ -413,6 +464,6 @@ class _Errand:
 
 async def in_thread(fn: Callable[[], object]) -> None:
     """Run `fn` in a thread of its own, without blocking the loop."""
-    errand = _Errand(fn, asyncio.get_running_loop())
+    errand = _Errand(fn, running_loop("async with"))
     _sync.start(_sync.new_thread(errand.run, name="futurepool-shutdown"))
     await errand.end()

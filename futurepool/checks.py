@@ -10,10 +10,11 @@ Called at the entrances of the public API, never per task on the fast path.
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 import reprlib
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from futurepool import _sync
 from futurepool.errors import InvalidConfigError, safe_text
@@ -27,7 +28,9 @@ __all__ = [
     "check_callable",
     "check_int",
     "check_priority",
+    "check_seconds",
     "check_timeout",
+    "check_workers",
     "show",
 ]
 
@@ -75,6 +78,7 @@ def check_timeout(
     config: bool = False,
     rule: str = "zero or more seconds, or None",
     negative: bool = False,
+    none: bool = True,
 ) -> float | None:
     """Check a number of seconds, or None for no limit.
 
@@ -84,14 +88,15 @@ def check_timeout(
         config: Whether a bad value is an `InvalidConfigError`.
         rule: What it must be, for the message.
         negative: Whether a negative one counts as 0, as in the standard library.
+        none: Whether None may be given.
 
     Raises:
         TypeError: Not a real number; bool counts as none.
         ValueError: Negative or NaN.
     """
-    if value is None:
+    if value is None and none:
         return None
-    seconds = _seconds(name, value)
+    seconds = _seconds(name, value, none)
     if negative and seconds < 0:
         return 0.0
     if not seconds >= 0:  # NaN too
@@ -99,9 +104,15 @@ def check_timeout(
     return min(seconds, _sync.TIMEOUT_MAX)
 
 
-def _seconds(name: str, value: object) -> float:
+def check_seconds(name: str, value: object) -> float:
+    """`check_timeout` of a number that configures something, where None is no answer."""
+    rule = "zero or more seconds"
+    return cast(float, check_timeout(name, value, config=True, rule=rule, none=False))
+
+
+def _seconds(name: str, value: object, none: bool) -> float:
     if not _is_real(type(value)):  # isinstance() would ask the value
-        raise _not_seconds(name, value)
+        raise _not_seconds(name, value, none)
     try:
         return float(value)  # type: ignore[arg-type]
     except OverflowError:
@@ -109,7 +120,7 @@ def _seconds(name: str, value: object) -> float:
     except ValueError:  # a signalling NaN
         return float("nan")
     except Exception as error:
-        raise _not_seconds(name, value) from error
+        raise _not_seconds(name, value, none) from error
 
 
 def _is_real(kind: type[Any]) -> bool:
@@ -120,8 +131,9 @@ def _is_real(kind: type[Any]) -> bool:
     return hasattr(kind, "__float__") or hasattr(kind, "__index__")
 
 
-def _not_seconds(name: str, value: object) -> TypeError:
-    return TypeError(f"{name} must be a number of seconds or None, not {show(value)}")
+def _not_seconds(name: str, value: object, none: bool) -> TypeError:
+    what = "a number of seconds or None" if none else "a number of seconds"
+    return TypeError(f"{name} must be {what}, not {show(value)}")
 
 
 def check_int(name: str, value: object, *, minimum: int | None = None, config: bool = True) -> int:
@@ -168,6 +180,19 @@ def check_buffersize(value: object) -> int | None:
     if number < 1:
         raise InvalidConfigError("buffersize must be None or > 0")
     return number
+
+
+def check_workers(value: object) -> int:
+    """Check `max_workers` as the standard class does: any number above 0, rounded up.
+
+    There `max_workers=os.cpu_count() / 2` starts threads while they are fewer than that.
+    """
+    if _is_real(type(value)) and not isinstance(value, int):
+        number = _seconds("max_workers", value, none=False)
+        if number > 0:
+            return math.ceil(min(number, 2**31))
+        raise InvalidConfigError(f"max_workers must be greater than 0, not {show(value)}")
+    return check_int("max_workers", int(value) if type(value) is bool else value, minimum=1)
 
 
 def check_priority(value: object) -> int:

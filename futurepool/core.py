@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from futurepool import _sync, contexts
 from futurepool.cancellation import CancelToken
-from futurepool.errors import ExitRuntimeError, PoolClosedError, TaskError
+from futurepool.errors import ExitRuntimeError, PoolClosedError, QueueFullError, TaskError
 from futurepool.future import CANCELLED, PENDING, RUNNING, Future
 from futurepool.line import Line
 from futurepool.order import Order, make_order
@@ -65,7 +65,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound="CoreState")
 
-_UNBOUNDED = 2**59  # tasks; more than memory holds
+UNBOUNDED = 2**59  # tasks; more than memory holds
 
 
 class RunState(IntEnum):
@@ -79,6 +79,7 @@ class RunState(IntEnum):
 BUSY = 0  # a worker runs tasks, or looks for one
 PARKED = 1  # it sleeps at its gate, or is about to
 CALLING = 2  # it tells watchers after a task: not free, though it runs nothing
+LOOKING = 3  # as BUSY; at its next turn it looks whether the pool has become smaller
 
 
 class Record:
@@ -248,6 +249,7 @@ class CoreState:
         "line",
         "max_workers",
         "mutex",
+        "name",
         "order",
         "overflow",
         "queue_size",
@@ -304,9 +306,10 @@ class CoreState:
         from futurepool.stats import Stats
 
         self.snapshot: type[Stats] = Stats
+        self.name: str = "ThreadPoolExecutor"  # set by the executor
         self.max_workers: int = max_workers
         self.queue_size: int | None = queue_size
-        self.limit: int = _UNBOUNDED if queue_size is None else max_workers + queue_size
+        self.limit: int = UNBOUNDED if queue_size is None else max_workers + queue_size
         self.aging: float | None = aging
         # What becomes of a caller's context, unless it is empty.
         self.adopt: Callable[[Context], Context | None] = contexts.own
@@ -424,6 +427,22 @@ class CoreState:
         if CoreState.exiting:
             return ExitRuntimeError()
         return PoolClosedError()
+
+    def full_error(
+        self, future: AnyFuture, waited: float = 0.0, kind: type[QueueFullError] = QueueFullError
+    ) -> QueueFullError:
+        """What a submit that finds no place raises. Mutex held, or the numbers are a guess."""
+        idle = [record.task for record in list(self.records)].count(None)
+        running = len(self.records) - idle
+        return kind(
+            limit=self.limit,
+            waited=waited,
+            pool=self.name,
+            task=future.name,
+            running=running,
+            queued=max(0, self.unfinished - running),
+            queue_size=self.queue_size,
+        )
 
     def own_record(self) -> Record | None:
         """In a thread that runs one of this pool's tasks: the record it runs under."""

@@ -92,15 +92,58 @@ class ExitRuntimeError(PoolClosedError):
 class QueueFullError(FuturePoolError, queue.Full):
     """There was no place for the task; it will not run.
 
+    The text is made when it is asked for, so an error that is caught costs little.
+
     Attributes:
-        limit: How many tasks the queue may hold, or None where that is not known.
+        limit: How many tasks the executor takes in at a time, running and queued (`max_workers +
+            queue_size`); None where that is not known, as any of the following.
         waited: Seconds the submitter waited for a place.
+        pool: Name of the executor.
+        task: Name of the task.
+        running: How many tasks were running.
+        queued: How many were queued.
+        queue_size: How many may be.
     """
 
-    def __init__(self, *, limit: int | None = None, waited: float = 0.0) -> None:
-        super().__init__(f"queue is full (limit {limit}, waited {waited:.3g} s)")
+    def __init__(
+        self,
+        *,
+        limit: int | None = None,
+        waited: float = 0.0,
+        pool: str | None = None,
+        task: str | None = None,
+        running: int | None = None,
+        queued: int | None = None,
+        queue_size: int | None = None,
+    ) -> None:
+        super().__init__()
         self.limit = limit
         self.waited = waited
+        self.pool = pool
+        self.task = task
+        self.running = running
+        self.queued = queued
+        self.queue_size = queue_size
+
+    def __str__(self) -> str:
+        if self.args:  # a subclass's own
+            return super().__str__()
+        text = "queue is full"
+        if self.pool is not None:
+            text = f"queue of pool {self.pool!r} is full"
+        if self.task is not None:
+            text += f": no place for task {self.task!r}"
+        if self.waited:
+            text += f", after {self.waited:.3g} s of waiting"
+        if self.running is not None and self.queued is not None:
+            size = "" if self.queue_size is None else f" of {self.queue_size}"
+            text += f" ({self.running} running, {self.queued}{size} queued)"
+        elif self.limit is not None:
+            text += f" (at most {self.limit} tasks, running and queued)"
+        return text
+
+    def __repr__(self) -> str:
+        return super().__repr__() if self.args else f"{type(self).__name__}({str(self)!r})"
 
 
 class SubmitTimeoutError(QueueFullError, TimeoutError):

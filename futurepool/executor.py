@@ -36,14 +36,17 @@ from futurepool.checks import (
     check_buffersize,
     check_callable,
     check_int,
+    check_seconds,
     check_timeout,
+    check_workers,
     show,
 )
 from futurepool.contexts import leave
 from futurepool.core import RunState
 from futurepool.engines.threads import ThreadEngine
-from futurepool.errors import InvalidConfigError, TaskError
+from futurepool.errors import InvalidConfigError, TaskError, safe_text
 from futurepool.future import Future
+from futurepool.internals import Internals, refuse_overrides
 from futurepool.options import UNSET, Options, check_on_full
 from futurepool.priority import OnFull
 from futurepool.queue import SUBMITS, Core, Submitting
@@ -64,7 +67,8 @@ __all__ = ["BoundedExecutor", "ExecutorView"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_numbers = itertools.count()
+#: The standard class's own count, so that no two pools have threads of the same name.
+_number: Callable[[], int] = getattr(ThreadPoolExecutor, "_counter", itertools.count().__next__)
 
 
 class _Submitting(NoCopy, Submitting):
@@ -174,7 +178,8 @@ class _Submitting(NoCopy, Submitting):
         its token if it runs.
 
         Raises:
-            As `submit` and `Future.result`; asyncio.CancelledError if the task was cancelled.
+            As `submit` and `Future.result`; asyncio.CancelledError if the task was cancelled;
+            TypeError for a coroutine function: nothing of it would run in the pool.
         """
         # Not a coroutine itself: a layer less for each task.
         one: Coroutine[Any, Any, T] = _aio().run(self, self._core, self._options, fn, args, kwargs)
@@ -202,6 +207,7 @@ class _Submitting(NoCopy, Submitting):
         if not isinstance(cast(object, items), (Iterable, AsyncIterable)):
             raise TypeError(f"items must be iterable, not {show(items)}")
         buffersize = check_buffersize(buffersize)
+        _aio().check_plain("amap()", fn)
         results: AsyncIterator[T] = _aio().amap(
             self._core, self, self._options, fn, items, buffersize, ordered
         )
@@ -259,11 +265,25 @@ class ExecutorView(_Submitting):
         """Do nothing: the executor is its owner's to shut down."""
 
 
-class BoundedExecutor(_Submitting, ThreadPoolExecutor):
+def _set_own(name: str) -> Callable[[Any, object], None]:
+    """A setter for a property that a subclass may set to whatever it likes.
+
+    A subclass of ThreadPoolExecutor may have a `name` or a `closed` of its own, and set it before it
+    calls our `__init__`. What the package itself needs to know it reads from the core.
+    """
+
+    def setter(self: Any, value: object) -> None:
+        vars(self)[name] = value
+
+    return setter
+
+
+class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
     """A `ThreadPoolExecutor` whose queue is bounded and ordered by priority.
 
     Args:
-        max_workers: Tasks that run at a time; the default is ThreadPoolExecutor's.
+        max_workers: Tasks that run at a time; the default is ThreadPoolExecutor's, and as there
+            any number above 0 will do, rounded up.
         thread_name_prefix: What worker threads are called.
         initializer: Called in each worker thread before its first task. If it fails the pool is
             broken: queued tasks fail, and `submit` raises, with `BrokenThreadPool`.
@@ -281,6 +301,8 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
             rest wait here, where they can be cancelled and overtaken. Tasks then have no context
             of the caller's and no `current_token()`.
         close_engine: Whether to shut the engine down with this executor.
+        name: What the pool is called: in its repr, in messages, and its threads where they have no
+            `thread_name_prefix` of their own. Without one it is called what they are.
         context: "copy": a task runs in a copy of its submitter's context, see `contextvars`.
             "none": it finds no variable of the submitter's, only what the initializer has set.
 
@@ -292,10 +314,14 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
     `set_default_executor` does); none of that class's code runs.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_overrides(cls)
+
     def __init__(
         self,
         max_workers: int | None = None,
-        thread_name_prefix: str = "",
+        thread_name_prefix: str | None = "",
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         *,
@@ -307,6 +333,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         aging: float | None = None,
         engine: cf.Executor | None = None,
         close_engine: bool = True,
+        name: str | None = None,
         context: Literal["copy", "none"] = "copy",
     ) -> None:
         if engine is not None:
@@ -323,9 +350,9 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
                 from futurepool.engines.delegate import capacity
 
                 max_workers = capacity(engine)
-        max_workers = check_int("max_workers", max_workers, minimum=1)
-        if not isinstance(cast(object, thread_name_prefix), str):
-            raise TypeError(f"thread_name_prefix must be a str, not {show(thread_name_prefix)}")
+        max_workers = check_workers(max_workers)
+        if name is not None and not (name and isinstance(cast(object, name), str)):
+            raise TypeError(f"name must be a str that is not empty, or None, not {show(name)}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable, not {show(initializer)}")
         try:
@@ -337,11 +364,7 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         check_on_full(on_full)
         if not isinstance(cast(object, enable_metrics), bool):
             raise TypeError(f"enable_metrics must be a bool, not {show(enable_metrics)}")
-        limit = check_timeout(
-            "shutdown_timeout", shutdown_timeout, config=True, rule="zero or more seconds"
-        )
-        if limit is None:
-            raise TypeError("shutdown_timeout must be a number of seconds, not None")
+        limit = check_seconds("shutdown_timeout", shutdown_timeout)
         if error_handler is not None:
             check_callable("error_handler", error_handler)
         if aging is not None:
@@ -351,14 +374,16 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
                 raise InvalidConfigError("aging must be more than 0 seconds, or None, not 0")
         if not isinstance(cast(object, close_engine), bool):
             raise TypeError(f"close_engine must be a bool, not {show(close_engine)}")
+        # As in the standard library, whatever is not empty will do.
+        prefix = safe_text(str, thread_name_prefix or name or f"ThreadPoolExecutor-{_number()}")
         if not isinstance(cast(object, context), str):
             raise TypeError(f'context must be "copy" or "none", not {show(context)}')
         if context not in ("copy", "none"):
             raise InvalidConfigError(f'context must be "copy" or "none", not {context!r}')
-        prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
         self._core = core = Core(
             max_workers, queue_size, aging, enable_metrics, error_handler, limit
         )
+        core.name = name or prefix
         self._options = Options(on_full=on_full)
         if context == "none" or engine is not None:
             core.adopt = leave
@@ -379,7 +404,8 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
         core = self._core
         size = "unbounded" if core.queue_size is None else f"queue_size={core.queue_size}"
         state = core.state.name.lower()
-        return f"<{type(self).__name__} max_workers={core.max_workers} {size} {state}>"
+        name = show(core.name)
+        return f"<{type(self).__name__} {name} max_workers={core.max_workers} {size} {state}>"
 
     def _executor(self) -> BoundedExecutor:
         return self
@@ -477,7 +503,24 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
     @property
     def closed(self) -> bool:
         """True once the executor takes no new tasks."""
+        mine = vars(self)
+        if "closed" in mine:
+            return cast(bool, mine["closed"])
         return self._core.state > RunState.RUNNING
+
+    if not TYPE_CHECKING:  # pragma: no branch
+        closed = closed.setter(_set_own("closed"))
+
+    @property
+    def name(self) -> str:
+        """What the pool was called when it was made, else what its threads are called."""
+        mine = vars(self)
+        if "name" in mine:
+            return cast(str, mine["name"])
+        return self._core.name
+
+    if not TYPE_CHECKING:  # pragma: no branch
+        name = name.setter(_set_own("name"))
 
     # -- what it is doing ------------------------------------------------------------------------
 
@@ -493,41 +536,6 @@ class BoundedExecutor(_Submitting, ThreadPoolExecutor):
     def running(self, *, stack: bool = False) -> list[futurepool.RunningTask]:
         """The tasks that run now, longest first; with `stack`, where each is in its code."""
         return lifecycle.running(self._core, stack)
-
-    # -- what monitoring code reads off a ThreadPoolExecutor ---------------------------------------
-
-    @property
-    def _max_workers(self) -> int:  # type: ignore[override]
-        return self._core.max_workers
-
-    @property
-    def _threads(self) -> set[Any]:  # type: ignore[override]
-        return set(self._core.engine.threads)
-
-    @property
-    def _work_queue(self) -> _QueueView:  # type: ignore[override]
-        return _QueueView(self._core)
-
-    @property
-    def _shutdown(self) -> bool:  # type: ignore[override]
-        return self.closed
-
-    @property
-    def _broken(self) -> str | bool:  # type: ignore[override]
-        return self._core.broken or False
-
-
-class _QueueView:
-    """Answers `executor._work_queue.qsize()`."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
-    def qsize(self) -> int:
-        return self._core.queued()
-
-    def empty(self) -> bool:
-        return not self.qsize()
 
 
 def _shared() -> dict[str, FunctionType]:

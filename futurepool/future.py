@@ -36,6 +36,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent import futures as cf
 from concurrent.futures import _base  # the state names; `wait` compares with these very strings
+from contextvars import Context
 from operator import methodcaller
 from types import (
     BuiltinFunctionType,
@@ -206,15 +207,34 @@ def _class_name(value: Any) -> str:
     return cast(str, _qualname_of_class(value if is_among(type, _mro_of_class(kind)) else kind))
 
 
-def name_of(fn: Any) -> str:
-    """The qualified name of a callable, without running any code of the user's."""
+def is_context_run(fn: Any) -> bool:
+    """True for the `run` of a context: what it runs is its first argument."""
+    return type(fn) is BuiltinFunctionType and type(fn.__self__) is Context and fn.__name__ == "run"
+
+
+def _is_handler(fn: Any) -> bool:
+    """Asgiref's `sync_to_async` hands this to the executor, and what it runs as the last argument."""
+    return type(fn) is FunctionType and fn.__qualname__ == "SyncToAsync.thread_handler"
+
+
+def name_of(fn: Any, args: tuple[Any, ...] | None = None) -> str:
+    """The qualified name of a callable, without running any code of the user's.
+
+    With the `args` it is to be called with, or in a partial, what is only there to call another is
+    looked through: `asyncio.to_thread` and many others submit `context.run` of a function.
+    """
+    args = args or ()
     # By identity: `in` would ask the `__eq__` of a metaclass.
     for _ in range(_LAYERS):
         kind = cast(Any, type(fn))
         if kind is MethodType:
             fn = fn.__func__  # which may be any callable; the method's own `__qualname__` asks it
+            if args and _is_handler(fn):
+                fn, args = args[-1], ()
         elif kind is functools.partial:
-            fn = fn.func
+            fn, args = fn.func, (*fn.args, *args)
+        elif args and is_context_run(fn):
+            fn, args = args[0], args[1:]
         else:
             break
     kind = cast(Any, type(fn))
@@ -341,7 +361,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         if self._name is not None:
             return self._name
         fn = self._fn
-        return fn if type(fn) is str else name_of(fn)
+        return fn if type(fn) is str else name_of(fn, self._args)
 
     def __repr__(self) -> str:
         state = _base._STATE_TO_DESCRIPTION_MAP[self._state]

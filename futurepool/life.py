@@ -6,6 +6,7 @@ lines because a worker's turn is written in line.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from concurrent import futures as cf
@@ -13,7 +14,18 @@ from typing import Any, cast
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
-from futurepool.core import BUSY, CALLING, PARKED, CoreState, Record, RunState, mending, open_gate
+from futurepool.core import (
+    BUSY,
+    CALLING,
+    LOOKING,
+    PARKED,
+    UNBOUNDED,
+    CoreState,
+    Record,
+    RunState,
+    mending,
+    open_gate,
+)
 from futurepool.errors import TaskError, is_a, wrap_failure
 from futurepool.future import (
     CANCELLED,
@@ -26,6 +38,7 @@ from futurepool.future import (
     Unretrieved,
     traceback_slot,
 )
+from futurepool.options import UNSET
 from futurepool.order import is_doomed
 from futurepool.recorder import BATCH
 
@@ -46,6 +59,10 @@ class CoreLife(CoreState):
     # What is written here, declared again for type checkers.
     calling: int
     ceiling: int
+    limit: int
+    max_workers: int
+    queue_size: int | None
+    broken: str | None
     completed: int
     failed: int
     inline: int
@@ -105,6 +122,14 @@ class CoreLife(CoreState):
         away = record.away
         if away:
             self._come_back(record)
+            if record.leave:  # the pool has become smaller
+                if task is not None:
+                    self.run_time += now - record.since
+                mutex.release()
+                if watch is not None and task is not None:
+                    task._announce()
+                self.flush()
+                return None
         record.started = now
         if task is None:
             record.since = now
@@ -172,11 +197,14 @@ class CoreLife(CoreState):
         """A worker that slept, or was in callbacks, takes its next turn. Mutex held."""
         if record.away == CALLING:
             self.calling -= 1
-        else:
+        elif record.away == PARKED:
             self.waking = False
             if record in self.idle:  # not woken by a submit, but by recover or a shutdown
                 self.idle.remove(record)
         record.away = BUSY
+        if self.threads > self.max_workers and record in self.workers:
+            self._leave(record)
+            self._rouse()  # what it was woken for is another's now
 
     def finish(
         self, record: Record, result: Any, error: BaseException | None, wrap: bool = True
@@ -400,6 +428,56 @@ class CoreLife(CoreState):
             record = Record(self)
             if self.claim(record, future):
                 self.finish(record, None, make_error(), wrap=False)
+
+    @mending
+    def resize(self, max_workers: int | None = None, queue_size: int | None = UNSET) -> None:
+        """Have another number of workers, or of tasks that may wait; exact from here on.
+
+        What is queued stays, over the bound if need be; what runs goes on, and surplus workers leave
+        after it. Submitters that have waited for a place get those that there are now.
+        """
+        if self.mutex._is_owned():
+            self.todo.append(functools.partial(self.resize, max_workers, queue_size))
+            return
+        with self.mutex:
+            unfinished = self.unfinished
+            if max_workers is not None:
+                self.max_workers = max_workers
+            if queue_size is not UNSET:
+                self.queue_size = queue_size
+            bound = self.queue_size
+            self.limit = UNBOUNDED if bound is None else self.max_workers + bound
+            self.ceiling = self.submitted + self.limit - unfinished
+            surplus = self.threads - self.max_workers
+            if surplus > 0:
+                for record in self.workers:
+                    if record.away == BUSY:
+                        record.away = LOOKING
+                self._wake_all()
+            self._freed()
+            for _ in range(self.unfinished + self.calling - self.inline - self.threads):
+                self._grow()
+        self.flush()
+
+    @mending
+    def hand_out(
+        self,
+    ) -> tuple[AnyFuture, Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None:
+        """Cancel the queued task that is due next, and give it away; None if none is queued."""
+        with self.mutex:
+            future = self.order.following()
+            if future is None:
+                return None
+            taken = future, future._fn, future._args, future._kwargs or {}
+            self._cancel_locked(future)
+        self.flush()
+        return taken
+
+    def breaks(self, why: str) -> None:
+        """No worker can run any more: what is queued fails, and so does each submit from now on."""
+        self.broken = why
+        self.close()
+        self.fail_queued(self.closed_error)
 
     @mending
     def close(self, state: RunState = RunState.DRAINING) -> None:

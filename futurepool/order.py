@@ -70,6 +70,10 @@ class Order(Protocol):
         """The task that has waited longest in the lowest priority. It stays queued."""
         ...
 
+    def following(self) -> AnyFuture | None:
+        """The task that is due next. It stays queued."""
+        ...
+
     def sweep(self, living: int) -> None:
         """Drop the husks if there are more than `living`, the number of tasks. O(1) if not."""
         ...
@@ -215,6 +219,14 @@ class Levels:
             self.husks -= 1
         return None
 
+    def following(self) -> AnyFuture | None:
+        while level := self.advance():
+            if level[0]._state is PENDING:
+                return level[0]
+            level.popleft()
+            self.husks -= 1
+        return None
+
     def victim(self) -> AnyFuture | None:
         for priority in sorted([priority for priority, level in self.levels.items() if level]):
             for future in self.levels[priority]:
@@ -300,6 +312,15 @@ class Aged:
                 self.doomed.append(future)
                 self.husks += 1
             record.task = None
+            heappop(heap)
+            self.husks -= 1
+        return None
+
+    def following(self) -> AnyFuture | None:
+        heap = self._heap
+        while heap:
+            if heap[0][2]._state is PENDING:
+                return heap[0][2]
             heappop(heap)
             self.husks -= 1
         return None

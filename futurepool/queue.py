@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 from futurepool import _sync
 from futurepool.checks import check_callable
 from futurepool.core import Waiter, mending, open_gate
-from futurepool.errors import QueueFullError, SubmitTimeoutError
+from futurepool.errors import SubmitTimeoutError
 from futurepool.future import CANCELLED, NOTIFIED, PENDING, Future, Watch, new_future
 from futurepool.life import MAX_DEPTH, CoreLife
 from futurepool.line import Line
@@ -195,7 +195,7 @@ class Core(CoreLife):
         if self.state:
             raise self.closed_error()
         if options.on_full is OnFull.RAISE and self.submitted >= self.ceiling:
-            raise QueueFullError(limit=self.limit, waited=0.0)
+            raise self.full_error(future)
         self.todo.append(functools.partial(self._admit_late, future, []))
         return future
 
@@ -279,7 +279,7 @@ class Core(CoreLife):
         """Drop a task, this one or another, or say why not. Mutex held."""
         self.rejected += 1
         if policy is OnFull.RAISE:
-            return QueueFullError(limit=self.limit, waited=0.0)
+            return self.full_error(future)
         victim = self.order.victim() if policy is OnFull.DROP_OLDEST else None
         if victim is None:
             self._cancel_locked(future)
@@ -334,11 +334,13 @@ class Core(CoreLife):
             raise
         if settled:
             return future
+        refused = self.full_error(future, _sync.clock() - began, SubmitTimeoutError)
         self.cancel(future)
         self._forget(future)
-        if self.state:
-            raise self.closed_error()
-        raise SubmitTimeoutError(limit=self.limit, waited=_sync.clock() - began)
+        try:
+            raise self.closed_error() if self.state else refused
+        finally:
+            del refused, future  # the traceback holds this frame
 
     def _submit_waiting(self, future: AnyFuture) -> AnyFuture:
         """Without a place a coroutine's future waits in line, and nobody blocks."""

@@ -26,7 +26,7 @@ from futurepool.cancellation import CancelToken
 from futurepool.contexts import complete, fresh
 from futurepool.core import PARKED, Record
 from futurepool.errors import is_a
-from futurepool.future import FINISHED, RUNNING, Future, name_of
+from futurepool.future import FINISHED, RUNNING, Future, is_context_run, name_of
 from futurepool.queue import Core
 
 __all__ = ["current_token"]
@@ -83,7 +83,12 @@ def work(core: Core, record: Record) -> None:
                 # Future._drop, in line.
                 if fn is not known:
                     known = fn
-                    name = fn.__qualname__ if type(fn) is FunctionType else name_of(fn)
+                    if type(fn) is FunctionType:
+                        name = fn.__qualname__
+                    else:
+                        name = name_of(fn, args)
+                        if args and is_context_run(fn):
+                            known = None  # with other arguments it has another name
                 task._fn = name
                 if spare:
                     spare = fresh(base)  # nothing leaks from one task to the next

@@ -246,12 +246,12 @@ TREE = [
     (
         QueueFullError(limit=64, waited=0.5),
         (FuturePoolError, queue.Full),
-        "queue is full (limit 64, waited 0.5 s)",
+        "queue is full, after 0.5 s of waiting (at most 64 tasks, running and queued)",
     ),
     (
         SubmitTimeoutError(limit=None, waited=2),
         (QueueFullError, TimeoutError),
-        "queue is full (limit None, waited 2 s)",
+        "queue is full, after 2 s of waiting",
     ),
     (InvalidConfigError("no"), (FuturePoolError, ValueError), "no"),
     (

@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     {"queue"},
     {"worker"},
     {"engines"},
-    {"aio", "lifecycle", "mapping"},
+    {"aio", "internals", "lifecycle", "mapping"},
     {"executor"},
 ]
 

@@ -38,6 +38,7 @@ from futurepool.worker import run_one, work
 __all__: list[str] = []  # internal
 
 _log = logging.getLogger("concurrent.futures")
+BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
 
 class ThreadEngine:
@@ -81,6 +82,10 @@ class ThreadEngine:
                 core.starting -= 1
                 if core.state and not core.unfinished:
                     core.threads -= 1  # it would find nothing to do
+                    core._ended()
+                    return
+                if core.threads > core.max_workers:
+                    core.threads -= 1  # the pool has become smaller meanwhile
                     core._ended()
                     return
                 core.records[record] = None
@@ -148,6 +153,9 @@ class ThreadEngine:
                 record.fresh = []
         # Whoever sees it there may join it, so it is listed only once it has started; by itself,
         # too, as it may leave before its starter goes on.
+        for thread in list(self.threads):  # those that left when the pool became smaller
+            if thread.ident is not None and not thread.is_alive():
+                self.threads.discard(thread)
         self.threads.add(record.thread)
         if self._initializer is not None:
             _sync.here.record = (
@@ -167,10 +175,9 @@ class ThreadEngine:
     def _break(self, record: Record) -> None:
         core = self._core
         with core.mutex:
-            core.broken = "A thread initializer failed, the thread pool is not usable anymore"
+            core.broken = BROKEN
             core._leave(record)
-        core.close()
-        core.fail_queued(core.closed_error)
+        core.breaks(BROKEN)
 
     def run_here(self, future: Future[Any]) -> bool:
         return run_one(self._core, future)
