@@ -162,6 +162,8 @@ def _shared_sites(code: CodeType, names: dict[str, Any], know: _Names) -> dict[i
             owner = ops[number - 1]
             if owner.opname in _LOADS and owner.argval in _MODELLED:
                 continue
+            if owner.opname == "LOAD_SPECIAL":  # 3.14's `with`: older ones enter without a CALL
+                continue
             sites[op.offset] = ends[number + 1] if name == "PRECALL" else end
             continue
         elif name in ("TO_BOOL", "UNARY_NOT") or ("JUMP" in name and "_IF_" in name):
