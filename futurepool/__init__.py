@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from futurepool import _sync
 from futurepool.cancellation import CancelToken
 from futurepool.errors import (
     ForcedShutdownError,
@@ -78,3 +79,6 @@ if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+_sync.import_now(__name__)

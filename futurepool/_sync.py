@@ -33,6 +33,7 @@ __all__ = [
     "get_at",
     "get_ident",
     "here",
+    "import_now",
     "join",
     "new_thread",
     "sleep_at",
@@ -286,3 +287,22 @@ def start(thread: threading.Thread) -> None:
 def join(thread: threading.Thread, timeout: float | None = None) -> None:
     """Wait for `thread` to end, or for `timeout` seconds."""
     thread.join(timeout)
+
+
+def import_now(package: str) -> None:
+    """Let the imports of all loaded modules of `package` take place, where Python has put them off.
+
+    With `python -X lazy_imports=all` each would wait until its name is first used: within a section
+    of a mutex, in a finalizer, at interpreter exit. For the last line of what is imported from outside.
+    """
+    if getattr(sys, "get_lazy_imports", str)() != "all":
+        return
+    done: set[str] = set()
+    while (
+        todo := {name for name in list(sys.modules) if f"{name}.".startswith(f"{package}.")} - done
+    ):
+        for name in todo:
+            module = sys.modules[name]
+            for each in list(vars(module)):
+                getattr(module, each)
+        done |= todo

@@ -467,3 +467,6 @@ async def in_thread(fn: Callable[[], object]) -> None:
     errand = _Errand(fn, running_loop("async with"))
     _sync.start(_sync.new_thread(errand.run, name="futurepool-shutdown"))
     await errand.end()
+
+
+_sync.import_now(__name__)

@@ -11,6 +11,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 
+from futurepool import _sync
 from futurepool.errors import TaskError
 
 __all__ = ["Histogram", "RunningTask", "Stats", "format_stack"]
@@ -150,3 +151,6 @@ def format_stack(thread_ident: int) -> str | None:
         return "".join(traceback.format_stack(frame))
     finally:
         del frame
+
+
+_sync.import_now(__name__)

@@ -427,3 +427,6 @@ def _reborn(executor: cf.Executor) -> cf.Executor:
             initargs=old._initargs,
         )
     raise RuntimeError(f"{kind.__name__} does not work in the child of a fork")
+
+
+_sync.import_now(__name__)

@@ -342,3 +342,6 @@ def envelope_for(executor: cf.Executor) -> Envelope:
         if kind.__module__ == "distributed.cfexecutor":
             return DaskEnvelope()
     return Envelope()
+
+
+_sync.import_now(__name__)
