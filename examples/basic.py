@@ -40,7 +40,9 @@ def main() -> None:
             pool.submit(count_words, FOLDER / "missing.py").result()
         except FileNotFoundError as error:
             if isinstance(error, TaskError):
-                print(f"task {error.task_id} ({error.name}) failed: {type(error.cause).__name__}")
+                print(
+                    f"task {error.task_id} ({error.task_name}) failed: {type(error.cause).__name__}"
+                )
 
         stats = pool.stats()
 

@@ -29,8 +29,8 @@ from types import FunctionType
 from typing import Any, Protocol
 
 from futurepool import _sync
-from futurepool.errors import SubmitTimeoutError
-from futurepool.future import FINISHED, PENDING, Failure, Future, Watch, name_of
+from futurepool.errors import Failure, SubmitTimeoutError
+from futurepool.future import FINISHED, PENDING, Future, Watch, name_of
 from futurepool.options import Options
 from futurepool.queue import Core, Submitting
 from futurepool.timer import timer

@@ -31,7 +31,6 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent import futures as cf
@@ -45,13 +44,12 @@ from types import (
     MethodType,
     MethodWrapperType,
     ModuleType,
-    TracebackType,
 )
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from futurepool import _sync
 from futurepool.checks import NoCopy, check_callable, check_timeout
-from futurepool.errors import TaskError, is_among
+from futurepool.errors import Failure, TaskError, is_among
 
 if TYPE_CHECKING:
     from futurepool.cancellation import CancelToken
@@ -69,7 +67,6 @@ FINISHED = _base.FINISHED
 #: BaseException's own `__traceback__`: no override of the user's is trusted.
 traceback_slot: Any = BaseException.__dict__["__traceback__"]
 
-_log = logging.getLogger("futurepool")
 _std_log = logging.getLogger("concurrent.futures")
 
 
@@ -156,43 +153,6 @@ class Watch:
         else:
             self.callbacks.append(fn)
         self.slow = True
-
-
-class Failure:
-    """What the outcome is when the task has failed: the error, and the frames it came from.
-
-    Each reading raises from there on, or it would add its own frames for ever. None if the error
-    was made by us, and has come from nowhere.
-    """
-
-    __slots__ = ("error", "frames")
-
-    def __init__(self, error: BaseException, frames: TracebackType | None) -> None:
-        self.error: BaseException = error
-        self.frames: TracebackType | None = frames
-
-
-class Unretrieved:
-    """Logs a failure that dies unseen. Hangs on the future; its finalizer runs with the future's."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: TaskError) -> None:
-        self.error: TaskError | None = error
-
-    def __del__(self) -> None:
-        error, self.error = self.error, None
-        if error is None:
-            return
-        message = "exception of task %d (%s) was never retrieved"
-        cause = error.cause
-        try:
-            traceback.format_exception(type(cause), cause, cause.__traceback__)
-        except BaseException:  # it cannot be shown: as text, which TaskError makes without its help
-            _log.error(f"{message}\n%s", error.task_id, error.name, error.traceback)
-        else:
-            info = (type(cause), cause, cause.__traceback__)
-            _log.error(message, error.task_id, error.name, exc_info=info)
 
 
 _qualname_of_class: Any = type.__dict__["__qualname__"].__get__
@@ -333,8 +293,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         _waiter: Any  # an event loop's own future, see futurepool.aio; not set without one
         task_id: int
         priority: int
-        _unretrieved: Unretrieved | None
-        _failure: TaskError | None  # until the error_handler has heard of it
+        _failure: Failure | None  # until the error_handler has heard of it
         _name: str | None
         _token: CancelToken | None  # the one it was submitted under
         _own_token: CancelToken | None  # the task's own, made when first needed
@@ -347,7 +306,6 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
 
     # Rare enough to live in the instance's dictionary, which the others never make. Declared
     # above: `typing.get_type_hints` would look for the names of their types in the package.
-    _unretrieved = None
     _failure = None
     _name = None
     _token = None
@@ -370,7 +328,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             result = self._result
             failed = type(result) is Failure
             text += f" {'raised' if failed else 'returned'} "
-            text += type(result.error if failed else result).__name__
+            text += type(result.cause if failed else result).__name__
         return text + ">"
 
     def cancelled(self) -> bool:
@@ -417,9 +375,8 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         if type(result) is not Failure:
             outcome: T = result
             return outcome
-        self._unretrieved_clear()
         try:
-            raise _restart(result)
+            raise result.raised()
         finally:
             del self, result  # the traceback holds this frame
 
@@ -430,8 +387,23 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         result = self._result
         if type(result) is not Failure:
             return None
-        self._unretrieved_clear()
-        return _restart(result)
+        return result.raised()
+
+    @property
+    def task_error(self) -> TaskError | None:
+        """The `TaskError` of a task that failed; None if it did not, or has not yet. Never waits.
+
+        It is what `exception()` returns, but for the classes of which no object can be a
+        `TaskError` as well (pydantic's `ValidationError` is one) and for what is no `Exception`: there
+        it stands alone, with the original as its `__cause__`.
+        """
+        if self._state is not FINISHED:
+            return None
+        result = self._result
+        if type(result) is not Failure:
+            return None
+        result.seen = True
+        return result.task_error()
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call `fn(self)` once the task is done: in the thread that finishes it, or here and now.
@@ -457,12 +429,6 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             del self  # the traceback holds this frame
 
     # -- for the owner -----------------------------------------------------------------------
-
-    def _unretrieved_clear(self) -> None:
-        sentinel = self._unretrieved
-        if sentinel is not None:
-            sentinel.error = None
-            self._unretrieved = None
 
     def _own_watch(self) -> Watch:
         """Its watch, made or no longer shared. Mutex held, or nobody else knows the future."""
@@ -666,14 +632,15 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             return cancelled, cancelled, None, None
         result = self._result
         if type(result) is Failure:
-            self._unretrieved_clear()
-            return True, False, None, _restart(result)
+            return True, False, None, result.raised()
         return True, False, result, None
 
     @property
     def _exception(self) -> BaseException | None:  # type: ignore[override]
+        if self._state is not FINISHED:
+            return None
         result = self._result
-        return result.error if type(result) is Failure else None
+        return result.raised() if type(result) is Failure else None
 
     @property
     def _done_callbacks(self) -> list[Any]:
@@ -702,12 +669,6 @@ def _discard(gates: list[Any], gate: Any) -> None:
         gates.remove(gate)
     except ValueError:
         pass
-
-
-def _restart(failure: Failure) -> BaseException:
-    """The error, its traceback put back to what it was when the task failed."""
-    traceback_slot.__set__(failure.error, failure.frames)
-    return failure.error
 
 
 class Detached:
@@ -757,7 +718,9 @@ class Detached:
             with self.mutex:
                 if future.done():
                     raise cf.InvalidStateError(f"{future._state}: {future!r}")
-                future._result = result if error is None else Failure(error, error.__traceback__)
+                if error is not None:
+                    result = Failure(error, 0, future.name, frames=error.__traceback__)
+                future._result = result
                 future._state = FINISHED
             future._tell_waiters()
         future._announce()

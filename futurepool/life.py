@@ -10,7 +10,7 @@ import functools
 import logging
 from collections.abc import Callable
 from concurrent import futures as cf
-from typing import Any, cast
+from typing import Any
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
@@ -26,16 +26,14 @@ from futurepool.core import (
     mending,
     open_gate,
 )
-from futurepool.errors import TaskError, is_a, wrap_failure
+from futurepool.errors import Failure, TaskError, failure_of, is_a
 from futurepool.future import (
     CANCELLED,
     FINISHED,
     NOTIFIED,
     PENDING,
     RUNNING,
-    Failure,
     Future,
-    Unretrieved,
     traceback_slot,
 )
 from futurepool.options import UNSET
@@ -221,8 +219,8 @@ class CoreLife(CoreState):
         if task is None:  # we are in the child of a fork, or this was done before
             return
         failure = None
-        if wrap and error is not None and task._state is RUNNING:
-            error, failure = self._wrap(task, error)
+        if error is not None and task._state is RUNNING:
+            failure = self._wrap(task, error) if wrap else Failure(error, task.task_id, task.name)
         while task._state is RUNNING:
             watch = task._watch
             condition = None if watch is None else watch.condition
@@ -231,13 +229,13 @@ class CoreLife(CoreState):
                     watch = task._watch
                     # Two threads may do what a section has left to be done.
                     if task._state is RUNNING and (watch is None or watch.condition is None):
-                        self._commit(record, task, result, error, failure)
+                        self._commit(record, task, result, failure)
             else:
                 # The order of locks is condition, then mutex: see futurepool.future.
                 with condition:
                     with self.mutex:
                         if task._state is RUNNING:
-                            self._commit(record, task, result, error, failure)
+                            self._commit(record, task, result, failure)
                     task._tell_waiters()
         task._announce()
         if task._failure is not None:
@@ -247,27 +245,17 @@ class CoreLife(CoreState):
         record.telling = None
 
     def _commit(
-        self,
-        record: Record,
-        task: AnyFuture,
-        result: Any,
-        error: BaseException | None,
-        failure: TaskError | None,
+        self, record: Record, task: AnyFuture, result: Any, failure: Failure | None
     ) -> None:
-        """RUNNING -> FINISHED. Mutex held. The outcome is stored before the state that shows it.
-
-        `failure` is to be heard of: by the handler, else in the log if nobody reads it.
-        """
+        """RUNNING -> FINISHED. Mutex held. The outcome is stored before the state that shows it."""
         now = _sync.clock()
-        if error is None:
+        if failure is None:
             task._result = result
         else:
-            ours = is_a(error, TaskError)
-            if failure is not None and self.error_handler is not None:
+            if self.error_handler is not None and not failure.seen:
+                failure.seen = True
                 task._failure = failure
-            elif failure is not None and task._unretrieved is None:
-                task._unretrieved = Unretrieved(failure)
-            task._result = Failure(error, None if ours else traceback_slot.__get__(error))
+            task._result = failure
         record.telling = task
         task._state = FINISHED
         record.task = None
@@ -276,12 +264,10 @@ class CoreLife(CoreState):
         waited = max(0.0, record.started - task._queued_at)
         self.run_time += now - record.since
         self.wait_time += waited
-        if error is not None:
+        if failure is not None:
             self.failed += 1
-            if is_a(error, TaskError):
-                # Not the one that is raised: that holds the frames of whoever reads it.
-                cause = cast(Exception, error.cause)
-                self.last_error = wrap_failure(cause, error.task_id, error.name)
+            if failure.noted:
+                self.last_error = failure.copy().task_error()
         if record.thread is None:
             if self.records.pop(record, _NOTHING) is None:
                 self.inline -= 1
@@ -294,28 +280,28 @@ class CoreLife(CoreState):
             self.latency.record(now - record.started)
             self.wait.record(waited)
 
-    def _wrap(
-        self, task: AnyFuture, error: BaseException
-    ) -> tuple[BaseException, TaskError | None]:
-        """What a task raised as what its future will raise; and what somebody should hear of."""
-        # The first frame is ours: it would keep the future alive from its own traceback. (Without a
-        # GIL another worker may be raising the same object. CPython 3.13 takes no lock for its
+    def _wrap(self, task: AnyFuture, error: BaseException) -> Failure:
+        """What a task raised, as its future keeps it."""
+        failure = failure_of(error, task.task_id, task.name)
+        # The first frame is ours: it would keep alive what this worker does later. (Without a GIL
+        # another worker may be raising the same object. CPython 3.13 takes no lock for its
         # traceback: it survives that as long as nobody cuts it, and only then.)
-        traceback = traceback_slot.__get__(error)
-        if traceback is not None and not _sync.free_threaded:
-            traceback_slot.__set__(error, traceback.tb_next)
-        if is_a(error, Exception):
-            quiet = is_a(error, cf.CancelledError)  # a running task that obeys its token
-            failure = wrap_failure(error, task.task_id, task.name)
-            return failure, None if quiet and self.error_handler is None else failure
-        return error, TaskError(task.task_id, task.name, error)
+        if not _sync.free_threaded:
+            traceback_slot.__set__(error, failure.frames)
+        if self.error_handler is None and is_a(error, cf.CancelledError):
+            failure.seen = True  # a running task that obeys its token
+        return failure
 
-    def _handle(self, error: TaskError) -> None:
+    def _handle(self, failure: Failure) -> None:
         if self.error_handler is not None:
             try:
-                self.error_handler(error)
+                self.error_handler(failure.task_error())
             except BaseException:
-                _log.exception("error_handler of a futurepool executor raised for %s", error)
+                _log.exception(
+                    "error_handler of a futurepool executor raised for task %d (%s)",
+                    failure.task_id,
+                    failure.task_name,
+                )
 
     @mending
     def claim(self, record: Record, future: AnyFuture) -> bool:

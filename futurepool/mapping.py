@@ -17,8 +17,8 @@ from typing import Any, TypeVar, cast
 
 from futurepool import _sync
 from futurepool.checks import check_buffersize, check_callable, check_int, check_timeout
-from futurepool.errors import TaskError, is_among
-from futurepool.future import FINISHED, Failure, Future, Watch, name_of
+from futurepool.errors import Failure, is_among
+from futurepool.future import FINISHED, Future, Watch, name_of
 from futurepool.options import Options
 from futurepool.queue import SUBMITS, Core
 
@@ -231,7 +231,12 @@ def _single(
 def _chunked(tasks: list[tuple[Future[Any], Chunk]], end: float | None) -> Iterator[Any]:
     try:
         while tasks:
-            yield from _deliver(*_unpack(*tasks.pop(), end))
+            results, failed = _unpack(*tasks.pop(), end)
+            results.reverse()
+            while results:  # holding on to none
+                yield results.pop()
+            if failed:
+                _take(failed.pop(), None)
     finally:
         for future, _ in tasks:
             future.cancel()
@@ -239,28 +244,31 @@ def _chunked(tasks: list[tuple[Future[Any], Chunk]], end: float | None) -> Itera
 
 def _unpack(
     future: Future[Any], chunk: Chunk | None, end: float | None
-) -> tuple[list[Any], TaskError | None]:
-    """The results of one task; of a failed chunk, those before the failure, and that."""
-    if chunk is None:
-        return [_take(future, end)], None
+) -> tuple[list[Any], list[Future[Any]]]:
+    """The results of one task; of a chunk that failed those before the failure, and its future.
+
+    Who has delivered them raises the failure by `_take`, and lets go of the future by that. No frame
+    in the error's traceback may hold the error, or what holds it: they would keep each other alive.
+    """
     try:
-        return _take(future, end), None
-    except TaskError as error:
-        return chunk.results, error
+        if chunk is not None and _has_failed(future, end):
+            return chunk.results, [future]
+        result = _take(future, end)
+        return result if chunk is not None else [result], []
     finally:
         del future
 
 
-def _deliver(results: list[Any], error: TaskError | None) -> Iterator[Any]:
-    """Yield the results, holding on to none, then raise the error, if any."""
-    results.reverse()
-    while results:
-        yield results.pop()
-    if error is not None:
-        try:
-            raise error.with_traceback(None)
-        finally:
-            del error
+def _has_failed(future: Future[Any], end: float | None) -> bool:
+    """Wait for it, and say whether it raised; one that is given up is cancelled."""
+    try:
+        left = None if end is None else end - _sync.clock()
+        return future.exception(left) is not None
+    except BaseException:
+        future.cancel()
+        raise
+    finally:
+        del future
 
 
 class _Window:
@@ -292,15 +300,15 @@ class _Window:
 def _lazy(window: _Window, keep: object, end: float | None) -> Iterator[Any]:
     try:
         while window.tasks:
-            results, error = _unpack(*window.tasks.popleft(), end)
+            results, failed = _unpack(*window.tasks.popleft(), end)
             results.reverse()
             while results:
                 # The next one goes in before this is read, so that the workers stay busy.
                 window.unread -= 1
                 window.fill()
                 yield results.pop()
-            yield from _deliver(results, error)
-            del error
+            if failed:
+                _take(failed.pop(), None)
     finally:
         window.cancel()
         del keep
@@ -353,10 +361,13 @@ def _unordered(
                 raise cf.TimeoutError from None
             done = flying.pop(number, None)
             if done is not None:
-                results, error = _unpack(*done, None)
+                results, failed = _unpack(*done, None)
                 done = None  # it holds the result
-                yield from _deliver(results, error)
-                del error
+                results.reverse()
+                while results:
+                    yield results.pop()
+                if failed:
+                    _take(failed.pop(), None)
     finally:
         for future, _ in list(flying.values()):
             future.cancel()

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import textwrap
 import threading
+import traceback
 import types
 from collections.abc import Iterator
 from concurrent.futures import (
@@ -92,13 +93,84 @@ def test_both_types_catch_it(ex: BoundedExecutor, error: Exception) -> None:
     assert isinstance(caught, TaskError)
     assert isinstance(caught, type(error))
     assert caught.cause is error
-    assert caught.__cause__ is error
+    assert caught.__cause__ is None
     assert caught.args == error.args
-    assert (caught.task_id, caught.name) == (1, "job")
+    assert caught == error or isinstance(error, Hostile)
+    assert (caught.task_id, caught.task_name) == (1, "job")
+    assert future.task_error is caught
     assert "raise error" in caught.traceback
     with pytest.raises(TaskError):
         future.result()
     assert ex.submit(int).result() == 0
+
+
+class SoleMeta(type):
+    def mro(cls) -> Any:
+        if len(cls.__bases__) > 1:
+            raise TypeError("there is no other class like it")
+        return super().mro()
+
+
+class Sole(Exception, metaclass=SoleMeta):
+    """As pydantic's ValidationError: no class can be derived from it and another."""
+
+
+def test_what_can_be_no_task_error_is_raised_itself(ex: BoundedExecutor) -> None:
+    """`except E` always catches; the TaskError stands beside it."""
+    error = Sole("alone")
+    future = ex.options(name="job").submit(fail, error)
+    with pytest.raises(Sole) as caught:
+        future.result(30)
+    assert caught.value is error
+    assert future.exception() is error
+    alone = future.task_error
+    assert type(alone) is TaskError
+    assert alone is future.task_error
+    assert alone.__cause__ is alone.cause is error
+    assert (alone.task_id, alone.task_name, str(alone)) == (1, "job", "alone")
+    if sys.version_info >= (3, 11):
+        assert error.__notes__ == ["task 1 (job)"]
+    for chunksize in (1, 2):
+        with pytest.raises(Sole):
+            list(ex.map(fail, [error], chunksize=chunksize))
+        with pytest.raises(Sole):
+            list(ex.map(fail, [error], chunksize=chunksize, buffersize=4))
+        with pytest.raises(Sole):
+            list(ex.map_unordered(fail, [error], chunksize=chunksize))
+
+
+def test_there_is_no_task_error_without_a_failure(ex: BoundedExecutor) -> None:
+    """None while the task has not failed, and then for good; nobody waits for it."""
+    gate = threading.Event()
+    running = ex.submit(gate.wait, 30)
+    queued = ex.submit(int)
+    assert (running.task_error, queued.task_error) == (None, None)
+    assert queued.cancel()
+    gate.set()
+    assert running.result(30)
+    assert (running.task_error, queued.task_error) == (None, None)
+    detached: Future[int] = Future()
+    assert detached.task_error is None
+    detached.set_exception(KeyError("k"))
+    assert isinstance(detached.task_error, TaskError)
+    assert isinstance(detached.exception(), KeyError)
+
+
+def test_a_printed_traceback_begins_with_the_task_and_names_it_once(ex: BoundedExecutor) -> None:
+    """Whatever way it was read, and however often; the last frame is the one that raised."""
+    future = ex.options(name="job").submit(fail, ValueError("bad"))
+    error = future.exception(30)
+    assert error is not None
+    frames = traceback.extract_tb(error.__traceback__)
+    assert [frame.name for frame in frames] == ["fail"]
+    for _ in range(3):
+        with pytest.raises(ValueError, match="^bad") as caught:
+            future.result()
+        assert str(caught.value) == "bad"
+        text = "".join(traceback.format_exception(caught.value))
+        assert text.count("ValueError: bad") == 1
+        assert text.count("job") == (sys.version_info >= (3, 11))
+        assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "fail"
 
 
 def test_attributes_of_the_original() -> None:
@@ -340,7 +412,7 @@ class RefusingMeta(type):
         raise SystemExit("no isinstance")
 
     def mro(cls) -> Any:
-        if cls.__name__ != "Refusing":
+        if len(cls.__bases__) > 1:
             raise SystemExit("no subclasses")
         return super().mro()
 
@@ -386,11 +458,14 @@ def test_the_worker_survives_hostile_errors(
         future = ex.submit(fail, error)
         ex.submit(fail, error)  # nobody looks at this one
         caught: Any = future.exception(30)
-        if name == "Cancel":
+        task_error: Any = future.task_error
+        if name in ("Cancel", "Refusing"):  # of which there can be no TaskError
             assert caught is error
+            assert task_error.__cause__ is error
         else:
             assert issubclass(type(caught), TaskError)
-            assert caught.__cause__ is error
+            assert caught is task_error
+        assert TaskError.cause.__get__(task_error) is error
         assert repr(future)
         assert raised_by(future.result) is caught
         assert ex.submit(threading.get_ident).result(30) == worker
@@ -490,7 +565,7 @@ def test_each_of_many_forgotten_failures_is_logged(caplog: pytest.LogCaptureFixt
 
 
 def test_the_handler_hears_of_base_exceptions_too() -> None:
-    """Once for each failed task, whatever it raised."""
+    """Once for each failed task, whatever it raised; as an error that stands alone, unless it can be both."""
     heard: list[TaskError] = []
     with BoundedExecutor(1, error_handler=heard.append) as ex:
         errors = [SystemExit(1), KeyboardInterrupt(), ValueError()]
@@ -721,7 +796,8 @@ def test_a_deep_failure_comes_all_the_way_up() -> None:
         while isinstance(error, TaskError):
             assert isinstance(error, ValueError)
             ids.append(error.task_id)
-            error = error.__cause__
+            assert str(error) == str(ValueError("invalid literal for int() with base 10: 'x'"))
+            error = error.cause
         assert ids == [*range(1, 12)]
         assert pool.stats().failed_tasks == 11
 

@@ -49,7 +49,9 @@ def test_alive(name: str) -> None:
     "function",
     [
         *(worker.work, worker.run_one, lifecycle.join, future.name_of, future._class_name),
-        *(errors.is_among, errors.wrap_failure, errors._recipe, errors._build),
+        *(errors.is_among, errors.failure_of, errors._recipe_for, errors._new_recipe),
+        *(errors._build, errors._Recipe.__init__, errors.Failure.__init__),
+        *(errors.Failure.task_error, errors.Failure.raised, errors._make_dual, errors._add_note),
         *(Core.turn, Core.finish, Core.settle_outcome, Core._commit, Core._wrap, Core._recount),
         *(Core.wait_empty, Core.wait_ended, Core.stats, Core.queued, Core.close, Core.recover),
     ],

@@ -191,7 +191,7 @@ def test_a_chunk_is_called_what_its_function_is() -> None:
             list(ex.map(int, "x", chunksize=2))
         with pytest.raises(TaskError) as caught:
             list(ex.options(name="mine").map(int, "x", chunksize=2))
-        assert caught.value.name == "mine"
+        assert caught.value.task_name == "mine"
 
 
 @pytest.mark.parametrize("unordered", [False, True])
@@ -377,7 +377,7 @@ def test_a_chunk_has_the_name_a_single_call_has(method: str, fn: Callable[..., A
         for chunksize in (1, 2):
             with pytest.raises(TaskError) as caught:
                 list(getattr(ex, method)(fn, ["y"], chunksize=chunksize))
-            names.append(caught.value.name)
+            names.append(caught.value.task_name)
     assert names[0] == names[1]
 
 

@@ -311,7 +311,7 @@ def test_last_error_is_the_latest(gate: threading.Event) -> None:
         error = ex.stats().last_error
         assert isinstance(error, IndexError)
         assert isinstance(error, TaskError)
-        assert (error.task_id, error.name) == (3, "last")
+        assert (error.task_id, error.task_name) == (3, "last")
         assert ex.stats().failed_tasks == 3
 
 

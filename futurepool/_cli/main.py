@@ -487,16 +487,16 @@ class _Mapping:
             return future.result(), False
         if self.token.cancelled and isinstance(error, CancelledError):
             return None, False  # it was told to end
-        cause, text = error, getattr(error, "traceback", None)
-        if text is None:  # SystemExit and its like come as they are
-            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            headline = f"task {future.task_id} ({future.name}) failed: {type(error).__name__}"
-        else:
-            cause, headline = getattr(error, "cause", error), str(error)
+        # The original's frames, and no note: the headline says which task it was.
+        text = str(getattr(future.task_error, "traceback", ""))
+        kind, said = type(error).__name__, _text_of(error)
+        headline = f"task {future.task_id} ({future.name}) failed: {kind}"
+        if said:
+            headline = f"{headline}: {said}"
         screen.complain(f"futurepool: {headline}\n{text.rstrip()}")
         if not self._args.json:
             return None, True
-        record = {"type": type(cause).__name__, "message": _text_of(cause), "traceback": text}
+        record = {"type": kind, "message": said, "traceback": text}
         return json.dumps({"item": done.item, "error": record}), True
 
     def run(self, display: Display | None) -> int | None:

@@ -66,7 +66,7 @@ class Scaler:
 
 def handle(error: TaskError) -> None:
     assert_type(error.task_id, int)
-    assert_type(error.name, str)
+    assert_type(error.task_name, str)
     assert_type(error.cause, BaseException)
     assert_type(error.traceback, str)
 
