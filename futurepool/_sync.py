@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import itertools
 import os
+import queue
 import sys
 import threading
 import time
@@ -36,6 +37,8 @@ __all__ = [
     "import_now",
     "join",
     "new_thread",
+    "refresh",
+    "replaced",
     "sleep_at",
     "start",
     "start_new_thread",
@@ -145,6 +148,7 @@ class SpinGate(SimpleQueue[None]):
 
 
 def _held_lock() -> Any:
+    refresh()  # whoever is going to sleep comes by here
     lock = Lock()
     lock.acquire()
     return lock
@@ -249,7 +253,7 @@ class Thread(threading.Thread):
 
     def run(self) -> None:
         self._begun = True
-        super().run()
+        threading.Thread.run(self)  # not `super()`: see refresh
 
 
 _THREADS_TAKE_A_CONTEXT = sys.version_info >= (3, 14)
@@ -277,6 +281,47 @@ def new_thread(
         more["context"] = contextvars.Context()
     kind = threading.Thread if daemon else Thread
     return kind(target=run, args=args, name=name, daemon=daemon, **more)
+
+
+_seen: Any = _thread.allocate_lock
+
+#: Called when the primitives have been replaced: for who made some when it was imported.
+replaced: list[Callable[[], object]] = []
+
+
+def refresh() -> None:
+    """Take the primitives anew if someone has put others in their place, as gevent does.
+
+    A `patch_all` that comes after our import turns the threads that we start into greenlets. All of
+    them would sleep at once if one of them slept at a lock of the system's, and nobody would be
+    there to open it. Called before a thread or a lock is made that matters then.
+
+    Cost: a look at an attribute.
+    """
+    global _seen
+    if _thread.allocate_lock is _seen:
+        return
+    _seen = _thread.allocate_lock
+    # RLocks are the system's in any case: nobody sleeps inside a section, so no greenlet ever finds
+    # another one there. The classes are the same once more, on top of what is there now.
+    globals().update(
+        Lock=_seen,
+        SimpleQueue=queue.SimpleQueue,
+        Thread=_again(Thread, threading.Thread),
+        get_ident=_thread.get_ident,
+        here=_again(Here, threading.local)(),
+        start_new_thread=_thread.start_new_thread,
+    )
+    for act in replaced:
+        act()
+
+
+def _again(kind: type, base: type) -> Any:
+    body = {name: value for name, value in vars(kind).items() if name not in _OF_THE_CLASS}
+    return type(kind.__name__, (base,), body)
+
+
+_OF_THE_CLASS = ("__dict__", "__weakref__", "__doc__")
 
 
 def start(thread: threading.Thread) -> None:

@@ -220,6 +220,7 @@ class CancelToken(NoCopy):
         ends = [] if self._deadline is None else [self._deadline]
         if limit is not None:
             ends.append(_sync.clock() + limit)
+        _sync.refresh()
         gate = _sync.Lock()
         gate.acquire()
         # A lock's `__exit__` takes three arguments: so to release it is one C call, like a listener.

@@ -335,6 +335,7 @@ def map_unordered(
 def _unordered(
     core: Core, keep: object, source: _Source, width: int, end: float | None
 ) -> Iterator[Any]:
+    _sync.refresh()
     finished: _sync.SimpleQueue[int] = _sync.SimpleQueue()
     flying: dict[int, tuple[Future[Any], Chunk | None]] = {}  # by number
     numbers = itertools.count()

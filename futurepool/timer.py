@@ -87,9 +87,10 @@ class Timer:
 
     def ensure(self) -> None:
         """Start the timer's thread if there is none: never was, could not be, or lost by a fork."""
-        owned = self._owned
-        if owned.locked():
+        if self._owned.locked():
             return
+        _sync.refresh()
+        owned = self._owned
         try:
             # Should two of them be started, the one that comes second ends at once.
             _sync.start(_sync.new_thread(self._run, owned, name="futurepool-timer", daemon=True))
@@ -177,6 +178,11 @@ class Timer:
             left = horizon - _sync.clock()
             self._gate.acquire(True, min(max(left, 0.0), _sync.TIMEOUT_MAX))
 
+    def _replaced(self) -> None:
+        """Other primitives are in use: those of a thread that does not run yet are made anew."""
+        if not self._owned.locked():
+            self._after_fork()
+
     def _after_fork(self) -> None:
         """In the child: no thread yet, but all deadlines, for whoever needs the timer next."""
         pending = [*self._heap, *self._inbox]
@@ -191,6 +197,7 @@ def _pending(ref: weakref.ref[Any]) -> bool:
 
 
 timer: Timer = Timer()
+_sync.replaced.append(timer._replaced)
 
 if sys.platform != "win32" and hasattr(
     os, "register_at_fork"

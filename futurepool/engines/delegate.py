@@ -136,6 +136,10 @@ class DelegateEngine:
     def start_worker(self) -> None:
         """Open one more place, with the first one the dispatcher."""
         core = self._core
+        _sync.refresh()
+        kind: Any = _sync.SimpleQueue
+        if self._thread is None and not isinstance(self._inbox, kind):
+            self._inbox = kind()
         record = Record(core, thread=self)
         record.ident = 0  # no thread's
         if core.latency is not None:
