@@ -19,7 +19,10 @@ import futurepool
 from futurepool import BoundedExecutor, QueueFullError
 
 PATIENCE = 30.0
-_NOP = dis.opmap["NOP"]
+#: Instructions at which nothing can happen: the interpreter does not even look for signals. It leaves
+#: some out of the `try` they are in, so what a tracer raised there would pass by the handler.
+#: NOT_TAKEN marks a branch for tracers, from Python 3.14 on.
+_NOTHING = {dis.opmap[name] for name in ("NOP", "NOT_TAKEN") if name in dis.opmap}
 HERE = str(Path(futurepool.__file__).parent)
 
 #: In the order of the table. The first line of a probe's docstring is its row.
@@ -189,8 +192,7 @@ class Tracer:
         return self.step
 
     def _step(self, frame: Any, event: str, _argument: Any) -> Any:
-        # Nothing can happen at a NOP; CPython leaves some out of the `try` they are in.
-        if event == self.event and self._code(frame.f_code)[frame.f_lasti] != _NOP:
+        if event == self.event and self._code(frame.f_code)[frame.f_lasti] not in _NOTHING:
             self._point(frame)
         return self.step
 

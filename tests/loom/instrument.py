@@ -47,7 +47,7 @@ _SHARED = {
 }
 #: A truth test right after one of these looks at a fresh bool, or at what a point just loaded.
 _FRESH = {"COMPARE_OP", "IS_OP", "CONTAINS_OP", "UNARY_NOT", "TO_BOOL"}
-_SETUP = {"CACHE", "NOP", "RESUME", "COPY_FREE_VARS", "MAKE_CELL"}
+_SETUP = {"CACHE", "NOP", "NOT_TAKEN", "RESUME", "COPY_FREE_VARS", "MAKE_CELL"}
 #: Calls of these without arguments end in a model, which makes its own, better point.
 _MODELLED = {"acquire", "release", "locked", "get", "get_nowait", "qsize", "clock", "get_ident"}
 _BUILTIN_METHODS = (
