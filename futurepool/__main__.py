@@ -1,8 +1,6 @@
 """`python -m futurepool`."""
 
-import sys
-
-from futurepool._cli.main import main
+from futurepool._cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -1,0 +1,674 @@
+"""`python -m futurepool map`: the main thread, which puts results in order and is told of signals.
+
+    the reader (a thread)   takes items in and adds them to the shared batch; `items`
+    the drawers (a pool)    take items off it, and call the target; `work`, `remote`
+    the main thread         prints, logs, draws the progress, decides when to end; this module
+
+Signals only leave a note, so that nothing is ever struck in the middle: the main thread looks at the
+notes whenever it has nothing else to do, and it never waits for longer than a tenth of a second.
+
+At most `window` items are read and not settled (printed or reported): the jobs and the queue, or as
+many as were asked for. While calls are so short that workers run out of items, it grows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import math
+import os
+import queue
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from futurepool._cli import child, items
+from futurepool._cli.child import BadTargetError, Caller, Shape
+from futurepool._cli.options import Limit
+from futurepool._cli.progress import (
+    Progress,
+    State,
+    duration,
+    escape,
+    number,
+    rate,
+    seconds,
+    shorten,
+)
+from futurepool._cli.streams import Streams, WriteError, is_closed_pipe
+from futurepool._cli.work import Crew, Drawer, Local, Outcome, Retries
+
+__all__ = ["main"]
+
+_GRACE = 1.0  # seconds for running calls to end when nobody waits for them any more
+_PATIENCE = 30.0  # the same after a failed one, whose fellows may have something to finish
+_SHOWN_AFTER = 0.5  # seconds, before which there is no progress line
+_WINDOW = 1000
+_MOST = 1 << 16  # items, that the window may grow to
+_MOST_TEXT = 32 << 20  # characters that those may have
+_BATCH = 5000  # results that are handled before anything else is looked at
+_NAMED = 10  # calls that a message lists
+
+stuck = False  # whether something was left running that nothing can end
+
+
+def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:  # noqa: RET503
+    """Do what the arguments say; the exit status."""
+    if args.dry_run:
+        return _dry_run(args, parser)
+    reads = not args.items
+    live = not args.quiet and Progress.possible()
+    message = ""
+    with Streams(live, reads) as streams:
+        try:
+            fn = child.load(args.target)
+        except BadTargetError as error:
+            message = f"argument TARGET: {args.target!r}: {error}"
+        else:
+            mapping = _Mapping(args, fn, streams)
+            message = mapping.open()
+            if not message:
+                return mapping.run()
+    parser.error(message)  # which does not return
+
+
+def _shape(args: argparse.Namespace) -> Shape:
+    return Shape(args.json_input, args.colsep)
+
+
+class _Mapping:
+    """One run of `map`."""
+
+    def __init__(self, args: argparse.Namespace, fn: Any, streams: Streams) -> None:
+        self._args = args
+        self._streams = streams
+        self._quiet: bool = args.quiet
+        self._ordered = not args.unordered
+        self._shape = _shape(args)
+        self._limit: Limit | None = args.max_failures
+        if self._limit is None and args.on_error != "skip":
+            self._limit = Limit(1, None)
+        if args.engine == "threads":
+            call = Caller(fn, self._shape, args.json).call
+
+            def make(crew: Crew, number: int) -> Drawer:
+                return Local(crew, number, call)
+        else:
+            make = self._elsewhere
+        self._crew = Crew(
+            args.jobs,
+            make=make,
+            adaptive=args.engine == "threads",
+            chunksize=args.chunksize,
+            timeout=args.timeout,
+            rate=args.rate,
+            retries=None if args.retries is None else Retries(*args.retries),
+            allowed=None if self._limit is None else self._limit.number,
+            verbose=args.verbose or args.json,
+            note=self._note if args.verbose else lambda _: None,
+        )
+        # What the reader tells: how much there was, and, last, that it has ended.
+        self._read = 0
+        self._ended = False
+        self._at_end = False
+        self._broken: Exception | None = None
+        self._skipped = 0  # settled by an earlier run
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._waits = False  # the reader, for room
+        self._short_of = False  # the reader waited while workers had nothing to do
+        self._text = 0  # characters read
+        jobs, size = args.jobs, args.queue_size
+        self._window: int = jobs + (_WINDOW if size is None else max(size, jobs))
+        self._grows = size is None
+        # The main thread's.
+        self._taken = self._failed = self._told = 0
+        self._settled = 0
+        self._next = 0  # the item whose turn it is
+        self._early: dict[int, tuple[bytes | None, Outcome]] = {}
+        self._batch: list[Any] = []
+        self._times: Counter[int] = Counter()  # seconds, in logarithmic buckets
+        self._longest: tuple[float, str] = (0.0, "")
+        self._total: int | None = len(args.items) or None
+        self._stopped = False
+        self._signals: list[int] = []
+        self._status: int = 0
+        self._last = 0.0
+        self._drawn = self._counted = self._looked = 0.0
+        self._log: Any = None
+        self._trace: Any = None
+        self._output: Any = None
+
+    def _elsewhere(self, crew: Crew, number: int) -> Drawer:
+        args = self._args
+        from futurepool._cli.remote import InInterpreter, InProcess, Setup
+
+        kind = InProcess if args.engine == "processes" else InInterpreter
+        return kind(crew, number, Setup(args.target, self._shape, args.json))
+
+    def open(self) -> str:
+        """Open the log and the trace; what is wrong with them."""
+        args = self._args
+        if args.log is not None:
+            from futurepool._cli.journal import Log
+
+            try:
+                self._log = Log(
+                    args.log,
+                    items.key_of(args.json_input),
+                    resume=args.resume or args.resume_failed,
+                    failed=args.resume_failed,
+                    as_json=args.json_input,
+                )
+            except (OSError, ValueError) as error:
+                return f"argument --log: {error}"
+        if args.trace is not None:
+            from futurepool._cli.journal import Trace
+
+            try:
+                self._trace = Trace(args.trace, args.engine.removesuffix("s"))
+            except OSError as error:
+                return f"argument --trace: {error}"
+        return ""
+
+    # -- the reader --------------------------------------------------------------------------------
+
+    def _source(self) -> Iterator[list[str]]:
+        if self._args.items:
+            return iter([self._args.items])
+        streams = self._streams
+        return items.split(streams.stdin, streams.stdin_fd, self._args.null)
+
+    def read(self) -> None:
+        """Add each item to the batch. Runs in a thread of its own."""
+        crew, settled = self._crew, None if self._log is None else self._log.settled
+        resumes = self._args.resume or self._args.resume_failed
+        try:
+            for chunk in self._source():
+                at = 0
+                while at < len(chunk):
+                    room = self._wait_for_room()
+                    if not room:
+                        return
+                    part = chunk[at : at + room]
+                    at += len(part)
+                    index = self._read
+                    self._text += sum(map(len, part))
+                    if resumes and settled is not None:
+                        new: list[tuple[int, str]] = []
+                        for item in part:
+                            if settled(index + len(new), item):
+                                self._skipped += 1
+                            else:
+                                new.append((index + len(new), item))
+                    else:
+                        new = list(enumerate(part, index))
+                    self._read += len(new)
+                    if new and not crew.add(new):
+                        return
+            self._at_end = True
+        except Exception as error:
+            self._broken = error
+        finally:
+            self._ended = True
+            crew.rouse()
+
+    def _wait_for_room(self) -> int:
+        """How many items may be read now; 0 once no more are wanted."""
+        while not self._crew.closing:
+            room = self._window - (self._read - self._settled)
+            if room > 0:
+                return room
+            self._short_of = not self._crew.todo
+            self._waits = True
+            with contextlib.suppress(queue.Empty):
+                self._room.get(timeout=0.05)
+            self._waits = False
+        return 0
+
+    def _give_room(self) -> None:
+        if not self._waits:
+            return
+        ahead = self._read - self._settled
+        if (
+            self._grows
+            and not self._crew.todo
+            and self._short_of
+            and len(self._early) * 2 < self._window < _MOST
+            and self._window * (self._text / max(self._read, 1)) < _MOST_TEXT
+        ):
+            self._short_of = False
+            self._window *= 2
+        if ahead * 4 <= self._window * 3 or not self._grows:
+            self._room.put(None)
+
+    # -- results -----------------------------------------------------------------------------------
+
+    def _take(self) -> int:
+        """Handle the results that are there; how many that were."""
+        pop = self._crew.results.popleft
+        ordered, early, batch, trace = self._ordered, self._early, self._batch, self._trace
+        line_of, times = self._line, self._times
+        taken = 0
+        try:
+            while taken < _BATCH:
+                outcome = pop()
+                taken += 1
+                spent = outcome.seconds
+                if outcome.text is None:
+                    line = self._no_result(outcome)
+                else:
+                    line = line_of(outcome)
+                    mantissa, exponent = math.frexp(spent)
+                    times[exponent * 16 + int(mantissa * 32) - 16] += 1  # mantissa: 0.5 to 1
+                if spent > self._longest[0]:
+                    self._longest = (spent, outcome.item)
+                if trace is not None:
+                    trace.add(outcome)
+                if not ordered:
+                    batch.append((line, outcome))
+                elif outcome.place == self._next:
+                    batch.append((line, outcome))
+                    self._next += 1
+                    while early and (entry := early.pop(self._next, None)) is not None:
+                        batch.append(entry)
+                        self._next += 1
+                else:
+                    early[outcome.place] = (line, outcome)
+        except IndexError:
+            pass
+        self._taken += taken
+        return taken
+
+    def _line(self, outcome: Outcome) -> bytes:
+        text: str = outcome.text or ""
+        args = self._args
+        if args.json:
+            text = f'{{"item": {self._json_item(outcome.item)}, "result": {text}}}'
+        elif args.tag:
+            tag = outcome.item.replace("\n", " ")
+            text = "\n".join(f"{tag}\t{line}" for line in text.split("\n"))
+        return self._streams.encode(text)
+
+    def _json_item(self, item: str) -> str:
+        if self._shape.columns is not None:
+            return json.dumps(item.split(self._shape.columns))
+        if self._shape.json:
+            with contextlib.suppress(ValueError):
+                return json.dumps(json.loads(item))
+        return json.dumps(item)
+
+    def _no_result(self, outcome: Outcome) -> bytes | None:
+        failure = outcome.failure
+        if failure is None:
+            self._told += 1
+            return None
+        self._failed += 1
+        self._status = self._status or 1
+        if not self._quiet:
+            message = f"{failure.type}: {failure.message}" if failure.message else failure.type
+            where = f" ({failure.where})" if failure.where else ""
+            text = f"{_show(outcome.item)} failed: {escape(message)}{where}"
+            if self._args.verbose and failure.traceback:
+                text += f"\n{failure.traceback.rstrip()}"
+            self._say(text)
+        if not self._args.json:
+            return None
+        record = {
+            "type": failure.type,
+            "message": failure.message,
+            "traceback": failure.traceback,
+        }
+        text = f'{{"item": {self._json_item(outcome.item)}, "error": {json.dumps(record)}}}'
+        return self._streams.encode(text)
+
+    def _print(self) -> None:
+        """Write what has come to its turn."""
+        batch = self._batch
+        if batch:
+            told = [entry for entry in batch if entry[1].text is None and entry[1].failure is None]
+            if told:
+                batch[:] = [entry for entry in batch if entry not in told]
+            self._write(batch)
+            self._settled += len(batch) + len(told)
+            batch.clear()
+        self._give_room()
+
+    def _write(self, batch: list[Any]) -> None:
+        if self._output is not None:
+            from futurepool._cli.journal import Entry
+
+            self._output.write([Entry(*entry) for entry in batch])
+            return
+        lines = [line for line, _ in batch if line is not None]
+        if lines:
+            self._streams.write(self._streams.join(lines), self._may_wait)
+
+    def _may_wait(self) -> bool:
+        """Nobody takes the results: whether to go on waiting."""
+        now = time.perf_counter()
+        self._draw(now)
+        if not self._signals:
+            self._last = now
+            self._crew.tend(now, self._taken)
+            return True
+        return len(self._signals) < 2 and now - self._last < 10
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def _say(self, text: str) -> None:
+        self._streams.say(f"futurepool: {text}")
+
+    def _note(self, text: str) -> None:
+        self._say(escape(text))
+
+    def _draw(self, now: float, note: str = "") -> None:
+        if not self._streams.live or now - self._began < _SHOWN_AFTER or now - self._drawn < 0.1:
+            return
+        self._drawn = now
+        if not self._streams.in_foreground():
+            return
+        total = None if self._total is None else max(self._total - self._skipped, self._taken)
+        state = State(
+            self._taken,
+            self._failed,
+            total,
+            self._crew.running(),
+            now - max(self._last, self._began),
+            note,
+        )
+        line = self._progress.line(now, state, self._streams.width())
+        self._streams.show(line)
+
+    # -- the main thread ---------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Do it all; the exit status."""
+        self._began = self._last = time.perf_counter()
+        self._progress = Progress(self._began)
+        if self._log is not None:
+            from futurepool._cli.journal import Output
+
+            self._output = Output(self._streams, self._log, self._may_wait)
+        complete = False
+        with self._listening():
+            try:
+                self._work()
+                complete = True
+            except WriteError as error:
+                self._cannot_write(error)
+                complete = is_closed_pipe(error)
+            except OSError as error:
+                self._say(f"cannot write the log: {error}")
+                self._status = 1
+                self._finish()
+            if self._log is not None:
+                self._log.close(complete)
+            if self._trace is not None:
+                self._trace.close()
+        if self._signals:
+            return 128 + self._signals[0]
+        return self._status
+
+    def _work(self) -> None:
+        crew = self._crew
+        fd = self._streams.stdin_fd
+        at = None if self._args.items else items.start_of(fd)
+        threading.Thread(target=self.read, name="reader", daemon=True).start()
+        if at is not None and (self._streams.live or not self._quiet):
+            threading.Thread(target=self._count, args=(fd, at), name="counter", daemon=True).start()
+        reason = ""
+        while not (self._ended and self._taken == self._read):
+            if (taken := self._take()) or self._batch:
+                self._print()
+            now = time.perf_counter()
+            if taken:
+                self._last = now
+            reason = self._reason()
+            if reason:
+                break
+            crew.tend(now, self._taken)
+            self._draw(now)
+            if self._trace is not None and now - self._counted > 0.1:
+                self._counted = now
+                self._trace.counter(crew.epoch + now, len(crew.active), len(crew.todo))
+            if now - self._looked > 0.25:
+                self._looked = now
+                if self._streams.gone():
+                    raise WriteError(errno.EPIPE, "")
+            if taken > 4:
+                time.sleep(0.004)  # several at a time cost less
+            elif not taken:
+                crew.sleep(0.005 if crew.nimble else 0.1)
+        else:
+            self._take()
+        if self._broken is not None:
+            self._say(f"cannot read standard input: {self._broken}")
+            self._status = 1
+        abandoned = self._close(reason) if reason else self._finish()
+        self._print_rest()
+        self._streams.show("")
+        if not self._quiet or (reason and self._signals):
+            self._summary(abandoned)
+
+    def _reason(self) -> str:
+        """Why it is to end before everything is done."""
+        if self._signals:
+            return "interrupted"
+        if self._crew.trouble is not None:
+            self._say(f"cannot go on: {self._crew.trouble}")
+            self._status = 1
+            return "a worker cannot be started"
+        if (
+            self._limit is not None
+            and self._failed
+            and self._limit.reached(self._failed, self._taken)
+        ):
+            return "a task failed"
+        if self._crew.stuck():
+            self._say("every worker is at a call that ignores its time limit")
+            self._status = 1
+            return "workers are stuck"
+        return ""
+
+    def _close(self, reason: str) -> list[tuple[float, str]]:
+        """Start nothing more, wait a while for what runs; what was abandoned."""
+        crew = self._crew
+        self._stopped = True
+        crew.stop(reason)
+        begun = time.perf_counter()
+        while crew.active:
+            if self._take():
+                self._last = time.perf_counter()
+                continue
+            now = time.perf_counter()
+            if len(self._signals) > 1 or now - begun > (_GRACE if self._signals else _PATIENCE):
+                break
+            crew.tend(now, self._taken)
+            left = len(crew.running())
+            self._draw(now, f"waiting for {left} running call{'s' * (left != 1)}")
+            crew.sleep(0.05)
+        return self._finish()
+
+    def _finish(self) -> list[tuple[float, str]]:
+        global stuck
+        crew = self._crew
+        abandoned = crew.running()
+        self._room.put(None)
+        if not crew.finish() or crew.written_off:
+            stuck = True
+        while self._take():
+            pass
+        return abandoned
+
+    def _print_rest(self) -> None:
+        """Write every result there is, in order, gaps left out."""
+        for index in sorted(self._early):
+            self._batch.append(self._early.pop(index))
+        self._print()
+
+    def _cannot_write(self, error: WriteError) -> None:
+        self._crew.stop("nobody reads the results")
+        self._finish()
+        if is_closed_pipe(error):
+            return
+        lost = len(self._batch) + len(self._early)
+        self._say(f"cannot write the results: {error}; {lost} finished but not written")
+        self._status = 1
+
+    def _count(self, fd: int, at: int) -> None:
+        total = items.count(fd, at, self._args.null, lambda: self._crew.closing)
+        if total is not None:
+            self._total = total
+
+    # -- signals -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Note signals that are to end it; leave alone what somebody else has set, or ignores."""
+        old: dict[int, Any] = {}
+        wanted = {"SIGINT": self._on_signal, "SIGTERM": self._on_signal, "SIGHUP": self._on_signal}
+        if self._streams.live:
+            wanted["SIGTSTP"] = self._on_suspend
+        try:
+            for name, handler in wanted.items():
+                number = getattr(signal, name, None)
+                if number is None:
+                    continue
+                before = signal.getsignal(number)
+                if before in (signal.SIG_DFL, signal.default_int_handler):
+                    old[number] = before
+                    signal.signal(number, handler)
+        except ValueError:
+            pass  # not the main thread, where signals do not arrive
+        try:
+            yield
+        finally:
+            for number, before in old.items():
+                signal.signal(number, before)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._signals.append(number)
+        self._crew.rouse()
+        if len(self._signals) > 3:
+            os._exit(128 + number)  # whatever holds it up
+
+    def _on_suspend(self, number: int, _frame: object) -> None:
+        self._streams.show("")
+        handler = signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        signal.signal(number, handler)
+
+    # -- the summary -------------------------------------------------------------------------------
+
+    def _summary(self, abandoned: list[tuple[float, str]]) -> None:
+        spent = max(time.perf_counter() - self._began, 1e-9)
+        done = self._taken - self._failed - self._told
+        parts = [f"{number(done)} done"]
+        if self._failed:
+            parts.append(f"{number(self._failed)} failed")
+        if self._told:
+            parts.append(f"{number(self._told)} cancelled")
+        if abandoned:
+            parts.append(f"{number(len(abandoned))} abandoned")
+        if self._crew.written_off:
+            parts.append(f"{number(len(self._crew.written_off))} timed out and run on")
+        if self._stopped:
+            parts.append(self._left(len(abandoned)))
+        if self._skipped:
+            parts.append(f"{number(self._skipped)} settled before")
+        if not self._quiet:
+            parts.append(f"{seconds(spent)}, {rate(self._taken / spent)}")
+        self._say(", ".join(parts))
+        if self._log is not None and self._log.skipped_failed and not self._quiet:
+            self._say(
+                f"{number(self._log.skipped_failed)} of those had failed; "
+                "--resume-failed calls them again"
+            )
+        if done and not self._quiet:
+            p50, p99 = (min(self._percentile(share), self._longest[0]) for share in (0.5, 0.99))
+            self._say(
+                f"a call took {seconds(p50)} (p50), {seconds(p99)} (p99), at most "
+                f"{seconds(self._longest[0])} ({_show(self._longest[1], 40)}); "
+                f"{self._args.jobs} {'worker' if self._args.jobs == 1 else 'workers'}"
+            )
+        for age, item in abandoned[:_NAMED]:
+            self._say(f"abandoned after {duration(age)}: {_show(item)}")
+        if len(abandoned) > _NAMED:
+            self._say(f"and {len(abandoned) - _NAMED} more")
+
+    def _left(self, abandoned: int) -> str:
+        started = self._taken + abandoned
+        if self._total is not None:
+            left = self._total - self._skipped - started
+            return f"{number(max(left, 0))} not started"
+        rest = "" if self._at_end else " of those that were read"
+        return f"{number(self._read - started)} not started{rest}"
+
+    def _percentile(self, share: float) -> float:
+        wanted, seen = share * self._times.total(), 0
+        for bucket in sorted(self._times):
+            seen += self._times[bucket]
+            if seen >= wanted:
+                exponent, step = divmod(bucket, 16)
+                return math.ldexp((step + 16.5) / 32, exponent)
+        return 0.0
+
+
+def _show(item: str, width: int = 80) -> str:
+    return repr(item) if len(item) <= width else f"{shorten(item, width)!r}"
+
+
+def _dry_run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Print the calls, as Python has them."""
+    try:
+        child.load(args.target)
+    except BadTargetError as error:
+        parser.error(f"argument TARGET: {args.target!r}: {error}")
+    log: Any = None
+    if args.log is not None and (args.resume or args.resume_failed):
+        from futurepool._cli.journal import Log
+
+        try:
+            log = Log(
+                args.log,
+                items.key_of(args.json_input),
+                resume=True,
+                failed=args.resume_failed,
+                as_json=args.json_input,
+            )
+        except (OSError, ValueError) as error:
+            parser.error(f"argument --log: {error}")
+    shape, name = _shape(args), args.target.rpartition(":")[2]
+    with Streams(False, not args.items) as streams:
+        source: Any = [args.items]
+        if not args.items:
+            source = items.split(streams.stdin, streams.stdin_fd, args.null)
+        try:
+            for chunk in source:
+                lines: list[bytes] = []
+                for item in chunk:
+                    if log is not None and log.settled(0, item):
+                        continue
+                    try:
+                        words = ", ".join(map(repr, shape.arguments(item)))
+                    except ValueError as error:
+                        words = f"<{error}>"
+                    lines.append(streams.encode(f"{name}({words})"))
+                if lines:
+                    streams.write(streams.join(lines), lambda: True)
+        except WriteError as error:
+            if not is_closed_pipe(error):
+                streams.say(f"futurepool: cannot write the calls: {error}")
+                return 1
+        except OSError as error:
+            streams.say(f"futurepool: cannot read standard input: {error}")
+            return 1
+        finally:
+            if log is not None:
+                log.close(False)
+    return 0

@@ -1,0 +1,235 @@
+"""The words of `map`: what they are, and what is wrong with those that are not."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Limit", "add_map", "check", "cores"]
+
+_ENGINES = ("threads", "processes", "interpreters")
+_NO_TENACITY = (
+    "--retries needs tenacity, which is not installed: install the `cli` extra, "
+    'in the checkout by `pip install ".[cli]"`'
+)
+
+
+class Limit(NamedTuple):
+    """How many may fail: a number, or a share of those that are finished."""
+
+    number: int | None
+    percent: float | None
+
+    def reached(self, failed: int, done: int) -> bool:
+        if self.number is not None:
+            return failed >= self.number
+        return failed >= 3 and failed * 100 >= (self.percent or 0) * done
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return count() or 1
+
+
+def _whole(minimum: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, not {value}")
+        return value
+
+    return convert
+
+
+def _positive(text: str, what: str = "a number above 0") -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be {what}, not {text!r}")
+    return value
+
+
+def _jobs(text: str) -> int:
+    if text.endswith("%"):
+        share = _positive(text[:-1], "a share of the cores above 0%, as 200%")
+        return max(1, round(cores() * share / 100))
+    value = _whole(1)(text)
+    return cores() + value if text.startswith("+") else value
+
+
+def _chunksize(text: str) -> int | None:
+    return None if text == "auto" else _whole(1)(text)
+
+
+def _retries(text: str) -> tuple[int, float]:
+    number, colon, pause = text.partition(":")
+    try:
+        return _whole(1)(number), _pause(pause) if colon else 1.0
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; the form is N or N:SECONDS") from None
+
+
+def _pause(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be seconds, not {text!r}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    return _positive(text, "a number of seconds above 0")
+
+
+def _rate(text: str) -> float:
+    number, _, unit = text.partition("/")
+    factors = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+    if unit not in factors:
+        raise argparse.ArgumentTypeError(f"must be N/s, N/m or N/h, not {text!r}")
+    return _positive(number, "N/s, N/m or N/h") / factors[unit]
+
+
+def _limit(text: str) -> Limit:
+    if text.endswith("%"):
+        percent = _positive(text[:-1], "a number, or a share as 10%")
+        if percent > 100:
+            raise argparse.ArgumentTypeError(f"must be at most 100%, not {text}")
+        return Limit(None, percent)
+    return Limit(_whole(1)(text), None)
+
+
+def _separator(text: str) -> str:
+    text = text.replace("\\t", "\t").replace("\\0", "\0")
+    if not text:
+        raise argparse.ArgumentTypeError("must be at least one character")
+    return text
+
+
+def add_map(parser: argparse.ArgumentParser) -> None:
+    """Add what `map` understands to its parser."""
+    parser.description = "Call the function TARGET with each ITEM, and print what it returns."
+    parser.epilog = (
+        "Exit status: 0; 1 if a call failed or something could not be read or written; 2 for wrong "
+        "usage; 130 after Ctrl-C; 143 after SIGTERM."
+    )
+    add = parser.add_argument
+    add("target", metavar="TARGET", help="`module:function` or `path/to/file.py:function`")
+    add(
+        "items",
+        metavar="ITEM",
+        nargs="*",
+        default=[],
+        help="a str for TARGET; the default is lines of stdin",
+    )
+    group = parser.add_argument_group("items")
+    add = group.add_argument
+    # `-0` is turned into this before: beside it argparse would take negative numbers for options.
+    add("--null", action="store_true", help="(or -0) items on stdin end with a NUL character")
+    add("--json-input", action="store_true", help="each item is a JSON value, and passed as such")
+    add(
+        "--colsep",
+        metavar="SEP",
+        type=_separator,
+        help=r"columns of an item are arguments; \t: tab",
+    )
+    add("--dry-run", action="store_true", help="print what would be called")
+    group = parser.add_argument_group("how they are worked at")
+    add = group.add_argument
+    add(
+        *("-j", "--jobs"),
+        metavar="N",
+        type=_jobs,
+        help="calls at a time: a number, a share of the cores (200%%), or more than them (+2); "
+        "the default is the cores plus 4, at most 32, and for processes the cores",
+    )
+    add("--engine", choices=_ENGINES, default="threads", help="what calls TARGET (%(default)s)")
+    add(
+        *("-q", "--queue-size"),
+        metavar="N",
+        type=_whole(0),
+        help="items that may wait, for a worker or for their turn to be printed (1000, and more "
+        "while calls are short)",
+    )
+    add(
+        "--chunksize",
+        metavar="N",
+        type=_chunksize,
+        help="items that a worker takes at a time (auto: it takes one when it is free)",
+    )
+    add("--rate", metavar="N/s", type=_rate, help="calls started a second (/m: a minute, /h)")
+    add(
+        "--retries",
+        metavar="N[:SECONDS]",
+        type=_retries,
+        help="call again up to N times after a failure; pauses begin with SECONDS (1) and double",
+    )
+    add("--timeout", metavar="S", type=_seconds, help="a call that takes longer has failed")
+    group = parser.add_argument_group("failures")
+    add = group.add_argument
+    add(
+        "--on-error",
+        choices=("stop", "skip"),
+        help="after a failed call start no more (stop, the default) or go on (skip)",
+    )
+    add(
+        "--max-failures",
+        metavar="N|P%",
+        type=_limit,
+        help="go on until N calls, or P%% of those finished (and three), have failed",
+    )
+    group = parser.add_argument_group("results")
+    add = group.add_argument
+    add("--unordered", action="store_true", help="print results as they finish")
+    add(
+        "--json",
+        action="store_true",
+        help='print JSON lines: {"item": ..., "result": ...}, or "error" for a failed one',
+    )
+    add("--tag", action="store_true", help="print each result after its item and a tab")
+    group = parser.add_argument_group("to go on later")
+    add = group.add_argument
+    add("--log", metavar="FILE", type=Path, help="write a JSON line for each item that is settled")
+    add("--resume", action="store_true", help="leave out what the log says is done or has failed")
+    add("--resume-failed", action="store_true", help="leave out what the log says is done")
+    group = parser.add_argument_group("what is said")
+    add = group.add_argument
+    add("--trace", metavar="FILE", type=Path, help="write Chrome trace events, one for each call")
+    add("--quiet", action="store_true", help="no progress line, no failures, no summary")
+    add("-v", "--verbose", action="store_true", help="failures with tracebacks, and retries")
+
+
+def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuse what does not go together, and fill in what depends on something else."""
+    if (args.resume or args.resume_failed) and args.log is None:
+        parser.error("--resume and --resume-failed need the --log they are to read")
+    if args.max_failures is not None and args.on_error == "stop":
+        parser.error("--on-error stop ends at the first failure; leave it out with --max-failures")
+    if args.json_input and args.colsep is not None:
+        parser.error("--json-input and --colsep exclude each other")
+    if args.engine == "interpreters" and sys.version_info < (3, 14):
+        parser.error("--engine interpreters needs Python 3.14 or above")
+    if args.null and args.items:
+        parser.error("-0 is about stdin, which is not read when there are ITEMs")
+    if args.retries is not None:
+        try:
+            import tenacity  # noqa: F401
+        except ImportError:
+            parser.error(_NO_TENACITY)
+    if args.jobs is None:
+        args.jobs = min(32, cores() + 4) if args.engine == "threads" else cores()

@@ -1,0 +1,423 @@
+"""Drawers that have the target called elsewhere: in a process of their own, or in an interpreter.
+
+Each is a thread of the pool with one worker behind it, kept for the whole run. So an item has one
+owner at any time, a worker that dies fails the one item it was at, and is replaced, and one that takes
+too long can be killed.
+
+To keep a worker busy while its results travel, it is sent a little more than it is at: items for about
+two milliseconds, none if they are long. When others have nothing to do, `recall` asks for those back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from futurepool._cli import child as protocol
+from futurepool._cli.child import BACK, END, GONE, RUN, Failure, Shape, Unpacker, pack, write_all
+from futurepool._cli.work import Crew, Drawer, Outcome
+
+__all__ = ["InInterpreter", "InProcess", "Setup"]
+
+_AHEAD = 0.002  # seconds of work that a worker has in stock
+_LONG = 0.02  # seconds; calls that are longer are sent one by one
+_MOST = 256  # items in stock
+_STALL = 0.03  # seconds at one item, after which others get what waits behind it
+
+
+class Setup:
+    """What a worker is to call, and how."""
+
+    def __init__(self, target: str, shape: Shape, as_json: bool) -> None:
+        where = target.rpartition(":")[0]
+        if where.endswith(".py"):  # wherever the worker is
+            target = f"{Path(where).resolve()}{target[len(where) :]}"
+        self.message = {
+            "path": list(sys.path),
+            "argv": list(sys.argv),
+            "target": target,
+            "shape": tuple(shape),
+            "json": as_json,
+        }
+
+
+def _flags() -> list[str]:
+    """The interpreter's options that a worker shall have, too."""
+    flags = [f"-W{option}" for option in sys.warnoptions]
+    for name, value in getattr(sys, "_xoptions", {}).items():
+        flags.append(f"-X{name}" if value is True else f"-X{name}={value}")
+    if sys.flags.optimize:
+        flags.append("-" + "O" * sys.flags.optimize)
+    if sys.flags.dont_write_bytecode:
+        flags.append("-B")
+    if sys.flags.ignore_environment:
+        flags.append("-E")
+    return flags
+
+
+class Remote(Drawer):
+    """Has somebody else call the target, over a pair of pipes."""
+
+    def __init__(self, crew: Crew, number: int, setup: Setup) -> None:
+        super().__init__(crew, number)
+        self._setup = setup
+        self._to: int | None = None  # where messages go; None while nobody is there
+        self._messages: Unpacker | None = None
+        self._stock: deque[tuple[int, str]] = deque()  # what the worker has; the first is running
+        self._mean = 0.0  # seconds for an item, the latest counting most
+        self._recalled: tuple[int, float] | None = None
+        self._late = False
+        self._ended = False
+        self._call = crew.prepared(self, self._one)
+
+    def _start(self) -> None:
+        """Start the worker; sets `_to` and `_messages`."""
+        raise NotImplementedError
+
+    def _bury(self) -> Failure:
+        """The worker has died: take it away, and say how."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        self._late = False
+        self._start()
+        self._send(self._setup.message)
+
+    def _send(self, message: object) -> None:
+        if self._to is not None:
+            with contextlib.suppress(OSError):  # it has died: the next read says so
+                write_all(self._to, pack(message))
+
+    def recall(self) -> None:
+        current = self.current
+        if (
+            current is not None
+            and len(self._stock) > 1
+            and self.crew.auto
+            and time.perf_counter() - current[2] > _STALL
+            and (self._recalled is None or self._recalled != (current[0], current[2]))
+        ):
+            self._recalled = (current[0], current[2])
+            self._send((BACK,))
+
+    def _too_long(self) -> Failure:
+        return Failure("TimeoutError", f"took longer than {self.crew.timeout or 0:g} s", "", "")
+
+    # -- drawing -----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        crew = self.crew
+        try:
+            if crew.retries is not None or crew.limiter is not None:
+                self._run_singly()
+            else:
+                self._run_ahead()
+        except BaseException as error:
+            # A process that cannot be started, say.
+            crew.broken(self, error)
+
+    def _run_ahead(self) -> None:
+        crew, stock, clock = self.crew, self._stock, time.perf_counter
+        while True:
+            batch: list[tuple[int, str]] = []
+            room = self._window() - len(stock)
+            if room > 0 and not crew.closing:
+                taken: deque[tuple[int, str]] = deque()
+                crew.take(room, taken)
+                batch = list(taken)
+            if not stock and not batch:
+                if crew.leave(self):
+                    return
+                continue
+            if self._to is None:
+                self._begin()
+            if batch:
+                if not stock:
+                    self.current = (batch[0][0], batch[0][1], clock())
+                stock.extend(batch)
+                self._send((RUN, *batch))
+            try:
+                messages = self._messages.read()  # type: ignore[union-attr]
+            except (EOFError, OSError):
+                if self.gone:
+                    return
+                self._died()
+                continue
+            if self.gone:
+                return
+            for message in messages:
+                self._heard(message)
+            if stock:
+                self.current = (*stock[0], clock())
+                if len(messages) < len(stock):
+                    time.sleep(0.0002)  # hear of several at a time
+            else:
+                self.current = None
+            if crew.asleep:
+                crew.rouse()
+
+    def _window(self) -> int:
+        crew = self.crew
+        if not crew.auto:
+            return 0 if self._stock else crew.chunksize
+        if not self._mean or self._mean > _LONG:
+            return 1
+        share = 1 + len(crew.todo) // (2 * crew.jobs)
+        return min(1 + int(_AHEAD / self._mean) + 1, _MOST, max(share, 1))
+
+    def _heard(self, message: Any) -> None:
+        crew, stock = self.crew, self._stock
+        kind, index = message[:2]
+        if kind == BACK:
+            back = [stock.pop() for _ in index]
+            back.reverse()
+            crew.give_back(back)
+            return
+        _, item = stock.popleft()
+        text, failure, start, seconds = message[2:]
+        if failure is not None:
+            crew.failed()
+        self._mean = seconds if not self._mean else 0.8 * self._mean + 0.2 * seconds
+        crew.results.append(
+            Outcome(
+                index,
+                item,
+                text,
+                None if failure is None else Failure(*failure),
+                start,
+                seconds,
+                self.number,
+            )
+        )
+
+    def _died(self) -> None:
+        crew, stock = self.crew, self._stock
+        failure = self._bury()
+        current, self.current = self.current, None
+        if not stock:
+            return
+        index, item = stock.popleft()
+        crew.give_back(stock)
+        stock.clear()
+        if self._ended:
+            return  # we killed it; the item is among those that were abandoned
+        crew.failed()
+        began = time.perf_counter() if current is None else current[2]
+        crew.results.append(
+            Outcome(
+                index,
+                item,
+                None,
+                failure,
+                crew.epoch + began,
+                time.perf_counter() - began,
+                self.number,
+            )
+        )
+        if crew.asleep:
+            crew.rouse()
+
+    # -- one at a time, with retries or at a rate --------------------------------------------------
+
+    def _run_singly(self) -> None:
+        crew, clock = self.crew, time.perf_counter
+        taken: deque[tuple[int, str]] = deque()
+        while True:
+            if not crew.take(1, taken):
+                if crew.leave(self):
+                    return
+                continue
+            index, item = taken.popleft()
+            if crew.limiter is not None and not crew.limiter.wait(crew.token):
+                crew.give_back([(index, item)])
+                continue
+            began = clock()
+            self.current = (index, item, began)
+            text, failure = None, None
+            try:
+                text = self._call(item)
+            except _RemoteError as error:
+                failure = error.failure
+            if self._ended or not crew.claim(self):
+                return
+            if failure is not None:
+                crew.failed()
+            seconds = clock() - began
+            crew.results.append(
+                Outcome(index, item, text, failure, crew.epoch + began, seconds, self.number)
+            )
+            if crew.asleep:
+                crew.rouse()
+
+    def _one(self, item: str) -> str:
+        current = self.current
+        if current is not None:
+            self.current = (current[0], item, time.perf_counter())
+        if self._to is None:
+            self._begin()
+        self._send((RUN, (0, item)))
+        try:
+            while True:
+                for message in self._messages.read():  # type: ignore[union-attr]
+                    if message[0] == GONE:
+                        raise _RemoteError(self._too_long())
+                    if message[0] == RUN:
+                        if message[3] is not None:
+                            raise _RemoteError(Failure(*message[3]))
+                        return str(message[2])
+        except (EOFError, OSError):
+            raise _RemoteError(self._bury()) from None
+
+
+class _RemoteError(Exception):
+    """A call that failed elsewhere."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class InProcess(Remote):
+    """The worker is a process; it can be killed."""
+
+    _process: subprocess.Popen[bytes] | None = None
+
+    def _start(self) -> None:
+        # The worker shall not be struck by Ctrl-C before it has decided what that means.
+        masked = hasattr(signal, "pthread_sigmask")
+        if masked:
+            old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process = process = subprocess.Popen(
+                [sys.executable, *_flags(), protocol.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+            )
+        finally:
+            if masked:
+                signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._to = process.stdin.fileno()
+        self._messages = Unpacker(process.stdout.fileno())
+
+    def expire(self, now: float) -> None:
+        if self._process is not None and not self._late:
+            self._late = True
+            self._process.kill()
+
+    def end(self) -> None:
+        self._ended = True
+        if self._process is not None:
+            self._process.kill()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._send((END,))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(2.0)  # what the target does at exit is done
+            self._bury()
+
+    def _bury(self) -> Failure:
+        process = self._process
+        self._process = self._messages = self._to = None
+        assert process is not None
+        if process.poll() is None:
+            process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        code = process.wait()
+        if self._late:
+            return self._too_long()
+        how = f"exit status {code}"
+        if code < 0:
+            try:
+                how = signal.Signals(-code).name
+            except ValueError:
+                how = f"signal {-code}"
+        return Failure("ProcessDied", f"its process ended with {how}", "", "")
+
+
+class InInterpreter(Remote):
+    """The worker is an interpreter of its own, in a thread of its own; it cannot be killed."""
+
+    _interpreter: Any = None
+    _thread: threading.Thread | None = None
+    _mine: tuple[int, int] = (-1, -1)  # our end of the pipe to read from, and the worker's
+
+    def _start(self) -> None:
+        interpreters: Any = importlib.import_module("concurrent.interpreters")
+        source, self._to = os.pipe()
+        self._mine = os.pipe()
+        self._messages = Unpacker(self._mine[0])
+        self._interpreter = interpreter = interpreters.create()
+        code = (
+            "import importlib.util, sys\n"
+            f"spec = importlib.util.spec_from_file_location('_futurepool', {protocol.__file__!r})\n"
+            "module = importlib.util.module_from_spec(spec)\n"
+            "sys.modules['_futurepool'] = module\n"
+            "spec.loader.exec_module(module)\n"
+            f"module.serve({source}, {self._mine[1]})\n"
+        )
+
+        def serve() -> None:
+            try:
+                interpreter.exec(code)
+            except Exception as error:
+                sys.stderr.write(f"{error}\n")
+            finally:
+                os.close(source)
+                os.close(self._mine[1])
+
+        self._thread = threading.Thread(target=serve, name="interpreter", daemon=True)
+        self._thread.start()
+
+    def expire(self, now: float) -> None:
+        """Somebody else goes on in its place."""
+        crew = self.crew
+        with crew.lock:
+            current = self.current
+            if self.gone or current is None or now - current[2] < (crew.timeout or 0.0):
+                return
+            self.gone = True
+            self.current = None
+            crew.active.remove(self)
+            crew.written_off.append((self, current))
+            stock = list(self._stock)[1:]
+        write_all(self._mine[1], pack((GONE, 0)))
+        crew.give_back(stock)
+        crew.too_late(current, now, self.number)
+
+    def end(self) -> None:
+        self._ended = self.gone = True
+        with contextlib.suppress(OSError):
+            write_all(self._mine[1], pack((GONE, 0)))
+
+    def close(self) -> None:
+        if self._to is not None:
+            self._send((END,))
+            self._bury()
+
+    def _bury(self) -> Failure:
+        interpreter, thread, to = self._interpreter, self._thread, self._to
+        self._interpreter = self._thread = self._messages = self._to = None
+        if thread is not None:
+            thread.join(2.0)
+        if to is not None:
+            os.close(to)
+        os.close(self._mine[0])
+        with contextlib.suppress(Exception):
+            interpreter.close()
+        return Failure("InterpreterDied", "its interpreter has ended", "", "")

@@ -1,0 +1,541 @@
+"""Those who do the work: drawers, each a task of the pool, take items off one shared batch.
+
+An item is never given to somebody who is busy: whoever is free takes the next one, so a call that
+takes long holds up no other. How many draw at a time is decided while they work, see `Crew.adapt`:
+calls of a few microseconds are done twice as fast by one thread as by two that pass the interpreter's
+lock to and fro, and longer ones by all.
+
+    reader  --add-->  todo  --draw-->  a call  --results-->  the main thread
+
+`todo` and `results` are deques that are only touched by single C calls, which are atomic, on
+free-threaded builds too. `_lock` guards who draws (`active`, `spare`), how many may (`limit`), and
+`closing`. A drawer leaves in the section in which it sees that nothing is left, and whoever adds looks at
+`active` after adding, so nothing stays behind without somebody to take it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
+from typing import NamedTuple
+
+from futurepool import BoundedExecutor, CancelToken, ForcedShutdownError
+from futurepool._cli.child import Failure, describe
+
+__all__ = ["Crew", "Drawer", "Limiter", "Local", "Outcome", "Retries"]
+
+Call = Callable[[str], str]
+
+_STALL = 0.005  # seconds in one call, after which somebody else goes on with the rest
+_PROBE = 0.03  # seconds in which a way of working is measured
+_SHORT = 0.0005  # seconds; longer calls are worth a thread each, whatever they do
+
+
+class Outcome(NamedTuple):
+    """What became of an item."""
+
+    place: int  # among the items
+    item: str
+    text: str | None  # the result, for one that was successful
+    failure: Failure | None  # neither of both: it was told to end
+    start: float  # on time.time()'s clock
+    seconds: float
+    drawer: int
+
+
+class Limiter:
+    """So many starts a second, evenly: each waits for a moment of its own."""
+
+    def __init__(self, per_second: float) -> None:
+        self._interval = 1 / per_second
+        self._next = 0.0  # guarded by _lock
+        self._lock = threading.Lock()
+
+    def wait(self, token: CancelToken) -> bool:
+        """Wait for a turn; False if the token was cancelled first."""
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + self._interval
+        return not (token.wait(turn - now) if turn > now else token.cancelled)
+
+
+class Retries:
+    """How often a failed call is made again, and after which pause."""
+
+    def __init__(self, number: int, pause: float) -> None:
+        self.number = number
+        self.pause = pause
+
+    def wrap(self, call: Call, token: CancelToken, note: Callable[[int, float], object]) -> Call:
+        """The call, made again while it fails. Pauses double, up to a minute, and vary a little."""
+        from tenacity import RetryCallState, Retrying, retry_if_exception_type
+        from tenacity.wait import wait_exponential_jitter
+
+        def over(state: RetryCallState) -> bool:
+            return token.cancelled or state.attempt_number > self.number
+
+        def pause(seconds: float) -> None:
+            token.wait(seconds)
+
+        def before_sleep(state: RetryCallState) -> None:
+            note(state.attempt_number, state.upcoming_sleep)
+
+        pauses = wait_exponential_jitter(
+            initial=self.pause, max=max(60.0, self.pause), jitter=self.pause / 4
+        )
+        again = Retrying(
+            stop=over,
+            wait=pauses,
+            retry=retry_if_exception_type(Exception),
+            reraise=True,
+            sleep=pause,
+            before_sleep=before_sleep,
+        )
+        return lambda item: again(call, item)
+
+
+class Drawer:
+    """One who draws. `run` is a task of the pool; it may be called again later."""
+
+    def __init__(self, crew: Crew, number: int) -> None:
+        self.crew = crew
+        self.number = number
+        self.token: CancelToken = crew.token.child()
+        #: (index, item, when it began) of the call that is being made. Replaced, never changed.
+        self.current: tuple[int, str, float] | None = None
+        self.gone = False  # written off; guarded by the crew's lock
+
+    def run(self) -> None:
+        """Draw until nothing is left."""
+        raise NotImplementedError
+
+    def expire(self, now: float) -> None:
+        """End the call that has taken too long."""
+        raise NotImplementedError
+
+    def recall(self) -> None:
+        """Give back what was taken and not started."""
+
+    def end(self) -> None:
+        """Stop at once what can be stopped."""
+
+    def close(self) -> None:
+        """Let go of what is kept for later calls; nothing runs."""
+
+
+class Local(Drawer):
+    """Calls the target in this very thread."""
+
+    def __init__(self, crew: Crew, number: int, call: Call) -> None:
+        super().__init__(crew, number)
+        self._call = crew.prepared(self, call)
+
+    def run(self) -> None:
+        crew, call, clock, chunk = self.crew, self._call, time.perf_counter, self.crew.chunksize
+        mine: deque[tuple[int, str]] = deque()  # with a fixed chunk size: what this one has taken
+        pop = mine.popleft if chunk > 1 else crew.todo.popleft
+        report, number, epoch = crew.results.append, self.number, crew.epoch
+        limiter, bounded = crew.limiter, crew.timeout is not None
+        look = clock() + 0.001
+        while True:
+            try:
+                index, item = pop()
+            except IndexError:
+                if chunk > 1 and crew.take(chunk, mine):
+                    continue
+                if crew.leave(self):
+                    return
+                continue
+            if limiter is not None and not limiter.wait(crew.token):
+                crew.give_back([(index, item), *mine])
+                mine.clear()
+                continue
+            began = clock()
+            self.current = (index, item, began)
+            failure = text = None
+            try:
+                text = call(item)
+            except BaseException as error:
+                failure = crew.failure(self, error)
+            now = clock()
+            if not bounded:
+                self.current = None
+            elif not crew.claim(self):
+                crew.give_back(mine)
+                return
+            report(Outcome(index, item, text, failure, epoch + began, now - began, number))
+            if crew.asleep:
+                crew.rouse()
+            if now > look:
+                look = now + 0.001
+                if not mine and len(crew.active) > crew.limit and crew.leave(self):
+                    return
+
+    def expire(self, now: float) -> None:
+        """A thread cannot be killed: the call is told, and somebody else goes on in its place."""
+        crew = self.crew
+        limit = crew.timeout or 0.0
+        with crew.lock:
+            current = self.current
+            if self.gone or current is None or now - current[2] < limit:
+                return
+            self.gone = True
+            self.current = None
+            crew.active.remove(self)
+            crew.written_off.append((self, current))
+        self.token.cancel("its time is over")
+        crew.too_late(current, now, self.number)
+
+
+class Crew:
+    """All drawers, and what they share.
+
+    Args:
+        jobs: At most so many calls at a time.
+        make: Makes a drawer, for a number.
+        adaptive: Whether fewer may be better.
+        allowed: After so many failures no more are started.
+    """
+
+    MOST_WRITTEN_OFF = 100  # threads that may be stuck, besides as many as there are jobs
+
+    def __init__(
+        self,
+        jobs: int,
+        *,
+        make: Callable[[Crew, int], Drawer],
+        adaptive: bool,
+        chunksize: int | None,
+        timeout: float | None,
+        rate: float | None,
+        retries: Retries | None,
+        allowed: int | None,
+        verbose: bool,
+        note: Callable[[str], object],
+    ) -> None:
+        self.jobs = jobs
+        self.timeout = timeout
+        self.retries = retries
+        self.chunksize = chunksize or 1
+        self.auto = chunksize is None
+        self.limiter = None if rate is None else Limiter(rate)
+        self.verbose = verbose
+        self.token = CancelToken()
+        self.todo: deque[tuple[int, str]] = deque()
+        self.results: deque[Outcome] = deque()
+        self.epoch = time.time() - time.perf_counter()
+        self.lock = threading.Lock()
+        self.active: list[Drawer] = []  # guarded by lock, as all below
+        self.spare: list[Drawer] = []
+        self.written_off: list[tuple[Drawer, tuple[int, str, float]]] = []
+        self.closing = False
+        self.allowed = allowed or -1  # failures until no more are started
+        self.not_started = 0
+        self.limit = 1 if adaptive and jobs > 1 else jobs
+        self.asleep = False  # the main thread waits for `rouse`
+        self.trouble: BaseException | None = None  # of a worker that could not even start
+        self._make = make
+        self._note = note
+        self._made = 0
+        self._tries: dict[int, int] = {}
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._adaptive = adaptive and jobs > 1
+        self._alone = self._adaptive
+        self._phase = (time.perf_counter(), 0)
+        self._alone_rate: float | None = None
+        self._hold = 0.0
+        self._patience = 0.5
+        most = jobs + max(jobs, self.MOST_WRITTEN_OFF) if timeout is not None else jobs
+        self.pool = BoundedExecutor(
+            most,
+            "map",
+            queue_size=None,
+            shutdown_timeout=0.0,  # what `close` gave up is not waited for again
+            error_handler=lambda _: None,  # drawers report what fails
+        )
+
+    # -- for the reader ----------------------------------------------------------------------------
+
+    def add(self, items: list[tuple[int, str]]) -> bool:
+        """Add items to do; False if no more are wanted."""
+        with self.lock:
+            if self.closing:
+                self.not_started += len(items)
+                return False
+            self.todo.extend(items)
+        self.staff()
+        return True
+
+    def staff(self) -> None:
+        """Let as many draw as there is work for."""
+        wanted = len(self.todo)
+        while True:
+            with self.lock:
+                free = self.limit - len(self.active)
+                if self.closing or free <= 0 or not self.todo or len(self.active) >= self.jobs:
+                    return
+                if len(self.active) + len(self.written_off) >= self.jobs + max(
+                    self.jobs, self.MOST_WRITTEN_OFF
+                ):
+                    return
+                if self.spare:
+                    drawer = self.spare.pop()
+                else:
+                    drawer = self._make(self, self._made)
+                    self._made += 1
+                self.active.append(drawer)
+                wanted -= 1
+            self.pool.options(token=drawer.token, name="draw").submit(drawer.run)
+            if wanted <= 0:
+                return
+
+    # -- for drawers -------------------------------------------------------------------------------
+
+    def leave(self, drawer: Drawer) -> bool:
+        """Leave, unless there is work for this one; the answer is whether it has left."""
+        with self.lock:
+            if self.todo and not self.closing and len(self.active) <= self.limit:
+                return False
+            if drawer.gone:
+                return True
+            self.active.remove(drawer)
+            self.spare.append(drawer)
+        if self.asleep:
+            self.rouse()
+        return True
+
+    def take(self, number: int, into: deque[tuple[int, str]]) -> int:
+        """Take up to so many items; how many there were."""
+        taken = 0
+        try:
+            while taken < number:
+                into.append(self.todo.popleft())
+                taken += 1
+        except IndexError:
+            pass
+        return taken
+
+    def give_back(self, items: Iterable[tuple[int, str]]) -> None:
+        """Put back what was taken and not started."""
+        with self.lock:
+            back = list(items)
+            if self.closing:
+                self.not_started += len(back)
+                return
+            self.todo.extendleft(reversed(back))
+        self.staff()
+
+    def claim(self, drawer: Drawer) -> bool:
+        """The call has ended: whether it did so before it was written off."""
+        with self.lock:
+            drawer.current = None
+            return not drawer.gone
+
+    def failure(self, drawer: Drawer, error: BaseException) -> Failure | None:
+        """The failure to report; None for a call that was told to end."""
+        if isinstance(error, CancelledError) and drawer.token.cancelled:
+            return None
+        self.failed()
+        return describe(error, self.verbose)
+
+    def failed(self) -> None:
+        """A call has failed: see at once to it that no more are started, if it was one too many."""
+        with self.lock:
+            self.allowed -= 1
+            if self.allowed == 0:
+                self._halt()
+
+    def prepared(self, drawer: Drawer, call: Call) -> Call:
+        """The call with its retries."""
+        if self.retries is None:
+            return call
+
+        def note(attempt: int, pause: float) -> None:
+            current = drawer.current
+            if current is not None:
+                self._note(f"{current[1]!r} failed, try {attempt}; again in {pause:.3g} s")
+                drawer.current = (current[0], current[1], time.perf_counter() + pause)
+
+        limiter, token = self.limiter, drawer.token
+        if limiter is not None:
+            first = True
+
+            def limited(item: str) -> str:
+                nonlocal first
+                if not first:
+                    limiter.wait(token)
+                first = False
+                return call(item)
+
+            again = self.retries.wrap(limited, token, note)
+
+            def start(item: str) -> str:
+                nonlocal first
+                first = True
+                return again(item)
+
+            return start
+        return self.retries.wrap(call, token, note)
+
+    def too_late(self, current: tuple[int, str, float], now: float, number: int) -> None:
+        """A call has run out of time: once more, or a failure."""
+        index, item, began = current
+        tries = self._tries.get(index, 0)
+        if self.retries is not None and tries < self.retries.number:
+            self._tries[index] = tries + 1
+            self._note(f"{item!r} took longer than {self.timeout:g} s, try {tries + 1}")
+            self.give_back([(index, item)])
+            return
+        self._tries.pop(index, None)
+        self.failed()
+        failure = Failure("TimeoutError", f"took longer than {self.timeout:g} s", "", "")
+        self.results.append(
+            Outcome(index, item, None, failure, self.epoch + began, now - began, number)
+        )
+        self.staff()
+
+    def broken(self, drawer: Drawer, error: BaseException) -> None:
+        """A drawer cannot go on, for a reason that is none of the item's."""
+        with self.lock:
+            if drawer in self.active:
+                self.active.remove(drawer)
+            self.trouble = self.trouble or error
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Wake the main thread."""
+        self.asleep = False
+        self._bell.put(None)
+
+    # -- for the main thread -----------------------------------------------------------------------
+
+    def sleep(self, seconds: float) -> None:
+        """Wait until there is something to see, or for so long."""
+        self.asleep = True
+        if not self.results:
+            try:
+                self._bell.get(timeout=seconds)
+                while True:
+                    self._bell.get_nowait()
+            except queue.Empty:
+                pass
+        self.asleep = False
+
+    @property
+    def nimble(self) -> bool:
+        """Whether `adapt` wants to be asked every few milliseconds."""
+        return self._adaptive and self._alone and bool(self.active)
+
+    def running(self) -> list[tuple[float, str]]:
+        """Seconds and item of each call that is being made, the longest first."""
+        now = time.perf_counter()
+        calls = [drawer.current for drawer in list(self.active)]
+        found = [(now - call[2], call[1]) for call in calls if call is not None and call[2] <= now]
+        return sorted(found, key=lambda pair: -pair[0])
+
+    def tend(self, now: float, finished: int) -> None:
+        """Whatever is due: calls that are too late, how many draw, who holds what."""
+        drawers = list(self.active)
+        if self.timeout is not None:
+            for drawer in drawers:
+                current = drawer.current
+                if current is not None and now - current[2] > self.timeout:
+                    drawer.expire(now)
+        if self._adaptive:
+            self.adapt(now, finished, drawers)
+        elif not self.todo and len(drawers) < self.jobs:
+            for drawer in drawers:
+                drawer.recall()
+
+    def adapt(self, now: float, finished: int, drawers: list[Drawer]) -> None:
+        """Decide how many may draw: one, or all.
+
+        One is what a run begins with. If its call is long, all may. If calls are short, both ways
+        are measured in turn, the better one is kept, and the other tried again later, more rarely
+        each time. Who is at a long call does not count.
+        """
+        began, before = self._phase
+        spent, done = now - began, finished - before
+        if self._alone:
+            stalled = 0
+            for drawer in drawers:
+                current = drawer.current
+                stalled += current is not None and now - current[2] > _STALL
+            if stalled and done * _SHORT < spent:
+                self._alone_rate = None
+                self._switch(False, now, finished, 0.5)
+            elif stalled or self.limit != 1:
+                self.limit = min(self.jobs, 1 + stalled)
+                self.staff()
+            elif spent >= _PROBE and done and now >= self._hold:
+                if spent / done > _SHORT:
+                    self._switch(False, now, finished, 0.5)
+                else:
+                    self._alone_rate = done / spent
+                    self._switch(False, now, finished, 0.0)
+        elif spent >= _PROBE and now >= self._hold:
+            if self._alone_rate is None:
+                if done * _SHORT > spent:
+                    self._switch(True, now, finished, 0.0)
+                else:
+                    self._switch(False, now, finished, 0.5)
+            elif done / spent > self._alone_rate * 1.05:
+                self._alone_rate = None
+                self._patience = min(8.0, self._patience * 2)
+                self._switch(False, now, finished, self._patience)
+            else:
+                self._patience = min(8.0, self._patience * 2)
+                self._switch(True, now, finished, self._patience)
+        elif self._hold and now < self._hold and spent > 2 * _PROBE:
+            # What is measured is the last moment before the decision.
+            self._phase = (now, finished)
+
+    def _switch(self, alone: bool, now: float, finished: int, hold: float) -> None:
+        self._alone = alone
+        self.limit = 1 if alone else self.jobs
+        self._phase = (now, finished)
+        self._hold = now + hold
+        self.staff()
+
+    def stuck(self) -> bool:
+        """Whether so many calls ignore their time limit that nobody is left to go on."""
+        return bool(self.written_off) and not self.active and bool(self.todo)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def stop(self, reason: str) -> None:
+        """Start nothing more, and tell what runs."""
+        with self.lock:
+            self._halt()
+            drawers = list(self.active)
+        for drawer in drawers:
+            drawer.recall()
+        self.token.cancel(reason)
+
+    def _halt(self) -> None:
+        self.closing = True
+        self.not_started += len(self.todo)
+        self.todo.clear()
+
+    def finish(self) -> bool:
+        """Let go of everything; False if something runs on that cannot be stopped."""
+        with self.lock:
+            self.closing = True
+            drawers = [*self.active, *self.spare]
+            active = list(self.active)
+        for drawer in active:
+            drawer.end()
+        for drawer in drawers:
+            if drawer not in active:
+                drawer.close()
+        self.token.cancel("futurepool map ends")
+        try:
+            self.pool.stop(0.5 if active else 0.2)
+        except ForcedShutdownError:
+            return False
+        return True
