@@ -226,6 +226,7 @@ class CoreState:
 
     __slots__ = (
         "__weakref__",
+        "abandoned",
         "adopt",
         "aging",
         "blocked",
@@ -240,6 +241,7 @@ class CoreState:
         "ends",
         "engine",
         "error_handler",
+        "exit_timeout",
         "failed",
         "idle",
         "inline",
@@ -263,6 +265,7 @@ class CoreState:
         "submitted",
         "threads",
         "todo",
+        "told",
         "wait",
         "wait_time",
         "waking",
@@ -300,6 +303,7 @@ class CoreState:
         metrics: bool,
         error_handler: Callable[[TaskError], object] | None,
         shutdown_timeout: float,
+        exit_timeout: float | None = None,
     ) -> None:
         # Late, see its head; but not so late as `stats`, which may be called by a signal handler while
         # the import goes on.
@@ -315,6 +319,9 @@ class CoreState:
         self.adopt: Callable[[Context], Context | None] = contexts.own
         self.error_handler: Callable[[TaskError], object] | None = error_handler
         self.shutdown_timeout: float = shutdown_timeout
+        self.exit_timeout: float | None = exit_timeout  # seconds; None: for as long as it takes
+        self.abandoned: bool = False  # at interpreter exit: nobody waits for it any more
+        self.told: bool = False  # somebody who waits for its end has said what for
         self.engine: Engine
         self.collected: Any = None  # the weak reference to the executor
         self.dismissed: bool = False  # shut down by its user, not merely dropped
@@ -424,7 +431,7 @@ class CoreState:
         """What a submit to a pool that is closed raises."""
         if self.broken is not None:
             return BrokenThreadPool(self.broken)
-        if CoreState.exiting:
+        if CoreState.exiting and not self.dismissed:
             return ExitRuntimeError()
         return PoolClosedError()
 
@@ -533,6 +540,8 @@ class CoreState:
         with self.mutex:
             if not self.unfinished:
                 return True
+            if self.abandoned:
+                return False
             self.empties.append(gate)
 
         listen = functools.partial(_open_told, gate)
@@ -554,8 +563,8 @@ class CoreState:
         """Wait until a closed pool has no worker left, started or about to be."""
         gate = _sync.Gate()
         with self.mutex:
-            if not self.threads:
-                return True
+            if not self.threads or self.abandoned:
+                return not self.threads
             self.ends.append(gate)
         try:
             _sync.sleep_at(gate, timeout, self.look)
@@ -569,6 +578,15 @@ class CoreState:
     def look(self) -> None:
         """See whether the workers live: called now and then by whoever waits for them."""
         self.engine.look()
+
+    @mending
+    def abandon(self) -> None:
+        """Let go whoever waits for the end: it will not be seen."""
+        with self.mutex:
+            self.abandoned = True
+            for gate in [*self.empties, *self.ends]:
+                self.todo.append(functools.partial(open_gate, gate))
+        self.flush()
 
     def flush(self) -> None:
         """Do what sections have left. Each entry stays until it is done, and may run twice.

@@ -40,7 +40,7 @@ import queue
 import sys
 import weakref
 from abc import ABCMeta
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from traceback import TracebackException, format_exception, format_tb
 from types import (
@@ -177,14 +177,14 @@ class ForcedShutdownError(FuturePoolError, TimeoutError):
     """`stop()` ran out of time. The message lists what still runs, with its stack.
 
     Attributes:
-        unfinished: The tasks that were still running.
+        unfinished: The tasks that were still running, all of them; the message shows some.
     """
 
     def __init__(self, unfinished: Iterable[futurepool.RunningTask] = ()) -> None:
         self.unfinished: tuple[futurepool.RunningTask, ...] = tuple(unfinished)
         number = len(self.unfinished)
         lines = [f"shutdown was forced with {number} task{'s' * (number != 1)} still running"]
-        super().__init__("\n".join([*lines, *map(str, self.unfinished)]))
+        super().__init__("\n".join([*lines, *shortened(self.unfinished)]))
 
 
 class LostCauseError(FuturePoolError):
@@ -199,6 +199,16 @@ class LostCauseError(FuturePoolError):
         super().__init__(text)
         if kind:
             self.kind = kind
+
+
+MOST = 20  # entries in a message
+
+
+def shortened(entries: Sequence[object]) -> list[str]:
+    """At most `MOST` of them as text, and how many more there are."""
+    more = len(entries) - MOST
+    lines = [str(entry) for entry in entries[:MOST]]
+    return [*lines, f"... and {more} more"] if more > 0 else lines
 
 
 # -- C entrances, which no user class can override -----------------------------------------------

@@ -291,7 +291,8 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         queue_size: Tasks that may wait. 0 accepts a task only if a worker is free for it; None is
             unbounded. At most `max_workers + queue_size` tasks are unfinished at a time.
         on_full: What a submission does that finds no place.
-        shutdown_timeout: Seconds `stop()` waits, and interpreter exit.
+        shutdown_timeout: Seconds `stop()` waits. Whoever waits longer than that in `shutdown()`,
+            `with` or at interpreter exit reads what for, in the log or on stderr, once.
         enable_metrics: Also keep histograms of run and waiting times.
         error_handler: Called in the worker with the `TaskError` of each task that failed. Without
             one, failures that nobody looks at are logged (logger `futurepool`).
@@ -305,6 +306,9 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             `thread_name_prefix` of their own. Without one it is called what they are.
         context: "copy": a task runs in a copy of its submitter's context, see `contextvars`.
             "none": it finds no variable of the submitter's, only what the initializer has set.
+        exit_timeout: Seconds that interpreter exit waits for what was accepted; then it names on
+            stderr what is left, and leaves it behind. None: for as long as it takes, as
+            `ThreadPoolExecutor` does.
 
     Raises:
         InvalidConfigError: An argument has an impossible value.
@@ -335,6 +339,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         close_engine: bool = True,
         name: str | None = None,
         context: Literal["copy", "none"] = "copy",
+        exit_timeout: float | None = None,
     ) -> None:
         if engine is not None:
             if not isinstance(cast(object, engine), cf.Executor):
@@ -380,8 +385,11 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             raise TypeError(f'context must be "copy" or "none", not {show(context)}')
         if context not in ("copy", "none"):
             raise InvalidConfigError(f'context must be "copy" or "none", not {context!r}')
+        if exit_timeout is not None:
+            rule = "zero or more seconds, or None"
+            exit_timeout = check_timeout("exit_timeout", exit_timeout, config=True, rule=rule)
         self._core = core = Core(
-            max_workers, queue_size, aging, enable_metrics, error_handler, limit
+            max_workers, queue_size, aging, enable_metrics, error_handler, limit, exit_timeout
         )
         core.name = name or prefix
         self._options = Options(on_full=on_full)
@@ -459,7 +467,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         if cancel_futures:
             core.cancel_queued()
         if wait and not lifecycle.is_own_worker(core):
-            lifecycle.join(core)
+            lifecycle.shutdown(core)
 
     def stop(self, timeout: float | None = UNSET, *, token: CancelToken | None = None) -> None:
         """Refuse new tasks and finish what was accepted, but for a bounded time only.

@@ -2,9 +2,10 @@
 
 Every core is listed here, weakly, from its construction on.
 
-**Exit.** The hook runs before `threading` joins threads, as the standard library's does, and drains
-all pools side by side, each for at most its own `shutdown_timeout`. Worker threads are daemons:
-what still runs then is named on stderr and left behind.
+**Exit.** The hook runs before `threading` joins threads, as the standard library's does. It closes all
+pools and waits for them side by side, for as long as they take, or each for its own `exit_timeout`;
+what still runs then is named on stderr and left behind, which can be since nothing else waits for
+threads of ours (`_sync.Thread`). A pool that is made later is closed from the start.
 
 **Fork.** The hooks take every core's mutex before the fork, so the child's copy is consistent. No
 other lock is held while one of these is taken, but those of other cores, which are always taken
@@ -16,6 +17,7 @@ parent (an event loop's would write to the parent's wake-up pipe), and the core 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import threading
@@ -34,14 +36,17 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []  # internal
 
+_log = logging.getLogger("futurepool")
 _cores: dict[weakref.ref[Core], None] = {}  # in order of construction; single C calls only
 _GRACE = 0.1  # seconds for tasks to see that their token was cancelled
 
 
 def register(core: Core) -> None:
-    """List `core` for exit and fork."""
+    """List `core` for exit and fork; close it if exit has begun, as nobody would drain it."""
     # The callback is all C: a Ctrl-C that lands in Python code called by the collector is lost.
     _cores[weakref.ref(core, _cores.pop)] = None
+    if CoreState.exiting:
+        core.close()
 
 
 def _live() -> list[Core]:
@@ -58,61 +63,80 @@ def _left(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - _sync.clock())
 
 
-def join(core: Core, timeout: float | None = None) -> None:
-    """Wait until a closed core has finished everything and its threads have ended."""
+def join(core: Core, timeout: float | None = None) -> bool:
+    """Wait until a closed core has finished everything and its threads have ended; True if so."""
     end = None if timeout is None else _sync.clock() + timeout
-    if core.wait_empty(_left(end)) and core.wait_ended(_left(end)):
-        for thread in list(core.engine.threads):
-            _sync.join(thread, _left(end))
-            if not thread.is_alive():
-                core.engine.threads.discard(thread)
-        if timeout is None:
-            core.engine.joined(wait=True)
+    if core.abandoned or not core.wait_empty(_left(end)) or not core.wait_ended(_left(end)):
+        return False
+    for thread in list(core.engine.threads):
+        _sync.join(thread, _left(end))
+        if thread.is_alive():
+            return False
+        core.engine.threads.discard(thread)
+    return True
+
+
+def shutdown(core: Core) -> None:
+    """Wait for the end of a closed core, however long that takes; say what for if it takes long."""
+    if not join(core, None if core.told else core.shutdown_timeout):
+        _tell(core)
+        if not join(core):
+            return
+    core.engine.joined(wait=True)
+
+
+def _tell(core: Core) -> None:
+    """Say in the log, once, what is waited for."""
+    from futurepool.report import waited_for
+
+    what, lines = waited_for(core)
+    if core.told or not what:
+        return
+    core.told = True
+    text = "the shutdown of %s has waited for %.1f s, and goes on waiting for %s%s"
+    shown = "".join([f"\n  {line}" for line in lines])
+    _log.warning(text, core.name, core.shutdown_timeout, what, shown, extra={"pool": core.name})
 
 
 def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
     """See `BoundedExecutor.stop`."""
+    end = None if timeout is None else _sync.clock() + timeout
     core.dismissed = True
     core.close()
     if is_own_worker(core):
         return
-    if core.wait_empty(timeout, token):
-        join(core, _GRACE if timeout is not None else None)
-        core.engine.joined(wait=timeout is None)
-        return
+    forced = not core.wait_empty(timeout, token)
+    if not forced:
+        left = _left(end)
+        if join(core, None if left is None else left + _GRACE):
+            core.engine.joined(wait=timeout is None)
+            return
     core.close(RunState.STOPPING)
-    core.shutdown_timeout = 0.0  # interpreter exit need not wait once more
     core.cancel_queued()
-    why = "the executor was stopped"
+    _cancel_tokens(core, "the executor was stopped")
+    core.wait_empty(_GRACE)
+    from futurepool.report import unfinished
+
+    error = ForcedShutdownError(unfinished(core))
+    core.engine.joined(wait=False)  # which may end what runs
+    if forced or error.unfinished:
+        core.told = True
+        core.exit_timeout = 0.0  # interpreter exit need not wait once more
+        raise error
+
+
+def _cancel_tokens(core: Core, why: str) -> None:
     for record in list(core.records):
         task = record.task
         if task is not None:
             core.token_of(task).cancel(why)
-    core.wait_empty(_GRACE)
-    error = ForcedShutdownError(running(core, stack=True))
-    core.engine.joined(wait=False)  # which may end what runs
-    raise error
 
 
 def running(core: Core, stack: bool = False) -> list[RunningTask]:
-    """One entry for each task that runs now, oldest first."""
-    from futurepool.stats import RunningTask, format_stack
+    """See `BoundedExecutor.running`."""
+    from futurepool.report import running
 
-    now = _sync.clock()
-    found = core.running()
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    entries = [
-        RunningTask(
-            task_id=task.task_id,
-            name=task.name,
-            worker=names.get(record.ident, getattr(record.thread, "name", "?")),
-            seconds=now - started,
-            waited=max(0.0, started - task._queued_at),
-            stack=format_stack(record.ident) if stack and record.ident else None,
-        )
-        for task, record, started in found
-    ]
-    return sorted(entries, key=lambda entry: -entry.seconds)
+    return running(core, stack)
 
 
 # -- interpreter exit ------------------------------------------------------------------------------
@@ -121,49 +145,106 @@ def running(core: Core, stack: bool = False) -> list[RunningTask]:
 def _at_exit() -> None:
     if CoreState.exiting:
         return  # it is registered more than once
+    # A pool made from now on sees this, or we see it: `register` lists it before it looks.
     CoreState.exiting = True
-    began = _sync.clock()
     cores = _live()
     for core in cores:
         core.close()
-    interrupted = False
-    for core in cores:
-        left = max(0.0, began + core.shutdown_timeout - _sync.clock())
-        try:
-            if not interrupted and core.wait_empty(left):
-                join(core, 1.0)
+    _drain(cores)
+
+
+def _drain(cores: list[Core]) -> None:
+    """Wait for all of these, side by side."""
+    began = _sync.clock()
+    silent = list(cores)  # nothing was said about these yet
+    try:
+        while cores:
+            now = _sync.clock() - began
+            late = [core for core in cores if _seconds(core.exit_timeout) <= now]
+            slow = [core for core in silent if core.shutdown_timeout <= now]
+            if late or slow:
+                cores = [core for core in cores if not join(core, 0.0)]
+                slow = [core for core in slow if core in cores and core not in late]
+                _say_waiting(slow, now)
+                _abandon([core for core in late if core in cores], now)
+                cores = [core for core in cores if core not in late]
+                silent = [core for core in silent if core not in slow and core in cores]
                 continue
-        except KeyboardInterrupt:
-            interrupted = True
-        _abandon(core, _sync.clock() - began)
-        core.engine.joined(wait=False)
+            soon = min(
+                [_seconds(core.exit_timeout) for core in cores]
+                + [core.shutdown_timeout for core in silent]
+            )
+            left = began + soon - _sync.clock()
+            if join(cores[0], None if left == _NEVER else max(0.0, left)):
+                silent = [core for core in silent if core is not cores[0]]
+                cores = cores[1:]
+    except BaseException:
+        # Ctrl-C, most likely: whoever sends it does not want to wait. The standard class ends its
+        # wait, too, and raising this ends that of the interpreter for other threads.
+        _abandon(cores, _sync.clock() - began)
+        raise
 
 
-def _abandon(core: Core, waited: float) -> None:
+_NEVER = float("inf")
+
+
+def _seconds(timeout: float | None) -> float:
+    return _NEVER if timeout is None else timeout
+
+
+def _say_waiting(cores: list[Core], waited: float) -> None:
+    if cores:
+        from futurepool.report import waited_for
+
+        what, lines = waited_for(*cores)
+        if what:
+            _say([f"interpreter exit waits for {what}, {waited:.1f} s so far:", *lines])
+
+
+def _abandon(cores: list[Core], waited: float) -> None:
     """Leave behind what does not end, and say so."""
-    core.close(RunState.STOPPING)
-    queued = core.queued()
-    core.cancel_queued()
-    lines = [f"futurepool: interpreter exit, tasks abandoned after {waited:.1f} s:"]
-    lines += [f"  {entry}" for entry in running(core)]
-    if queued:
-        lines.append(f"  {queued} queued tasks cancelled")
-    if len(lines) > 1 and sys.stderr is not None:
+    queued = 0
+    for core in cores:
+        core.close(RunState.STOPPING)
+        queued += core.queued()
+        core.cancel_queued()
+        _cancel_tokens(core, "the interpreter exits")
+    end = _sync.clock() + _GRACE
+    left = [core for core in cores if not join(core, _left(end))]
+    if left or queued:
+        from futurepool.report import waited_for
+
+        lines = [f"interpreter exit, tasks abandoned after {waited:.1f} s:", *waited_for(*left)[1]]
+        if queued:
+            lines.append(f"{queued} queued task{'s' * (queued != 1)} cancelled")
+        _say(lines)
+    for core in left:
+        core.engine.joined(wait=False)
+        core.abandon()
+
+
+def _say(lines: list[str]) -> None:
+    if sys.stderr is not None:
         try:
-            sys.stderr.write("\n".join([*lines, ""]))
+            sys.stderr.write("futurepool: " + "\n  ".join(lines) + "\n")
             sys.stderr.flush()
         except (OSError, ValueError):  # closed
             pass
 
 
-def _register() -> None:
+def _register() -> bool:
+    """False if it is too late."""
     try:
         threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
     except AttributeError:  # not CPython: later than we would like, but before threads are joined
         atexit.register(_at_exit)
+    except RuntimeError:
+        return False
+    return True
 
 
-_register()
+if not _register():
+    CoreState.exiting = True
 _preceded: set[str] = set()  # modules
 
 

@@ -7,14 +7,12 @@ the first executor: `dataclasses` takes longer to import than all the rest of th
 # Annotations are not postponed: the classes name the package as their module, and there
 # `typing.get_type_hints` would look for what the texts name.
 
-import sys
-import traceback
 from dataclasses import dataclass
 
 from futurepool import _sync
 from futurepool.errors import TaskError
 
-__all__ = ["Histogram", "RunningTask", "Stats", "format_stack"]
+__all__ = ["Histogram", "RunningTask", "Stats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,9 @@ class RunningTask:
         worker: Name of the thread it runs in, or of the class of the executor behind `engine=`.
         seconds: How long it has run.
         waited: How long it was queued before, in seconds.
-        stack: Where it is now, formatted like a traceback; None if that was not asked for.
+        stack: Where it is now, formatted like a traceback that starts at the task, without the
+            frames of threading and of this package; empty if it is in a function that is not
+            Python's, None if the stack was not asked for or is another process's.
     """
 
     __module__ = "futurepool"
@@ -90,7 +90,7 @@ class RunningTask:
             f"task {self.task_id} ({self.name}) in {self.worker}: "
             f"running for {self.seconds:.3f} s after waiting for {self.waited:.3f} s"
         )
-        return text if self.stack is None else f"{text}\n{self.stack.rstrip()}"
+        return f"{text}\n{self.stack.rstrip()}" if self.stack else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +139,6 @@ class Stats:
     closed: bool
     latency: Histogram | None = None
     wait: Histogram | None = None
-
-
-def format_stack(thread_ident: int) -> str | None:
-    """Where the thread with this identifier is now, formatted; None if there is no such thread."""
-    # Straight out of the dictionary, which holds the frames of all the others too.
-    frame = sys._current_frames().get(thread_ident)  # pyright: ignore[reportPrivateUsage]
-    if frame is None:
-        return None
-    try:
-        return "".join(traceback.format_stack(frame))
-    finally:
-        del frame
 
 
 _sync.import_now(__name__)

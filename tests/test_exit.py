@@ -30,11 +30,11 @@ def program(body: str, make: str = OURS) -> subprocess.CompletedProcess[str]:
     )
 
 
-def alike(body: str) -> str:
-    """What a program prints that does the same with both classes, and says nothing on stderr."""
+def alike(body: str) -> None:
+    """A program prints the same lines with both classes, in any order, and nothing on stderr."""
     theirs, ours = program(body, STANDARD), program(body)
-    assert (ours.returncode, ours.stdout, ours.stderr) == (0, theirs.stdout, ""), theirs.stderr
-    return ours.stdout
+    assert (ours.returncode, ours.stderr) == (0, "")
+    assert sorted(ours.stdout.splitlines()) == sorted(theirs.stdout.splitlines()), theirs.stderr
 
 
 # -- threads that tasks start ----------------------------------------------------------------------
@@ -170,3 +170,270 @@ def test_in_a_subinterpreter(kind: str) -> None:
     )
     assert (out.returncode, out.stderr) == (0, "")
     assert sorted(out.stdout.split()) == ["0", "1", "2", "False", "over", "saved"]
+
+
+# -- what was accepted is run ----------------------------------------------------------------------
+
+REPORT = "futurepool: interpreter exit waits for"
+
+
+@pytest.mark.slow
+def test_exit_waits_for_as_long_as_it_takes() -> None:
+    """All that was accepted runs; what takes longer than shutdown_timeout is told of, once."""
+    out = program(
+        """
+        import threading
+        pool = Pool(1, shutdown_timeout=0.1)
+        def job(n):
+            threading.Event().wait(0.1)
+            print(n, flush=True)
+        for n in range(8):
+            pool.submit(job, n)
+        """
+    )
+    assert (out.returncode, out.stdout.split()) == (0, list("01234567"))
+    first, *rest = out.stderr.splitlines()
+    assert first.startswith(f"{REPORT} 1 running task and ")
+    assert first.endswith(" queued tasks, 0.1 s so far:")
+    assert ["task" in line and "in job" in line for line in rest] == [True]
+
+
+@pytest.mark.slow
+def test_exit_waits_for_callbacks() -> None:
+    """What a worker does after its last task was accepted, too; it is named if it takes long."""
+    out = program(
+        """
+        import threading
+        left = threading.Event()
+        def slow(_):
+            threading.Event().wait(1.5)
+            print("called", flush=True)
+        pool = Pool(1, shutdown_timeout=0.2)
+        pool.submit(left.wait).add_done_callback(slow)
+        left.set()
+        """
+    )
+    assert (out.returncode, out.stdout) == (0, "called\n")
+    assert out.stderr.startswith(f"{REPORT} 1 done-callback, 0.2 s so far:\n")
+    assert "in slow" in out.stderr
+
+
+@pytest.mark.slow
+def test_exit_tells_of_all_pools_at_once() -> None:
+    """They are waited for side by side; a message has twenty entries and counts the others."""
+    out = program(
+        """
+        import threading
+        gate = threading.Event()
+        pools = [Pool(15, shutdown_timeout=0.2) for _ in range(2)]
+        for pool in pools:
+            for _ in range(15):
+                pool.submit(gate.wait)
+        pools[0].submit(int)
+        threading.Timer(1.0, gate.set).start()
+        """
+    )
+    assert out.returncode == 0
+    first, *rest = out.stderr.splitlines()
+    assert first == f"{REPORT} 30 running tasks and 1 queued task, 0.2 s so far:"
+    assert [line.startswith("  task ") for line in rest] == [True] * 20 + [False]
+    assert rest[-1] == "  ... and 10 more"
+
+
+@pytest.mark.slow
+def test_exit_timeout_bounds_the_wait_of_all_pools_at_once() -> None:
+    """What is left is named and left behind, in one message, as their times do not add up."""
+    out = program(
+        """
+        import threading
+        def endless():
+            threading.Event().wait()
+        for _ in range(3):
+            pool = Pool(1, exit_timeout=0.3)
+            future = pool.submit(endless)
+            while not future.running():
+                pass
+            pool.submit(print, "never")
+        patient = Pool(1)
+        def last():
+            threading.Event().wait(1)
+            print("last", flush=True)
+        patient.submit(last)
+        """
+    )
+    assert (out.returncode, out.stdout) == (0, "last\n")
+    first, *rest = out.stderr.splitlines()
+    assert first == "futurepool: interpreter exit, tasks abandoned after 0.3 s:"
+    assert ["in endless" in line for line in rest] == [True] * 3 + [False]
+    assert rest[-1] == "  3 queued tasks cancelled"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["atexit.register(pool.shutdown)", "thread.start()"])
+def test_who_waits_for_an_abandoned_pool_is_let_go(who: str) -> None:
+    """A shutdown that waits for it, begun before or after, does not keep the process either."""
+    out = program(
+        f"""
+        import atexit, threading
+        pool = Pool(1, exit_timeout=0.3)
+        future = pool.submit(lambda: threading.Event().wait())
+        while not future.running():
+            pass
+        thread = threading.Thread(target=pool.shutdown)
+        {who}
+        """
+    )
+    assert out.returncode == 0
+    assert "abandoned after 0.3 s" in out.stderr
+
+
+@pytest.mark.slow
+def test_after_a_stop_out_of_time_exit_does_not_wait() -> None:
+    """Who asked for a bounded stop has been told what does not end; the exit says so once more."""
+    out = program(
+        """
+        import threading
+        from futurepool import ForcedShutdownError
+        pool = Pool(1)
+        def endless():
+            threading.Event().wait()
+        future = pool.submit(endless)
+        while not future.running():
+            pass
+        try:
+            pool.stop(0.01)
+        except ForcedShutdownError:
+            print("forced")
+        """
+    )
+    assert (out.returncode, out.stdout) == (0, "forced\n")
+    assert "abandoned after 0.0 s" in out.stderr
+    assert "in endless" in out.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stderr", ["None", "open(os.devnull)", "closed"])
+def test_exit_with_nobody_to_tell(stderr: str) -> None:
+    """A stderr that is missing, closed or refuses does no harm."""
+    out = program(
+        f"""
+        import os, sys, threading
+        pool = Pool(1, shutdown_timeout=0.0)
+        gate = threading.Event()
+        pool.submit(lambda: (gate.wait(), print("ran", flush=True)))
+        closed = open(os.devnull)
+        closed.close()
+        sys.stderr = {stderr}
+        threading.Timer(0.3, gate.set).start()
+        """
+    )
+    assert (out.returncode, out.stdout) == (0, "ran\n")
+
+
+# -- too late --------------------------------------------------------------------------------------
+
+TRY = """
+        import atexit, os, threading
+        early = Pool(1)
+        def say(*words):
+            os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+        def use(word, pool=None):
+            try:
+                pool = pool or Pool(1)
+                pool.submit(say, word, "ran")
+                say(word, "accepted")
+            except RuntimeError as error:
+                say(word, error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "late",
+    [
+        "threading.Thread(target=lambda: (threading.main_thread().join(), use('thread'))).start()",
+        "threading.Thread(target=lambda: (threading.main_thread().join(), use('x', early))).start()",
+        "atexit.register(use, 'atexit')",
+        "atexit.register(use, 'atexit', early)",
+        "early.shutdown(); atexit.register(use, 'shut down before', early)",
+        "threading._register_atexit(use, 'before')",
+        "threading._register_atexit(use, 'before', early)",
+        "early.submit(lambda: (threading.main_thread().join(0.2), use('task', early)))",
+        "early.submit(lambda: (threading.main_thread().join(0.2), use('task')))",
+        "atexit.register(lambda: Pool(1).shutdown())",
+        "atexit.register(lambda: list(Pool(1).map(print, [])))",
+    ],
+)
+def test_too_late_as_for_the_standard_class(late: str) -> None:
+    """A pool made or used after exit has begun refuses, with the same words; else what it takes runs."""
+    alike(f"{TRY}        {late}\n")
+
+
+@pytest.mark.slow
+def test_too_late_for_the_hook() -> None:
+    """In a hook that comes after ours, and with an engine at any time after the main thread."""
+    out = program(
+        """
+        import os, threading
+        hooks = []
+        threading._register_atexit(lambda: [hook() for hook in hooks])  # before our import: later
+        from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+        from futurepool import BoundedExecutor
+
+        def say(*words):
+            os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+        def use(word, **options):
+            try:
+                BoundedExecutor(1, **options).submit(say, word, "ran")
+                say(word, "accepted")
+            except RuntimeError as error:
+                say(word, error)
+
+        class Strange(ThreadPoolExecutor):
+            __module__ = "strange"
+
+        hooks.append(lambda: use("hook"))
+        hooks.append(lambda: use("engine", engine=ThreadPoolExecutor(1)))
+        hooks.append(lambda: use("strange", engine=Strange(1)))
+        threading._register_atexit(lambda: use("soon", engine=Strange(1)))
+        """,
+        make="",
+    )
+    words = "cannot schedule new futures after interpreter shutdown"
+    assert (out.returncode, out.stderr) == (0, "")
+    assert sorted(out.stdout.splitlines()) == sorted(
+        ["soon accepted", "soon ran", f"hook {words}", f"engine {words}", f"strange {words}"]
+    )
+
+
+# -- Ctrl-C ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to one process")
+@pytest.mark.parametrize("make", [STANDARD, OURS], ids=["standard", "ours"])
+def test_ctrl_c_at_exit_ends_all_waiting(make: str) -> None:
+    """The pool's, and that for other threads; what is left behind is named; exit callbacks are called."""
+    out = program(
+        """
+        import atexit, os, signal, threading
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        atexit.register(print, "atexit", flush=True)
+        pool = Pool(1)
+        def endless():
+            main = threading.main_thread()
+            while getattr(threading, "_SHUTTING_DOWN") is False:
+                threading.Event().wait(0.01)
+            threading.Event().wait(0.3)
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait()
+        pool.submit(endless)
+        threading.Thread(target=threading.Event().wait).start()
+        """,
+        make,
+    )
+    assert (out.returncode, out.stdout) == (0, "atexit\n")
+    assert "KeyboardInterrupt" in out.stderr
+    if make == OURS:
+        assert "futurepool: interpreter exit, tasks abandoned after" in out.stderr
+        assert "in endless" in out.stderr

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"_sync", "contexts", "priority"},
     {"errors", "timer"},
     {"checks", "stats"},
-    {"cancellation", "recorder"},
+    {"cancellation", "recorder", "report"},
     {"future"},
     {"line", "options", "order"},
     {"core"},

@@ -366,7 +366,7 @@ def test_exit_does_not_wait_for_ever() -> None:
         """
         import threading
         from futurepool import BoundedExecutor
-        ex = BoundedExecutor(1, shutdown_timeout=0.05)
+        ex = BoundedExecutor(1, exit_timeout=0.05)
         started = threading.Event()
         def endless():
             started.set()
@@ -1129,7 +1129,7 @@ def test_exit_with_one_pool_stuck() -> None:
         """
         import sys, threading
         from futurepool import BoundedExecutor
-        stuck = BoundedExecutor(1, shutdown_timeout=0.05)
+        stuck = BoundedExecutor(1, exit_timeout=0.05)
         started = threading.Event()
         def endless():
             started.set()
@@ -1159,7 +1159,7 @@ def test_exit_with_a_task_stuck_in_a_loop() -> None:
         """
         import threading
         from futurepool import BoundedExecutor
-        ex = BoundedExecutor(1, shutdown_timeout=0.05)
+        ex = BoundedExecutor(1, exit_timeout=0.05)
         started = threading.Event()
         def spin():
             started.set()
@@ -1180,7 +1180,7 @@ def test_exit_tells_who_listens() -> None:
         """
         import threading
         from futurepool import BoundedExecutor, current_token
-        ex = BoundedExecutor(1, shutdown_timeout=0.05)
+        ex = BoundedExecutor(1, exit_timeout=0.05)
         started = threading.Event()
         def heeds():
             token = current_token()

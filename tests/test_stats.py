@@ -8,13 +8,12 @@ import itertools
 import math
 import pickle
 import random
-import threading
 
 import pytest
 
 from futurepool.errors import wrap_failure
 from futurepool.recorder import BOUNDS, HistogramRecorder, tally
-from futurepool.stats import Histogram, RunningTask, Stats, format_stack
+from futurepool.stats import Histogram, RunningTask, Stats
 
 
 def histogram(*values):
@@ -149,28 +148,3 @@ def test_running_task_reads_well():
     line = "task 7 (load) in pool_0: running for 1.500 s after waiting for 0.250 s"
     assert str(task) == line
     assert str(dataclasses.replace(task, stack="  File x\n")) == f"{line}\n  File x"
-
-
-def test_stack_of_another_thread():
-    """The stack shows where the thread named waits, and nothing of this one."""
-    started, release = threading.Event(), threading.Event()
-
-    def a_task_that_waits():
-        started.set()
-        release.wait()
-
-    thread = threading.Thread(target=a_task_that_waits)
-    thread.start()
-    try:
-        started.wait()
-        text = format_stack(thread.ident)
-    finally:
-        release.set()
-        thread.join()
-    assert "in a_task_that_waits" in text
-    assert "test_stack_of_another_thread" not in text
-
-
-def test_stack_of_no_thread_is_none():
-    """A thread that is gone has no stack."""
-    assert format_stack(-1) is None

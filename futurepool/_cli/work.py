@@ -255,7 +255,7 @@ class Crew:
             most,
             "map",
             queue_size=None,
-            shutdown_timeout=0.0,  # what `close` gave up is not waited for again
+            exit_timeout=0.0,  # what `close` gave up is not waited for again
             error_handler=lambda _: None,  # drawers report what fails
         )
 

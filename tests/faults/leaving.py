@@ -11,13 +11,14 @@ from tests.faults.tools import Subject, check, probe
 
 
 def _exit(subject: Subject, body: str, limit: float = 20.0) -> tuple[int, str, str]:
-    """Run a program that makes its pools by `make(workers)`; its status, output and errors."""
+    """Run a program that makes its pools by `make(workers, **options)`; its status, output, errors."""
     make = (
         "from futurepool import BoundedExecutor; import threading, time\n"
-        "def make(n): return BoundedExecutor(n, queue_size=100, shutdown_timeout=1.0)\n"
+        "def make(n, **more):\n"
+        "    return BoundedExecutor(n, **{'queue_size': 100, 'exit_timeout': 1.0, **more})\n"
         if subject.bounded
         else "from concurrent.futures import ThreadPoolExecutor; import threading, time\n"
-        "def make(n): return ThreadPoolExecutor(n)\n"
+        "def make(n, **more): return ThreadPoolExecutor(n)\n"
     )
     try:
         done = subprocess.run(
@@ -62,8 +63,67 @@ def exit_with_queue(subject: Subject) -> None:
 
 
 @probe
+def exit_with_long_queue(subject: Subject) -> None:
+    """Interpreter exit with a queue that takes longer than any time limit of the pool"""
+    code, out, err = _exit(
+        subject,
+        """
+        ex = make(1, shutdown_timeout=0.1, exit_timeout=None)
+        for n in range(6):
+            ex.submit(lambda n: (time.sleep(0.1), print(n, flush=True)), n)
+        """,
+    )
+    check(code == 0, (code, err))
+    check(out.split() == ["0", "1", "2", "3", "4", "5"], out)
+    check(not subject.bounded or err.count("interpreter exit waits for") == 1, err)
+
+
+@probe
+def exit_and_late_pools(subject: Subject) -> None:
+    """A pool made or used after interpreter exit has begun: refused, never dropped in silence"""
+    code, out, err = _exit(
+        subject,
+        """
+        import atexit
+        early = make(1)
+        def use(pool):
+            try: pool().submit(print, "ran", flush=True)
+            except RuntimeError: print("refused", flush=True)
+        def late():
+            threading.main_thread().join()
+            use(lambda: make(1))
+            use(lambda: early)
+        threading.Thread(target=late).start()
+        atexit.register(use, lambda: make(1))
+        """,
+    )
+    check((code, err) == (0, ""), (code, out, err))
+    check(out.split() == ["refused"] * 3, out)
+
+
+@probe
+def exit_and_threads_of_tasks(subject: Subject) -> None:
+    """Interpreter exit with a thread that a task, and one that a done-callback has started"""
+    code, out, err = _exit(
+        subject,
+        """
+        left = threading.Event()
+        def save(): left.wait(); time.sleep(0.3); print("saved", flush=True)
+        def start(*_): threading.Thread(target=save).start()
+        ex, go = make(1), threading.Event()
+        ex.submit(start).result()
+        ex.submit(go.wait).add_done_callback(start)
+        go.set()
+        left.set()
+        """,
+    )
+    check((code, err) == (0, ""), (code, out, err))
+    check(out.split() == ["saved"] * 2, out)
+
+
+@probe
 def exit_with_endless_task(subject: Subject) -> None:
-    """Interpreter exit with a task that never ends"""
+    """Interpreter exit with a task that never ends (`exit_timeout=1`)"""
     code, _, err = _exit(
         subject,
         """
@@ -83,7 +143,7 @@ def exit_with_endless_task(subject: Subject) -> None:
 
 @probe
 def exit_at_any_moment(subject: Subject) -> None:
-    """Interpreter exit at any moment, with daemon and other submitters still running"""
+    """Interpreter exit at any moment, with daemon and other submitters, and endless tasks (`exit_timeout=1`)"""
     chance = random.Random(5)
     for turn in subject.rounds(200, 12):
         pause, daemon, endless = chance.random() / 20, turn % 2 == 0, turn % 20 == 7
