@@ -231,7 +231,7 @@ def test_a_pool_that_breaks_in_the_middle_of_a_submit(monkeypatch: pytest.Monkey
     with BoundedExecutor(engine=engine, error_handler=id) as ex:
         error = ex.submit(tasks.square, 1).exception(60)
         assert isinstance(error, cf.BrokenExecutor)
-        assert isinstance(error.__cause__.__cause__, OSError)  # type: ignore[union-attr]
+        assert isinstance(error.__cause__, OSError)
 
 
 def test_what_is_away_when_the_engine_breaks_fails() -> None:
@@ -364,7 +364,7 @@ FORK = """
 import os, sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
-from futurepool import BoundedExecutor
+from futurepool import BoundedExecutor, ForcedShutdownError
 import engine_tasks as tasks
 
 if __name__ == "__main__":
@@ -380,7 +380,14 @@ if __name__ == "__main__":
         assert waiting.cancelled() and queued.cancelled()
         assert ex.submit(tasks.square, 4).result(60) == 16
         assert "fork" in str(other.submit(tasks.square, 5).exception(60))
-        ex.shutdown()
+        # Which ends the child's own processes, and leaves the parent's alone.
+        stuck = ex.submit(tasks.nap, 100)
+        while not stuck.running():
+            ex.stats()
+        try:
+            ex.stop(0.01)
+        except ForcedShutdownError:
+            pass
         other.shutdown()
         os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
@@ -405,6 +412,144 @@ def test_a_fork_with_the_pool_in_use(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+AT_EXIT = """
+import concurrent.futures as cf, multiprocessing as mp, sys
+from futurepool import BoundedExecutor
+
+ready = []
+
+def prepare(value):
+    ready.append(value)
+
+def task(number):
+    return number, len(ready)
+
+class Wrapper(cf.Executor):
+    def __init__(self, inner):
+        self.inner = inner
+
+    def submit(self, fn, /, *args, **kwargs):
+        return self.inner.submit(fn, *args, **kwargs)
+
+def make(kind, options):
+    if kind == "wrapper":
+        return Wrapper(make("spawn", options))
+    if kind == "interpreters":
+        return cf.InterpreterPoolExecutor(2, **options)
+    if kind == "loky":
+        import loky
+
+        return loky.ProcessPoolExecutor(2)
+    return cf.ProcessPoolExecutor(2, mp_context=mp.get_context(kind), **options)
+
+def show(future):
+    print(*future.result(), flush=True)
+
+if __name__ == "__main__":
+    kind, how = sys.argv[1:]
+    options = {"initializer": prepare, "initargs": (1,)} if how != "bare" else {}
+    pool = BoundedExecutor(engine=make(kind, options), max_workers=2)
+    if how == "warm":
+        pool.submit(task, 0).result()
+    if how == "gap":  # between the end of the script and the exit hook
+        del __file__
+    for number in range(4):
+        pool.submit(task, number).add_done_callback(show)
+"""
+
+
+def _at_exit(tmp_path: Path, kind: str, how: str, *options: str) -> list[str]:
+    """What the tasks print that a script leaves behind, having submitted them."""
+    script = tmp_path / "at_exit.py"
+    script.write_text(AT_EXIT)
+    done = subprocess.run(
+        [sys.executable, *(options or [str(script)]), kind, how],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return sorted(done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("how", ["bare", "cold", "warm", "gap"])
+@pytest.mark.parametrize("kind", [*multiprocessing.get_all_start_methods()])
+def test_tasks_left_behind_by_a_script(tmp_path: Path, kind: str, how: str) -> None:
+    """They run, with the initializer, though the workers start after the script has ended."""
+    ready = int(how != "bare")
+    assert _at_exit(tmp_path, kind, how) == [f"{number} {ready}" for number in range(4)]
+
+
+@pytest.mark.parametrize("how", ["bare", "cold"])
+def test_tasks_left_behind_by_a_module(tmp_path: Path, how: str) -> None:
+    """The same under `python -m`."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "package" / "module.py").write_text(AT_EXIT)
+    ran = _at_exit(tmp_path, "spawn", how, "-m", "package.module")
+    assert ran == [f"{number} {int(how == 'cold')}" for number in range(4)]
+
+
+@pytest.mark.skipif(
+    (3, 12) <= sys.version_info < (3, 12, 2), reason="these start no thread once a script has ended"
+)
+def test_tasks_left_behind_in_an_executor_of_the_users(tmp_path: Path) -> None:
+    """One that hands them to a pool of processes, of which we know nothing."""
+    assert _at_exit(tmp_path, "wrapper", "cold") == [f"{number} 1" for number in range(4)]
+
+
+def test_tasks_left_behind_in_loky(tmp_path: Path) -> None:
+    """Functions of the script travel by value there."""
+    pytest.importorskip("loky")
+    assert _at_exit(tmp_path, "loky", "bare") == [f"{number} 0" for number in range(4)]
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork")
+def test_processes_are_forked_before_there_is_a_thread(tmp_path: Path) -> None:
+    """As by the engine alone: else they would have copies of locks that other threads hold."""
+    script = tmp_path / "forks.py"
+    script.write_text(FORKS)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "['MainThread']\n"), done.stderr
+
+
+FORKS = """
+import multiprocessing, os, threading
+from concurrent.futures import ProcessPoolExecutor
+from futurepool import BoundedExecutor
+
+if __name__ == "__main__":
+    seen = set()
+    os.register_at_fork(before=lambda: seen.update(t.name for t in threading.enumerate()))
+    context = multiprocessing.get_context("fork")
+    with BoundedExecutor(engine=ProcessPoolExecutor(2, context)) as ex:
+        assert ex.submit(abs, -1).result(60) == 1
+    print(sorted(seen))
+"""
+
+
+def test_a_dispatcher_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That submit fails, and the next one works."""
+    starts: list[Any] = []
+
+    def refuse(thread: Any) -> None:
+        starts.append(thread)
+        raise RuntimeError("can't start new thread")
+
+    with BoundedExecutor(2, engine=Immediate()) as ex:
+        with monkeypatch.context() as patch:
+            patch.setattr(futurepool._sync, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                ex.submit(tasks.square, 2)
+        assert len(starts) == 1
+        assert ex.submit(tasks.square, 3).result(60) == 9
+        assert len(ex._threads) == 1
 
 
 def test_a_dispatcher_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:

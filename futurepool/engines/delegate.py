@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent import futures as cf
@@ -40,6 +41,7 @@ from futurepool import _sync
 from futurepool.cancellation import CancelToken
 from futurepool.core import PARKED, Record
 from futurepool.engines.envelope import Envelope, envelope_for
+from futurepool.engines.sealed import script
 from futurepool.future import PENDING, RUNNING, Future
 from futurepool.life import MAX_DEPTH
 from futurepool.queue import Core
@@ -112,6 +114,7 @@ class DelegateEngine:
         "_flights",
         "_forked",
         "_inbox",
+        "_script",
         "_thread",
         "executor",
         "threads",
@@ -123,6 +126,7 @@ class DelegateEngine:
         self._forked = False
         self._broken: BaseException | None = None  # what the executor says of itself
         self._envelope: Envelope = envelope_for(executor)
+        self._script = script()
         self.executor: cf.Executor = executor
         self.threads: set[Any] = set()  # the dispatcher
         self._thread: Any = None  # guarded by the core's mutex
@@ -146,10 +150,14 @@ class DelegateEngine:
             record.fresh = []
         record.gate = _Gate(partial(self._inbox.put, (record, None)))
         fresh: Any = None
+        listed = False
         try:
+            if self._thread is None:
+                self._prepare()
             with core.mutex:
                 if core.starting <= 0:
                     return  # another thread has made it
+                listed = True
                 core.starting -= 1
                 if core.state and not core.unfinished:
                     core.threads -= 1  # it would find nothing to do
@@ -163,8 +171,7 @@ class DelegateEngine:
                 self.threads.add(fresh)
                 _sync.start(fresh)
             self._inbox.put((record, None))
-            core.flush()
-        except BaseException:
+        except BaseException as error:
             with core.mutex:
                 if fresh is not None and self._thread is fresh and fresh.ident is None:
                     # Nobody serves any place.
@@ -172,8 +179,31 @@ class DelegateEngine:
                     self.threads.discard(fresh)
                     for other in list(core.workers):
                         core._leave(other)
-            core.recover()
+                if not listed and core.starting > 0:
+                    core.starting -= 1
+                core.threads = len(core.workers) + core.starting
+                core._ended()
+                others = bool(core.workers)
+            self._inbox.put((record, None))
+            core.flush()
+            if others and isinstance(error, Exception):
+                return  # fewer places, that is all
             raise
+        core.flush()
+
+    def _prepare(self) -> None:
+        """Before the dispatcher starts; maybe in several threads at a time."""
+        if self._forked:
+            fresh = _reborn(self.executor)
+            if fresh is None:
+                return
+            with self._core.mutex:
+                if self._forked:
+                    self.executor = fresh
+                    # With nothing of the parent's: its worker processes are not ours to end.
+                    self._envelope = envelope_for(fresh)
+                    self._forked = False
+        self._envelope.prepare(self.executor)
 
     def _new_thread(self, error: BaseException | None) -> Any:
         guard = _Guard(self)
@@ -338,7 +368,13 @@ class DelegateEngine:
         """Hand a task over; what that raises is the task's failure."""
         try:
             if self._forked:
-                self.executor, self._forked = _reborn(self.executor), False
+                kind = type(self.executor).__name__
+                raise RuntimeError(  # noqa: TRY301 - as what the executor raises
+                    f"{kind} does not work in the child of a fork"
+                )
+            if self._core.exiting and self._script is not None:
+                # The script has ended, and with it what tells new processes where it is.
+                vars(sys.modules["__main__"]).setdefault("__file__", self._script)
             inner = self._envelope.submit(self.executor, task._fn, task._args, task._kwargs or {})
         except BaseException as error:
             task._drop()
@@ -419,8 +455,8 @@ def _put(inbox: Any, record: Record, inner: cf.Future[Any]) -> None:
     inbox.put((record, inner))
 
 
-def _reborn(executor: cf.Executor) -> cf.Executor:
-    """In the child of a fork: an executor like the one the parent has."""
+def _reborn(executor: cf.Executor) -> cf.Executor | None:
+    """In the child of a fork: an executor like the one the parent has, if that can be made."""
     kind = type(executor)
     old = cast(Any, executor)
     if (kind.__module__, kind.__name__) == ("concurrent.futures.process", "ProcessPoolExecutor"):
@@ -430,7 +466,7 @@ def _reborn(executor: cf.Executor) -> cf.Executor:
             initializer=old._initializer,
             initargs=old._initargs,
         )
-    raise RuntimeError(f"{kind.__name__} does not work in the child of a fork")
+    return None
 
 
 _sync.import_now(__name__)

@@ -8,6 +8,8 @@ pickled or unpickled then fails its own task, with its own error, and nothing el
 
 Other executors get the plain call: they may be on other machines, where this package is not installed.
 
+What travels, and what opens it over there, is in `sealed`.
+
 **A broken pool of processes.** The thread that manages a `ProcessPoolExecutor` clears up after a
 process that died, and in some versions never ends: it joins a process that was just being started and
 that nobody told to go (before 3.12), or the thread that feeds a pipe which nobody reads (before
@@ -21,18 +23,18 @@ import contextlib
 import pickle
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent import futures as cf
 from functools import partial
 from typing import Any, cast
 
 from futurepool import _sync
-from futurepool.errors import LostCauseError, safe_text
+from futurepool.engines.sealed import Initializer, Script, Sealed, SealedFailure, run_sealed, script
 
 __all__: list[str] = []  # internal
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_START = "_start_executor_manager_thread"
+_START_NOW = (3, 12) <= sys.version_info < (3, 12, 2)  # no threads once a script has ended
 _LOOK = 0.1  # seconds between two looks whether a pool has broken while it ends
 _PATIENCE = 5.0  # seconds for a broken pool to end
 
@@ -42,6 +44,9 @@ class Envelope:
 
     #: What the executor has not begun with can be cancelled there.
     cancels: bool = True
+
+    def prepare(self, executor: cf.Executor) -> None:
+        """In the thread that submits first, before the dispatcher starts."""
 
     def submit(
         self, executor: cf.Executor, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -146,6 +151,14 @@ async def _bring(theirs: Any, inner: cf.Future[Any]) -> None:
             inner.set_exception(error)
 
 
+def _start_feeder(calls: Any) -> None:
+    """Start the thread that writes to a multiprocessing.Queue, if it is to be now."""
+    if _START_NOW:
+        with calls._notempty:
+            if calls._thread is None:
+                calls._start_thread()
+
+
 class SealedEnvelope(Envelope):
     """For worker processes of this machine, which have what we have. `dumps` pickles."""
 
@@ -184,6 +197,13 @@ class LokyEnvelope(SealedEnvelope):
             register(module._python_exit)
             module.process_pool_executor_at_exit = True
 
+    def prepare(self, executor: cf.Executor) -> None:
+        """Start its threads while that can be done."""
+        pool = cast(Any, executor)
+        if _START_NOW and not (pool._flags.shutdown or pool._flags.broken):
+            pool._ensure_executor_running()
+            _start_feeder(pool._call_queue)
+
     def kill(self, executor: cf.Executor) -> None:
         """End the worker processes, too."""
         pool = cast(Any, executor)
@@ -201,6 +221,28 @@ class StandardEnvelope(SealedEnvelope):
         # A shutdown lets go of it; it is the manager's too, and lists whatever is started later.
         found: dict[Any, Any] | None = getattr(executor, "_processes", None)
         self._processes: dict[Any, Any] = {} if found is None else found
+
+        path, pool = script(), cast(Any, executor)
+        context = getattr(executor, "_mp_context", None)
+        if path is not None and context is not None and context.get_start_method() != "fork":
+            pool._initializer = Initializer(Script(path), pool._initializer)
+
+    def prepare(self, executor: cf.Executor) -> None:
+        """Fork the processes where the executor itself would, and start its threads.
+
+        A fork in the dispatcher would copy locks that this thread may hold just then.
+        """
+        pool = cast(Any, executor)
+        lock = getattr(pool, "_shutdown_lock", None)
+        # Do not wait for it: this may be a signal handler, in the middle of another submit.
+        if lock is None or _START in _overridden(type(executor)) or not lock.acquire(False):
+            return
+        try:
+            if not (pool._broken or pool._shutdown_thread or pool._executor_manager_thread):
+                pool._start_executor_manager_thread()
+                _start_feeder(pool._call_queue)
+        finally:
+            lock.release()
 
     def _send(self, executor: cf.Executor, data: bytes) -> cf.Future[Any]:
         try:
@@ -253,80 +295,6 @@ def _overridden(kind: type[Any]) -> set[str]:
     for base in kind.__mro__[: kind.__mro__.index(cf.ProcessPoolExecutor)]:
         names.update(vars(base))
     return names
-
-
-class Sealed:
-    """A pickled result."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data: bytes = data
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Sealed, (self.data,)
-
-
-class SealedFailure:
-    """A pickled exception, and what can be said of it should it not unpickle. All plain data."""
-
-    __slots__ = ("data", "remote", "text")
-
-    def __init__(self, data: bytes | None, text: str, remote: str) -> None:
-        self.data: bytes | None = data
-        self.text: str = text
-        self.remote: str = remote
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return SealedFailure, (self.data, self.text, self.remote)
-
-    def open(self) -> BaseException:
-        """The exception, caused by its remote traceback, as from the standard pool."""
-        from concurrent.futures import process
-
-        error: object = None
-        if self.data is not None:
-            try:
-                error = pickle.loads(self.data)
-            except Exception:
-                pass
-        if not isinstance(error, BaseException):
-            error = LostCauseError(self.text)
-        error.__cause__ = cast(Any, process)._RemoteTraceback(self.remote)
-        return error
-
-
-def run_sealed(data: bytes) -> Any:
-    """In the worker process: open a call, make it, seal its outcome."""
-    try:
-        fn, args, kwargs = pickle.loads(data)
-        try:
-            result = fn(*args, **kwargs)
-        finally:
-            del fn, args, kwargs
-        return result if type(result) in _PLAIN else Sealed(bytes(_dumps_here()(result)))
-    except BaseException as error:
-        text = f"{type(error).__name__}: {safe_text(str, error)}"
-        try:
-            remote = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        except Exception:
-            remote = text
-        try:
-            sealed: bytes | None = bytes(_dumps_here()(error))
-        except Exception:
-            sealed = None
-        return SealedFailure(sealed, text, f'\n"""\n{remote}"""')
-
-
-def _dumps_here() -> Callable[[Any], Any]:
-    """In a worker process: as its pool pickles."""
-    for package in ("loky", "joblib.externals.loky"):
-        module = sys.modules.get(f"{package}.backend.reduction")
-        if module is not None:
-            return cast("Callable[[Any], Any]", module.dumps)
-    from multiprocessing.reduction import ForkingPickler
-
-    return cast("Callable[[Any], Any]", ForkingPickler.dumps)
 
 
 def envelope_for(executor: cf.Executor) -> Envelope:
