@@ -166,11 +166,11 @@ def running_loop(who: str) -> asyncio.AbstractEventLoop:
 class Lane:
     """What `Submitting.submit` needs to submit for coroutines of one loop."""
 
-    __slots__ = ("_core", "_options", "loop", "native")
+    __slots__ = ("_futurepool", "_futurepool_options", "loop", "native")
 
     def __init__(self, core: Core, options: Options, box: Mailbox) -> None:
-        self._core = core
-        self._options = options.waiting(box)
+        self._futurepool = core
+        self._futurepool_options = options.waiting(box)
         self.loop: weakref.ref[asyncio.AbstractEventLoop] = box.loop
         # Of asyncio's own kind: then some of its calls can be taken short.
         self.native: bool = isinstance(box.loop(), asyncio.BaseEventLoop)
@@ -178,7 +178,7 @@ class Lane:
     @property
     def waits(self) -> bool:
         """Whether a task without a place waits for one."""
-        return self._options.waits
+        return self._futurepool_options.waits
 
 
 def lane(core: Core, options: Options, loop: asyncio.AbstractEventLoop) -> Lane:

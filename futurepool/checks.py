@@ -14,6 +14,7 @@ import math
 import numbers
 import operator
 import reprlib
+import sys
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from futurepool import _sync
@@ -26,6 +27,7 @@ __all__ = [
     "NoCopy",
     "check_buffersize",
     "check_callable",
+    "check_chunksize",
     "check_int",
     "check_priority",
     "check_seconds",
@@ -182,17 +184,36 @@ def check_buffersize(value: object) -> int | None:
     return number
 
 
+def check_chunksize(value: object) -> int:
+    """Check how many calls travel as one task: any number, or None; what is below 1 counts as 1.
+
+    The standard class takes whatever it is given, so `chunksize=len(items) // 100` works there with
+    few items, too.
+    """
+    if value is None:
+        return 1
+    if not isinstance(value, int) and not _is_real(type(value)):
+        raise TypeError(f"chunksize must be a number, not {show(value)}")
+    size = _seconds("chunksize", int(value) if isinstance(value, bool) else value, none=False)
+    return max(1, int(min(size, sys.maxsize))) if size >= 1 else 1
+
+
 def check_workers(value: object) -> int:
     """Check `max_workers` as the standard class does: any number above 0, rounded up.
 
-    There `max_workers=os.cpu_count() / 2` starts threads while they are fewer than that.
+    There `max_workers=os.cpu_count() / 2` starts threads while they are fewer than that. The text of
+    the error is the standard library's.
     """
+    refusal = "max_workers must be greater than 0"
     if _is_real(type(value)) and not isinstance(value, int):
         number = _seconds("max_workers", value, none=False)
         if number > 0:
             return math.ceil(min(number, 2**31))
-        raise InvalidConfigError(f"max_workers must be greater than 0, not {show(value)}")
-    return check_int("max_workers", int(value) if type(value) is bool else value, minimum=1)
+        raise InvalidConfigError(refusal)
+    number = check_int("max_workers", int(value) if type(value) is bool else value)
+    if number < 1:
+        raise InvalidConfigError(refusal)
+    return number
 
 
 def check_priority(value: object) -> int:

@@ -71,6 +71,19 @@ T = TypeVar("T")
 _number: Callable[[], int] = getattr(ThreadPoolExecutor, "_counter", itertools.count().__next__)
 
 
+class _Alias:
+    """A short name, for tests, of what is stored under one that no subclass has for its own.
+
+    It gives way to whatever a subclass stores under the short one.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, pool: Any, owner: type) -> Any:
+        return self if pool is None else getattr(pool, self._name)
+
+
 class _Submitting(NoCopy, Submitting):
     """The methods that take tasks in, for the executor and its views."""
 
@@ -79,10 +92,13 @@ class _Submitting(NoCopy, Submitting):
         "arguments it was made with, or leave it out by a __getstate__"
     )
 
+    if not TYPE_CHECKING:  # pragma: no branch
+        _core = _Alias("_futurepool")
+
     def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit, or raise `QueueFullError` at once. Otherwise as `submit`."""
-        options = self._options.changed(on_full=OnFull.RAISE)
-        return self._core.submit(options, fn, args, kwargs)
+        options = self._futurepool_options.changed(on_full=OnFull.RAISE)
+        return self._futurepool.submit(options, fn, args, kwargs)
 
     def submit_with_timeout(
         self, timeout: float | None, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -98,15 +114,15 @@ class _Submitting(NoCopy, Submitting):
         Raises:
             SubmitTimeoutError: No place came free in time; the task will not run.
         """
-        options = self._options.changed(timeout=timeout, on_full=OnFull.BLOCK)
-        return self._core.submit(options, fn, args, kwargs)
+        options = self._futurepool_options.changed(timeout=timeout, on_full=OnFull.BLOCK)
+        return self._futurepool.submit(options, fn, args, kwargs)
 
     def submit_with_priority(
         self, priority: int, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> Future[T]:
         """Submit with a priority: a `Priority` or any int; higher runs sooner."""
-        options = self._options.changed(priority=priority)
-        return self._core.submit(options, fn, args, kwargs)
+        options = self._futurepool_options.changed(priority=priority)
+        return self._futurepool.submit(options, fn, args, kwargs)
 
     def submit_with_token(
         self, token: CancelToken, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -115,8 +131,8 @@ class _Submitting(NoCopy, Submitting):
 
         Under a token that is cancelled already the future comes back cancelled.
         """
-        options = self._options.changed(token=token)
-        return self._core.submit(options, fn, args, kwargs)
+        options = self._futurepool_options.changed(token=token)
+        return self._futurepool.submit(options, fn, args, kwargs)
 
     def map(
         self,
@@ -135,8 +151,9 @@ class _Submitting(NoCopy, Submitting):
         Args:
             fn: Called with one item of each iterable.
             iterables: Read until the shortest ends.
-            timeout: Seconds from now until the last result; None for no limit.
-            chunksize: So many calls travel as one task, for when they are short.
+            timeout: Seconds from now until the last result; None for no limit. 0 or less: only
+                results that are there when they are asked for.
+            chunksize: So many calls travel as one task, for when they are short; 1 for all below.
             buffersize: At most so many results unread; None for no limit.
 
         Raises:
@@ -144,7 +161,14 @@ class _Submitting(NoCopy, Submitting):
             TaskError: From the iterator; a call raised. The iterator ends.
         """
         return mapping.map_ordered(
-            self._core, self, self._options, fn, iterables, timeout, chunksize, buffersize
+            self._futurepool,
+            self,
+            self._futurepool_options,
+            fn,
+            iterables,
+            timeout,
+            chunksize,
+            buffersize,
         )
 
     def map_unordered(
@@ -165,7 +189,14 @@ class _Submitting(NoCopy, Submitting):
             buffersize: At most so many results under way; the default is two for each worker.
         """
         return mapping.map_unordered(
-            self._core, self, self._options, fn, iterables, timeout, chunksize, buffersize
+            self._futurepool,
+            self,
+            self._futurepool_options,
+            fn,
+            iterables,
+            timeout,
+            chunksize,
+            buffersize,
         )
 
     def arun(
@@ -182,7 +213,9 @@ class _Submitting(NoCopy, Submitting):
             TypeError for a coroutine function: nothing of it would run in the pool.
         """
         # Not a coroutine itself: a layer less for each task.
-        one: Coroutine[Any, Any, T] = _aio().run(self, self._core, self._options, fn, args, kwargs)
+        one: Coroutine[Any, Any, T] = _aio().run(
+            self, self._futurepool, self._futurepool_options, fn, args, kwargs
+        )
         return one
 
     def amap(
@@ -209,7 +242,7 @@ class _Submitting(NoCopy, Submitting):
         buffersize = check_buffersize(buffersize)
         _aio().check_plain("amap()", fn)
         results: AsyncIterator[T] = _aio().amap(
-            self._core, self, self._options, fn, items, buffersize, ordered
+            self._futurepool, self, self._futurepool_options, fn, items, buffersize, ordered
         )
         return results
 
@@ -234,10 +267,10 @@ class _Submitting(NoCopy, Submitting):
         Options not named are as in the executor or view this is called on.
         Thread safety: any thread; views are immutable. Cost: about a microsecond.
         """
-        options = self._options.changed(priority, timeout, token, on_full, name)
-        return ExecutorView(self._executor(), options)
+        options = self._futurepool_options.changed(priority, timeout, token, on_full, name)
+        return ExecutorView(self._futurepool_owner(), options)
 
-    def _executor(self) -> BoundedExecutor:
+    def _futurepool_owner(self) -> BoundedExecutor:
         raise NotImplementedError
 
 
@@ -246,11 +279,11 @@ class ExecutorView(_Submitting):
 
     def __init__(self, executor: BoundedExecutor, options: Options) -> None:
         self._pool = executor
-        self._core = executor._core
-        self._options = options
+        self._futurepool = executor._futurepool
+        self._futurepool_options = options
 
     def __repr__(self) -> str:
-        options = self._options
+        options = self._futurepool_options
         shown = ", ".join(
             f"{name}={getattr(options, name)!r}"
             for name in ("priority", "timeout", "token", "on_full", "name")
@@ -258,7 +291,7 @@ class ExecutorView(_Submitting):
         )
         return f"<ExecutorView of {self._pool!r}: {shown}>"
 
-    def _executor(self) -> BoundedExecutor:
+    def _futurepool_owner(self) -> BoundedExecutor:
         return self._pool
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -359,7 +392,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         if name is not None and not (name and isinstance(cast(object, name), str)):
             raise TypeError(f"name must be a str that is not empty, or None, not {show(name)}")
         if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be a callable, not {show(initializer)}")
+            raise TypeError("initializer must be a callable")
         try:
             initargs = tuple(initargs)  # as in the standard library, anything that can be unpacked
         except TypeError:
@@ -388,11 +421,11 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         if exit_timeout is not None:
             rule = "zero or more seconds, or None"
             exit_timeout = check_timeout("exit_timeout", exit_timeout, config=True, rule=rule)
-        self._core = core = Core(
+        self._futurepool = core = Core(
             max_workers, queue_size, aging, enable_metrics, error_handler, limit, exit_timeout
         )
         core.name = name or prefix
-        self._options = Options(on_full=on_full)
+        self._futurepool_options = Options(on_full=on_full)
         if context == "none" or engine is not None:
             core.adopt = leave
         if engine is None:
@@ -405,17 +438,17 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         lifecycle.register(core)
         # When the executor is collected: no new tasks, run what there is, end the threads. At exit
         # all that has been done, and by now our modules may be empty.
-        self._collected: Any = weakref.ref(self, lambda _: core.exiting or core.close())
-        core.collected = self._collected
+        self._futurepool_collected: Any = weakref.ref(self, lambda _: core.exiting or core.close())
+        core.collected = self._futurepool_collected
 
     def __repr__(self) -> str:
-        core = self._core
+        core = self._futurepool
         size = "unbounded" if core.queue_size is None else f"queue_size={core.queue_size}"
         state = core.state.name.lower()
         name = show(core.name)
         return f"<{type(self).__name__} {name} max_workers={core.max_workers} {size} {state}>"
 
-    def _executor(self) -> BoundedExecutor:
+    def _futurepool_owner(self) -> BoundedExecutor:
         return self
 
     def __enter__(self) -> Self:
@@ -442,7 +475,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         traceback: TracebackType | None,
     ) -> None:
         """As `with`, without blocking the loop."""
-        if lifecycle.is_own_worker(self._core):
+        if lifecycle.is_own_worker(self._futurepool):
             self.__exit__(exc_type, exc_value, traceback)  # which does not wait for itself
         else:
             await _aio().in_thread(lambda: self.__exit__(exc_type, exc_value, traceback))
@@ -460,10 +493,10 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         Thread safety: any thread; with `wait=False` also finalizers and signal handlers.
         Calling it again is fine.
         """
-        core = self._core
+        core = self._futurepool
         core.dismissed = True
         core.close(RunState.STOPPING if cancel_futures else RunState.DRAINING)
-        self._collected = core.collected = None  # nothing left to do for it
+        self._futurepool_collected = core.collected = None  # nothing left to do for it
         if cancel_futures:
             core.cancel_queued()
         if wait and not lifecycle.is_own_worker(core):
@@ -483,7 +516,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         Returns within `timeout` plus a fraction of a second. A thread cannot be killed: a task that
         does not look at its token runs on. Called by a task of this executor it does not wait.
         """
-        core = self._core
+        core = self._futurepool
         if timeout is UNSET:
             # A token alone is limit enough.
             timeout = core.shutdown_timeout if token is None else None
@@ -504,9 +537,9 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             RuntimeError: A task of this executor would wait for itself, for ever.
         """
         limit = check_timeout("timeout", timeout)
-        if limit is None and lifecycle.is_own_worker(self._core):
+        if limit is None and lifecycle.is_own_worker(self._futurepool):
             raise RuntimeError("wait() in a task of the executor would wait for itself")
-        return self._core.wait_empty(limit)
+        return self._futurepool.wait_empty(limit)
 
     @property
     def closed(self) -> bool:
@@ -514,7 +547,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         mine = vars(self)
         if "closed" in mine:
             return cast(bool, mine["closed"])
-        return self._core.state > RunState.RUNNING
+        return self._futurepool.state > RunState.RUNNING
 
     if not TYPE_CHECKING:  # pragma: no branch
         closed = closed.setter(_set_own("closed"))
@@ -525,7 +558,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         mine = vars(self)
         if "name" in mine:
             return cast(str, mine["name"])
-        return self._core.name
+        return self._futurepool.name
 
     if not TYPE_CHECKING:  # pragma: no branch
         name = name.setter(_set_own("name"))
@@ -539,11 +572,11 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         Cost: one lock acquisition and a look at each worker, however many tasks were run; up to
         200 microseconds more with histograms.
         """
-        return self._core.stats()
+        return self._futurepool.stats()
 
     def running(self, *, stack: bool = False) -> list[futurepool.RunningTask]:
         """The tasks that run now, longest first; with `stack`, where each is in its code."""
-        return lifecycle.running(self._core, stack)
+        return lifecycle.running(self._futurepool, stack)
 
 
 def _shared() -> dict[str, FunctionType]:

@@ -203,10 +203,10 @@ def _part(name: str, default: object) -> Any:
     """What the threads are made with; an engine that is another executor has its own."""
 
     def read(self: Any) -> Any:
-        return getattr(self._own().engine, name, default)
+        return getattr(self._futurepool_core().engine, name, default)
 
     def write(self: Any, value: object) -> None:
-        engine = self._own().engine
+        engine = self._futurepool_core().engine
         if hasattr(engine, name):
             setattr(engine, name, value)
 
@@ -216,14 +216,14 @@ def _part(name: str, default: object) -> Any:
 class Internals:
     """The attributes of the standard class, for `BoundedExecutor`."""
 
-    _core: Core
-    _options: Options
+    _futurepool: Core
+    _futurepool_options: Options
 
     if not TYPE_CHECKING:  # pragma: no branch - typeshed has them as plain attributes
 
-        def _own(self) -> Core:
+        def _futurepool_core(self) -> Core:
             try:
-                return self.__dict__["_core"]
+                return self.__dict__["_futurepool"]
             except KeyError:
                 kind = type(self).__qualname__
                 text = f"{kind}.__init__ has to call BoundedExecutor.__init__ first (use super())"
@@ -231,15 +231,15 @@ class Internals:
 
         @property
         def _max_workers(self) -> int:
-            return self._own().max_workers
+            return self._futurepool_core().max_workers
 
         @_max_workers.setter
         def _max_workers(self, value: object) -> None:
-            self._own().resize(check_workers(value))
+            self._futurepool_core().resize(check_workers(value))
 
         @property
         def _threads(self) -> set[threading.Thread]:
-            return set(self._own().engine.threads)
+            return set(self._futurepool_core().engine.threads)
 
         @_threads.setter
         def _threads(self, value: object) -> None:
@@ -247,14 +247,14 @@ class Internals:
 
         @property
         def _work_queue(self) -> QueueView:
-            return QueueView(self._own(), self._options)
+            return QueueView(self._futurepool_core(), self._futurepool_options)
 
         @_work_queue.setter
         def _work_queue(self, value: object) -> None:
             # How many bound the standard class.
             if type(value) is queue.Queue:
                 size = value.maxsize
-                self._own().resize(queue_size=size if size > 0 else None)
+                self._futurepool_core().resize(queue_size=size if size > 0 else None)
             elif not isinstance(value, (queue.SimpleQueue, QueueView)):
                 raise TypeError(
                     f"_work_queue cannot be {show(value)}: the pool has its own queue; set its size by "
@@ -263,11 +263,11 @@ class Internals:
 
         @property
         def _shutdown(self) -> bool:
-            return self._own().state > RunState.RUNNING
+            return self._futurepool_core().state > RunState.RUNNING
 
         @_shutdown.setter
         def _shutdown(self, value: object) -> None:
-            core = self._own()
+            core = self._futurepool_core()
             if value:
                 core.dismissed = True
                 core.close()
@@ -281,11 +281,11 @@ class Internals:
 
         @property
         def _broken(self) -> str | bool:
-            return self._own().broken or False
+            return self._futurepool_core().broken or False
 
         @_broken.setter
         def _broken(self, value: object) -> None:
-            core = self._own()
+            core = self._futurepool_core()
             if value:
                 core.breaks(str(value))
             elif core.broken:
@@ -293,7 +293,7 @@ class Internals:
 
         @property
         def _idle_semaphore(self) -> IdleView:
-            return IdleView(self._own())
+            return IdleView(self._futurepool_core())
 
         _thread_name_prefix = _part("_prefix", "")
         _initializer = _part("_initializer", None)
@@ -303,4 +303,4 @@ class Internals:
             """Nothing: the pool starts threads when there is work for them."""
 
         def _initializer_failed(self) -> None:
-            self._own().breaks(BROKEN)
+            self._futurepool_core().breaks(BROKEN)

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 from futurepool import _sync
-from futurepool.checks import check_buffersize, check_callable, check_int, check_timeout
+from futurepool.checks import check_buffersize, check_callable, check_chunksize, check_timeout
 from futurepool.errors import Failure, is_among
 from futurepool.future import FINISHED, Future, Watch, name_of
 from futurepool.options import Options
@@ -144,8 +144,9 @@ def _check(
     fn: object, timeout: object, chunksize: object, buffersize: object
 ) -> tuple[float | None, int, int | None]:
     check_callable("fn", fn)
-    seconds = None if timeout is None else check_timeout("timeout", timeout)
-    size = check_int("chunksize", chunksize, minimum=1, config=True)
+    # A time that is over is one: then only results come that are there already.
+    seconds = check_timeout("timeout", timeout, negative=True)
+    size = check_chunksize(chunksize)
     buffer = check_buffersize(buffersize)
     if buffer is None:
         return seconds, size, None

@@ -397,8 +397,9 @@ class Core(CoreLife):
 class Submitting(cf.Executor):
     """The hot path of submitters."""
 
-    _core: Core
-    _options: Options
+    # Names that no subclass of a user's has for something else.
+    _futurepool: Core
+    _futurepool_options: Options
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit `fn(*args, **kwargs)`; it runs in a copy of the caller's context.
@@ -421,8 +422,8 @@ class Submitting(cf.Executor):
         # Long and flat on purpose: each call less is 2 % of a task. It does what Core.submit does.
         if not callable(fn):
             check_callable("fn", fn)  # type: ignore[unreachable]
-        core = self._core
-        options = self._options
+        core = self._futurepool
+        options = self._futurepool_options
         future = new_future()
         future._core = core
         future._fn = fn

@@ -76,13 +76,15 @@ class Named(BoundedExecutor):
         self.name = name  # type: ignore[misc]
         super().__init__(1)
         self.closed = "not yet"  # type: ignore[assignment, misc]
+        self._core = self._options = self._pool = self._queue = self._state = "its own"
 
 
-def test_a_subclass_with_a_name_and_a_closed_of_its_own() -> None:
+def test_a_subclass_with_attributes_of_its_own() -> None:
     """They are its own, and the pool does not look at them."""
     with Named("mine") as pool:
-        assert (pool.name, pool.closed) == ("mine", "not yet")
+        assert (pool.name, pool.closed, pool._core) == ("mine", "not yet", "its own")
         assert pool.submit(int).result() == 0
+        assert list(pool.map(abs, [-1])) == list(pool.options(name="n").map(abs, [-1])) == [1]
     assert pool._shutdown is True
 
 

@@ -157,7 +157,6 @@ def test_impossible_timeouts(timeout: float) -> None:
             lambda: ex.options(timeout=timeout),
             lambda: ex.wait(timeout),
             lambda: ex.stop(timeout),
-            lambda: ex.map(echo, [1], timeout=timeout),
         ):
             with pytest.raises(ValueError, match=f"timeout .*{timeout}"):
                 call()
@@ -205,16 +204,16 @@ def test_tokens_policies_and_names_have_types() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"max_workers": 0}, InvalidConfigError, "max_workers must be greater than 0, not 0"),
-        ({"max_workers": -1}, InvalidConfigError, "max_workers must be greater than 0, not -1"),
-        ({"max_workers": -0.5}, InvalidConfigError, "max_workers must be greater than 0, not -0.5"),
+        ({"max_workers": 0}, InvalidConfigError, "^max_workers must be greater than 0$"),
+        ({"max_workers": -1}, InvalidConfigError, "^max_workers must be greater than 0$"),
+        ({"max_workers": -0.5}, InvalidConfigError, "^max_workers must be greater than 0$"),
         ({"max_workers": 1j}, TypeError, "max_workers .*1j"),
         ({"max_workers": "2"}, TypeError, "max_workers .*'2'"),
         ({"queue_size": -1}, InvalidConfigError, "queue_size .*-1"),
         ({"queue_size": 0.5}, TypeError, "queue_size .*0.5"),
         ({"queue_size": True}, TypeError, "queue_size .*True"),
         ({"queue_size": float("inf")}, TypeError, "queue_size .*inf"),
-        ({"max_workers": float("nan")}, InvalidConfigError, "max_workers .*nan"),
+        ({"max_workers": float("nan")}, InvalidConfigError, "^max_workers must be greater than 0$"),
         ({"shutdown_timeout": True}, TypeError, "shutdown_timeout .*True"),
         ({"aging": True}, TypeError, "aging .*True"),
         ({"exit_timeout": True}, TypeError, "exit_timeout .*True"),
@@ -234,7 +233,7 @@ def test_tokens_policies_and_names_have_types() -> None:
         ({"aging": "1"}, TypeError, "aging .*'1'"),
         ({"enable_metrics": 1}, TypeError, "enable_metrics .*1"),
         ({"error_handler": 3}, TypeError, "error_handler .*3"),
-        ({"initializer": 3}, TypeError, "initializer .*3"),
+        ({"initializer": 3}, TypeError, "^initializer must be a callable$"),
         ({"initargs": 3}, TypeError, "initargs .*3"),
         ({"name": 3}, TypeError, "name .*3"),
         ({"name": ""}, TypeError, "name must be a str that is not empty, or None, not ''"),
@@ -262,7 +261,7 @@ def test_views_collect_options() -> None:
         assert (future.priority, future.name) == (2, "job")
         with pytest.raises(QueueFullError):
             both.submit(echo)
-        assert high.options(timeout=0).options(priority=7)._options.timeout == 0
+        assert high.options(timeout=0).options(priority=7)._futurepool_options.timeout == 0
         with pytest.raises(SubmitTimeoutError):
             both.options(timeout=0).submit(echo)
         with pytest.raises(QueueFullError):
@@ -300,7 +299,7 @@ def test_a_view_keeps_its_executor_open() -> None:
     """An executor that only a view refers to is not forgotten."""
     view = BoundedExecutor(1).options(priority=1)
     assert view.submit(echo).result() == ((), {})
-    view._executor().shutdown()
+    view._futurepool_owner().shutdown()
 
 
 def test_it_is_a_thread_pool_executor_by_name() -> None:
