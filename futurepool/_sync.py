@@ -168,6 +168,7 @@ class Here(threading.local):
 
     record: Any = None  # the innermost Record whose task runs in this thread
     witness: Any = None  # of a worker: dies with its thread
+    caught: Any = None  # a list: the work items of a submit that goes through somebody else's
     base: Any = None  # of a worker: the context variables that the initializer has set, if any
 
 
@@ -326,7 +327,8 @@ _OF_THE_CLASS = ("__dict__", "__weakref__", "__doc__")
 
 def start(thread: threading.Thread) -> None:
     """Start `thread`; RuntimeError ("can't start new thread") or MemoryError when there is none."""
-    thread.start()
+    # In an empty context: tools that patch this method hand on what they find in the starter's.
+    contextvars.Context().run(thread.start)
 
 
 def join(thread: threading.Thread, timeout: float | None = None) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from operator import methodcaller
 from typing import Any
 
@@ -99,6 +99,19 @@ def own(context: Context) -> Context:
 def leave(_context: Context) -> None:
     """In the place of `own`: the task does without the caller's."""
     return
+
+
+def added(before: Context) -> Context | None:
+    """What has been set in this thread's context since the copy `before` was made; None: nothing.
+
+    Not what was there already: tools that patch `Thread.run` set variables of theirs in it. As
+    copies, where values are shared: callbacks run in the thread's own context and may change them.
+    """
+    base = Context()
+    for variable, value in copy_context().items():
+        if variable not in before or before[variable] is not value:
+            base.run(variable.set, value)
+    return own(base) if base else None
 
 
 def fresh(base: Context | None) -> Context:

@@ -156,6 +156,7 @@ class Waiter:
 class Engine(Protocol):
     """Where tasks run: threads of ours, or another executor. See `futurepool.engines`."""
 
+    apart: bool  # whether tasks run in another executor, most likely in another process
     threads: set[Any]  # all it has started, for those who join them
 
     def start_worker(self) -> None:

@@ -29,7 +29,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from futurepool import lifecycle, mapping
+from futurepool import lifecycle, mapping, patched
 from futurepool.cancellation import CancelToken
 from futurepool.checks import (
     NoCopy,
@@ -435,6 +435,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
 
             core.engine = DelegateEngine(core, engine, close_engine)
             lifecycle.precede(engine)
+        patched.look()
         lifecycle.register(core)
         # When the executor is collected: no new tasks, run what there is, end the threads. At exit
         # all that has been done, and by now our modules may be empty.

@@ -17,7 +17,7 @@ from concurrent import futures as cf
 from concurrent.futures.thread import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from futurepool import _sync
+from futurepool import _sync, patched
 from futurepool.checks import check_workers, show
 from futurepool.core import RunState
 from futurepool.engines.threads import BROKEN
@@ -170,6 +170,10 @@ class QueueView:
         """
         if item is None:
             return
+        caught = _sync.here.caught
+        if caught is not None:  # see futurepool.patched
+            caught.append(item)
+            return
         if not isinstance(getattr(item, "future", None), cf.Future):
             raise TypeError(f"the queue takes work items, not {show(item)}; use submit()")
         self._core.submit(self._options, _perform, (item,), {})
@@ -277,6 +281,8 @@ class Internals:
         @property
         def _shutdown_lock(self) -> Any:
             # Theirs alone: nothing here takes it, so nothing can wait for what they do under it.
+            if _sync.here.caught is not None:  # the standard submit, see futurepool.patched
+                return patched.NO_LOCK
             return self.__dict__.setdefault("_futurepool_lock", _sync.Lock())
 
         @property
@@ -301,6 +307,9 @@ class Internals:
 
         def _adjust_thread_count(self) -> None:
             """Nothing: the pool starts threads when there is work for them."""
+
+        def _resolve_work_item_task(self, fn: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
+            return fn, args, kwargs
 
         def _initializer_failed(self) -> None:
             self._futurepool_core().breaks(BROKEN)

@@ -12,14 +12,15 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent import futures as cf
+from concurrent.futures.thread import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
-from futurepool import _sync
+from futurepool import _sync, patched
 from futurepool.checks import check_callable
 from futurepool.core import Waiter, mending, open_gate
 from futurepool.errors import SubmitTimeoutError
-from futurepool.future import CANCELLED, NOTIFIED, PENDING, Future, Watch, new_future
+from futurepool.future import CANCELLED, NOTIFIED, PENDING, Future, Watch, name_of, new_future
 from futurepool.life import MAX_DEPTH, CoreLife
 from futurepool.line import Line
 from futurepool.options import Options
@@ -32,6 +33,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BATCH = 256  # tasks admitted in one section at most
+
+
+_LONG_WAY: Any = (None,)  # true, as an empty context is not
+# Copies the context of a submitter; or says that it has to take the long way.
+_capture: Callable[[], Any] = copy_context
+
+
+def _reroute(long: bool) -> None:
+    global _capture
+    _capture = (lambda: _LONG_WAY) if long else copy_context
+
+
+patched.listeners.append(_reroute)
+_reroute(patched.look())
 
 
 def _make(core: Core, options: Options, fn: Any, args: tuple[Any, ...]) -> AnyFuture:
@@ -85,19 +100,85 @@ class Core(CoreLife):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         watch: Watch | None = None,
+        ours: bool = True,
     ) -> AnyFuture:
-        """Admit one task, or do with it what `options.on_full` says; `Submitting.submit` in short."""
+        """Admit one task, or do with it what `options.on_full` says; `Submitting.submit` in short.
+
+        With `ours` the future is, even if somebody has taken the call out of our hands.
+        """
         check_callable("fn", fn)
+        if _capture is not copy_context or ThreadPoolExecutor.submit is not patched.original:
+            found = self._submit_through(options, fn, args, kwargs, watch, ours)
+            if found is not None:
+                return found
+        return self._submit_plain(options, fn, args, kwargs, watch)
+
+    def _submit_plain(
+        self,
+        options: Options,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        watch: Watch | None,
+        name: str | None = None,
+    ) -> AnyFuture:
         future = _make(self, options, fn, args)
         future._kwargs = kwargs or None
+        if name is not None:
+            future._name = name
         future._watch = watch
         return self._submit(options, future)
+
+    def _submit_through(
+        self,
+        options: Options,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        watch: Watch | None,
+        ours: bool,
+    ) -> AnyFuture | None:
+        """Submit what somebody's `ThreadPoolExecutor.submit` makes of it, see futurepool.patched.
+
+        None if that is not to be asked. A pool that is closed refuses by itself, in its own words;
+        what goes to another executor goes as it is; and inside of a section nothing foreign runs.
+        """
+        executor = None if self.collected is None else self.collected()
+        if (
+            not patched.look()
+            or executor is None
+            or self.state
+            or self.engine.apart
+            or self.mutex._is_owned()
+        ):
+            return None
+        passed = patched.through(executor, fn, args, kwargs)
+        if passed is None:
+            return None
+        answer, items = passed
+        found: AnyFuture | None = None
+        name = name_of(fn)
+        for item in items:
+            future = self._submit_plain(options, *patched.call_of(item), watch, name)
+            try:
+                patched.join(item.future, future, item.future is not answer)
+            except BaseException:
+                future.cancel()
+                raise
+            if found is None or item.future is answer:
+                found = future
+        if found is None:
+            # It has gone another way, or was done on the spot.
+            if not ours:
+                return cast("AnyFuture", answer)
+            return self._submit_plain(options, answer.result, (), {}, watch, name)
+        return found
 
     def submit_many(
         self, options: Options, fn: Any, calls: Sequence[tuple[Any, ...]]
     ) -> list[AnyFuture]:
         """Admit one task for each tuple of arguments, many to a section while there is room."""
-        if options.special or self.mutex._is_owned():
+        if options.special or self.mutex._is_owned() or patched.look():
             return [self.submit(options, fn, args, {}) for args in calls]
         futures: list[AnyFuture] = []
         batch: list[AnyFuture] = []
@@ -429,8 +510,14 @@ class Submitting(cf.Executor):
         future._fn = fn
         future._args = args
         future._kwargs = kwargs or None
-        context = copy_context()
-        future._context = core.adopt(context) if context else None
+        context = _capture()
+        if context:
+            if context is _LONG_WAY or ThreadPoolExecutor.submit is not patched.original:
+                watch = options.watch
+                return core.submit(options, fn, args, kwargs, watch, ours=watch is not None)
+            future._context = core.adopt(context)
+        else:
+            future._context = None
         future._state = PENDING
         future._watch = options.watch
         future.priority = priority = options.priority

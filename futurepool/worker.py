@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import functools
 import threading
+from concurrent.futures.thread import ThreadPoolExecutor
 from contextvars import Context
 from types import FunctionType
 from typing import Any
 
-from futurepool import _sync
+from futurepool import _sync, patched
 from futurepool.cancellation import CancelToken
 from futurepool.contexts import complete, fresh
 from futurepool.core import PARKED, Record
@@ -54,6 +55,8 @@ def work(core: Core, record: Record) -> None:
                     known = None
                     if record.away == PARKED:
                         record.gate.acquire()
+                        if ThreadPoolExecutor.submit is not patched.original:
+                            patched.look()
                     elif record.leave:
                         return
                     continue

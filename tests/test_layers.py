@@ -17,7 +17,7 @@ import pytest
 #: Low to high. A module imports from lower layers, never from its own or a higher one.
 LAYERS: list[set[str]] = [
     {"_sync", "contexts", "priority"},
-    {"errors", "timer"},
+    {"errors", "patched", "timer"},
     {"checks", "stats"},
     {"cancellation", "recorder", "report"},
     {"future"},

@@ -105,6 +105,8 @@ class _Guard:
 class DelegateEngine:
     """See `futurepool.core.Engine`."""
 
+    apart = True
+
     __slots__ = (
         "_broken",
         "_busy",

@@ -29,7 +29,7 @@ from functools import partial
 from operator import methodcaller
 from typing import Any
 
-from futurepool import _sync, contexts
+from futurepool import _sync, contexts, patched
 from futurepool.core import Record
 from futurepool.future import Future
 from futurepool.queue import Core
@@ -43,6 +43,8 @@ BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
 class ThreadEngine:
     """See `futurepool.core.Engine`."""
+
+    apart = False
 
     __slots__ = (
         "_core",
@@ -69,6 +71,7 @@ class ThreadEngine:
 
     def start_worker(self) -> None:
         core = self._core
+        patched.look()
         record = Record(core)
         record.gate = _sync.Gate()
         listed = False
@@ -162,10 +165,9 @@ class ThreadEngine:
                 record  # so it does not wait for itself, should it shut the pool down
             )
             try:
+                before = copy_context()
                 self._initializer(*self._initargs)
-                # Copies: what runs in the thread's own context, as callbacks do, may change them.
-                context = copy_context()
-                _sync.here.base = contexts.own(context) if context else None
+                _sync.here.base = contexts.added(before)
             except BaseException:
                 _log.critical("Exception in initializer:", exc_info=True)
                 self._break(record)
