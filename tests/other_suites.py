@@ -75,7 +75,7 @@ SUITES = (
     Suite(
         "asyncio",
         _of_asyncio("base_events", "threads", "runners", "futures", "futures2", "server"),
-        later=_of_asyncio("timeouts", "taskgroups"),
+        later=_of_asyncio("timeouts", "taskgroups", "free_threading"),
         at_least=270,
     ),
     # Here the class is the base of dask's default pool, and is passed as `pool=`.
