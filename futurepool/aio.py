@@ -26,7 +26,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from types import FunctionType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from futurepool import _sync
 from futurepool.errors import Failure, SubmitTimeoutError
@@ -136,16 +136,16 @@ def check_plain(who: str, fn: Any) -> None:
     """
     if type(fn) is FunctionType and not fn.__code__.co_flags & _ASYNC and not fn.__dict__:
         return  # most are, and this is asked for each task
-    inner = fn
-    while type(inner) is functools.partial:
+    inner = cast(Any, fn)
+    while (kind := cast(Any, type(inner))) is functools.partial:
         inner = inner.func
-    for each in (inner, getattr(type(inner), "__call__", None)):  # noqa: B004 - its code is looked at
+    for each in (inner, getattr(kind, "__call__", None)):  # noqa: B004 - its code is looked at
         if inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
-            kind = "a coroutine function"
+            what = "a coroutine function"
             if inspect.isasyncgenfunction(each):
-                kind = "an asynchronous generator function"
+                what = "an asynchronous generator function"
             raise TypeError(
-                f"{who} runs plain functions in threads, and {name_of(fn)!r} is {kind}, which does "
+                f"{who} runs plain functions in threads, and {name_of(fn)!r} is {what}, which does "
                 "nothing there; use it in the event loop itself"
             )
 

@@ -15,7 +15,7 @@ import queue
 import threading
 from concurrent import futures as cf
 from concurrent.futures.thread import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from futurepool import _sync, patched
 from futurepool.checks import check_workers, show
@@ -93,7 +93,7 @@ def _perform(item: Any) -> None:
     if not isinstance(task, tuple):  # up to Python 3.13
         item.run()
         return
-    fn, args, kwargs = task
+    fn, args, kwargs = cast("tuple[Any, Any, Any]", task)
     future = item.future
     if not future.set_running_or_notify_cancel():
         return
