@@ -7,6 +7,7 @@ from futurepool.cancellation import CancelToken
 from futurepool.errors import (
     ForcedShutdownError,
     FuturePoolError,
+    FuturePoolWarning,
     InvalidConfigError,
     PoolClosedError,
     QueueFullError,
@@ -30,6 +31,7 @@ __all__ = [
     "ForcedShutdownError",
     "Future",
     "FuturePoolError",
+    "FuturePoolWarning",
     "Histogram",
     "InvalidConfigError",
     "OnFull",
@@ -52,6 +54,7 @@ for _public in (
     ForcedShutdownError,
     Future,
     FuturePoolError,
+    FuturePoolWarning,
     InvalidConfigError,
     OnFull,
     PoolClosedError,

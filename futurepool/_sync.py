@@ -170,6 +170,7 @@ class Here(threading.local):
     witness: Any = None  # of a worker: dies with its thread
     caught: Any = None  # a list: the work items of a submit that goes through somebody else's
     base: Any = None  # of a worker: the context variables that the initializer has set, if any
+    conditions: int = 0  # those of futures that it holds
 
 
 here: Any = Here()

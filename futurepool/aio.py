@@ -250,19 +250,15 @@ class Flight:
 def _lend_a_hand(core: Core, future: AnyFuture) -> None:
     """In a loop that a task of this very pool runs: perhaps nobody else will come for `future`.
 
-    Nor will anybody in a loop that a callback runs in the thread that serves another engine.
+    Not in this thread, which has a running loop: the task may want one of its own. In the thread that
+    serves another engine it is this thread that has to go on serving.
     """
     record = _sync.here.record
-    if (
-        record is not None
-        and record.core is core
-        and (
-            record.thread is core.engine
-            or (core.threads >= core.max_workers and not core.idle and future._state is PENDING)
-        )
-    ):
-        # Not in this thread, which has a running loop: the task may want one of its own.
-        core.engine.run_aside(future)
+    if record is not None and record.core is core:
+        if record.thread is core.engine:
+            core.engine.run_aside(future)
+        else:
+            core.want(future)
 
 
 async def run(

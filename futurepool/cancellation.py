@@ -34,7 +34,7 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
-from futurepool import _sync
+from futurepool import _sync, aside
 from futurepool.checks import NoCopy, check_callable, check_timeout
 from futurepool.errors import safe_text
 from futurepool.timer import timer
@@ -55,16 +55,44 @@ _log = logging.getLogger("futurepool")
 class Listener(Protocol):
     """What is told of a cancellation. Hashed by identity."""
 
-    def _token_cancelled(self, token: CancelToken, /) -> object: ...
+    def _token_cancelled(self, token: CancelToken, /) -> object:
+        """By whoever cancels, in their thread: users' code may run."""
+        ...
+
+    def _token_expired(self, token: CancelToken, /) -> object:
+        """In a thread that others wait for, as the timer's: users' code runs aside."""
+        ...
 
 
 class _Callback:
     """A function as a listener. It sits in the method's place, so to call it is one C call."""
 
-    __slots__ = ("_token_cancelled",)
+    __slots__ = ("_due", "_token_cancelled")
 
     def __init__(self, fn: Callable[[CancelToken], object]) -> None:
         self._token_cancelled: Any = fn
+        self._due = [self]
+
+    def _token_expired(self, token: CancelToken) -> None:
+        aside.run(partial(self._call_aside, token))
+
+    def _call_aside(self, token: CancelToken) -> None:
+        """Call it, if that was not done: an interruption may have handed it over twice."""
+        try:
+            self._due.pop()
+        except IndexError:
+            return
+        _call(self, token)
+
+
+class Opener:
+    """A listener of the package's own: what it calls is quick, and calls nobody's code."""
+
+    __slots__ = ("_token_cancelled", "_token_expired")
+
+    def __init__(self, fn: Callable[..., object]) -> None:
+        self._token_cancelled: Any = fn
+        self._token_expired: Any = fn
 
 
 class _Link(weakref.ref["CancelToken"]):
@@ -213,7 +241,7 @@ class CancelToken(NoCopy):
         """
         limit = check_timeout("timeout", timeout)
         if self.cancelled:
-            self._drain()  # what an interrupted `cancel` may have left
+            self._drain("_token_expired")  # what an interrupted `cancel` may have left
             return True
         if limit == 0:
             return False
@@ -224,7 +252,7 @@ class CancelToken(NoCopy):
         gate = _sync.Lock()
         gate.acquire()
         # A lock's `__exit__` takes three arguments: so to release it is one C call, like a listener.
-        waiter = _Callback(partial(gate.__exit__, None, None))
+        waiter = Opener(partial(gate.__exit__, None, None))
         try:
             if self._listen(waiter):
                 while not self.cancelled:
@@ -261,15 +289,7 @@ class CancelToken(NoCopy):
             True if this call did it; False if it was cancelled before.
         Cost: proportional to the callbacks and the children; no recursion.
         """
-        fate = (reason,)
-        try:
-            first: bool = self._once.setdefault("reason", fate) is fate
-            self._drain()
-        except BaseException:  # an interrupt: what has been announced is finished first
-            if "reason" in self._once:
-                self._drain()
-            raise
-        return first
+        return self._cancel(reason, "_token_cancelled")
 
     def child(self, timeout: float | None = None) -> CancelToken:
         """Make a token that is cancelled with this one, and possibly sooner.
@@ -294,12 +314,33 @@ class CancelToken(NoCopy):
     def _expire(self) -> None:
         """The deadline has passed: cancel the token whose deadline it is, and so this one."""
         by = self if self._timed_by is None else self._timed_by
-        by.cancel(f"deadline of {by._timeout:g} s passed")
+        by.cancel_aside(f"deadline of {by._timeout:g} s passed")
         if by is not self:  # and it was told, unless another's `cancel` of `by` is on its way here
-            self.cancel(by._once["reason"][0])
+            self.cancel_aside(by._once["reason"][0])
 
-    def _drain(self) -> None:
-        """Tell all below and all who listen; the flag is set. Finishes whatever others began."""
+    def cancel_aside(self, reason: object) -> None:
+        """`cancel`, by nobody who waits for callbacks: those of users run in threads of their own.
+
+        For the package: after a deadline, whoever notices it, and when a `stop` runs out of time.
+        """
+        self._cancel(reason, "_token_expired")
+
+    def _cancel(self, reason: object, tell: str) -> bool:
+        fate = (reason,)
+        try:
+            first: bool = self._once.setdefault("reason", fate) is fate
+            self._drain(tell)
+        except BaseException:  # an interrupt: what has been announced is finished first
+            if "reason" in self._once:
+                self._drain(tell)
+            raise
+        return first
+
+    def _drain(self, tell: str = "_token_cancelled") -> None:
+        """Tell all below and all who listen; the flag is set. Finishes whatever others began.
+
+        `tell` is the method of a `Listener` that is called.
+        """
         if not self._listeners and not self._once.get("children"):
             self._settle()
             return
@@ -322,18 +363,18 @@ class CancelToken(NoCopy):
                         tokens.append(child)
                         links.append((children, link))
             for token in tokens:
-                token._fire()
+                token._fire(tell)
             while links:
                 children, link = links.pop()
                 children.discard(link)
         finally:
             _draining.pop(place, None)
 
-    def _fire(self) -> None:
+    def _fire(self, tell: str) -> None:
         """Call all who listen, each at most once."""
         listeners = self._listeners
         if listeners:
-            call = operator.methodcaller("_token_cancelled", self)
+            call = operator.methodcaller(tell, self)
             todo = [*listeners, _nobody]
             rest = iter(todo)
             pop: Callable[[Listener, Listener], Listener] = listeners.pop
@@ -346,10 +387,11 @@ class CancelToken(NoCopy):
                     if left in (before, 0):
                         raise  # from no listener: the last is `_nobody`, who raises nothing
                     listener = todo[-1 - left]
-                    if not isinstance(listener, _Callback) and not isinstance(error, Exception):
+                    ours = tell != "_token_cancelled" or not isinstance(listener, _Callback)
+                    if ours and not isinstance(error, Exception):
                         # One of ours raises nothing: it was interrupted, perhaps before its first
                         # step. It hears of it again, and `cancel` finishes the rest and raises.
-                        listener._token_cancelled(self)
+                        getattr(listener, tell)(self)
                         raise
                     _report(listener, error)
                 else:
@@ -363,10 +405,10 @@ class CancelToken(NoCopy):
     def add_callback(self, fn: Callable[[CancelToken], object]) -> None:
         """Call `fn(token)` once when it is cancelled, in the thread that cancels it.
 
-        If it is cancelled already, `fn` is called here and now; after a deadline, usually in the
-        timer's thread, where it should be short. What `fn` raises is logged (logger
-        `futurepool`). Until then the token is kept alive by its ancestors and its deadline. A
-        function added twice is called twice.
+        If it is cancelled already, `fn` is called here and now. After a deadline it is called in a
+        thread that nothing else waits for. What `fn` raises is logged (logger `futurepool`). Until
+        then the token is kept alive by its ancestors and its deadline. A function added twice is
+        called twice.
 
         Raises:
             TypeError: `fn` cannot be called.
@@ -374,10 +416,7 @@ class CancelToken(NoCopy):
         check_callable("fn", fn)
         callback = _Callback(fn)
         if not self._add_listener(callback):
-            try:
-                fn(self)
-            except BaseException as error:
-                _report(callback, error)
+            _call(callback, self)
 
     def remove_callback(self, fn: Callable[[CancelToken], object]) -> int:
         """Take back every `add_callback` of a function equal to `fn` that was not called yet.
@@ -449,6 +488,13 @@ def _is_below(frame: FrameType | None) -> bool:
     while here is not None and here is not frame:
         here = here.f_back
     return here is not None
+
+
+def _call(callback: _Callback, token: CancelToken) -> None:
+    try:
+        callback._token_cancelled(token)
+    except BaseException as error:
+        _report(callback, error)
 
 
 def _report(listener: Any, error: BaseException) -> None:

@@ -47,8 +47,8 @@ from contextvars import Context
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from futurepool import _sync, contexts
-from futurepool.cancellation import CancelToken
+from futurepool import _sync, aside, contexts
+from futurepool.cancellation import CancelToken, Opener
 from futurepool.errors import ExitRuntimeError, PoolClosedError, QueueFullError, TaskError
 from futurepool.future import CANCELLED, PENDING, RUNNING, Future
 from futurepool.line import Line
@@ -81,6 +81,8 @@ PARKED = 1  # it sleeps at its gate, or is about to
 CALLING = 2  # it tells watchers after a task: not free, though it runs nothing
 LOOKING = 3  # as BUSY; at its next turn it looks whether the pool has become smaller
 
+NOBODY = 0  # no thread's identifier, see `CoreState.untold`
+
 
 class Record:
     """One place where tasks run: a worker, or a thread that runs one on the spot.
@@ -102,6 +104,7 @@ class Record:
         "task",
         "telling",
         "thread",
+        "wanted",
     )
 
     def __init__(self, core: Any, thread: Any = None, depth: int = 0) -> None:
@@ -114,12 +117,14 @@ class Record:
         self.since: float = 0.0
         self.thread: Any = thread  # of a worker; None: the thread that called
         self.ident: int | None = None  # of the thread that runs it
-        self.depth: int = depth  # how many tasks this one is nested in
         self.away: int = BUSY
         self.leave: bool = False  # the worker has left; its thread ends
         # With histograms: run time and waiting time of a worker's latest tasks, in turn, neither of
         # them counted yet.
         self.fresh: list[float] | None = None
+        self.depth: int = depth  # how many tasks of its thread this one is nested in
+        # What a spare thread is to run for it, while it waits: see `ThreadEngine.start_spare`.
+        self.wanted: deque[AnyFuture] | None = None
         self.death: Any = None  # tells of a thread that ends without that
         self.gate: Any = None
 
@@ -148,6 +153,10 @@ class Waiter:
         """All that wait here."""
         return [] if self.future is None else [self.future]
 
+    def count(self) -> int:
+        """How many wait here."""
+        return 1
+
     def open(self) -> None:
         """Let the submitter go on."""
         open_gate(self.gate)
@@ -171,7 +180,18 @@ class Engine(Protocol):
         ...
 
     def run_aside(self, future: AnyFuture, timeout: float | None = None) -> bool:
-        """The same in a thread of its own, waiting for it: for when the stack grows too deep."""
+        """In the thread that serves the engine, if one does: go on serving until `future` is done."""
+        ...
+
+    def start_spare(self, future: AnyFuture, waiting: Record | None) -> None:
+        """Have `future` run beside the workers, one of which waits for it.
+
+        With `waiting`, its record, after what else that one waits for; without, at once.
+        """
+        ...
+
+    def calls_back(self) -> bool:
+        """Whether every worker is inside done-callbacks."""
         ...
 
     def look(self) -> None:
@@ -267,10 +287,12 @@ class CoreState:
         "threads",
         "todo",
         "told",
+        "untold",
         "wait",
         "wait_time",
         "waking",
         "warned",
+        "warned_worker",
         "workers",
     )
 
@@ -341,8 +363,11 @@ class CoreState:
         self.last_error = None
         self.latency: HistogramRecorder | None = HistogramRecorder() if metrics else None
         self.wait: HistogramRecorder | None = HistogramRecorder() if metrics else None
-        self.warned: bool = False
+        self.warned: bool = False  # of a submit in an event loop
+        self.warned_worker: bool = False  # of one in a worker
         self.todo: deque[Callable[[], object]] = deque()  # any thread: single C calls only
+        # Cancelled tasks -> the thread that has cancelled them and is about to call their callbacks.
+        self.untold: dict[AnyFuture, int] = {}  # any thread: single C calls only
         self.reset()
 
     def reset(self) -> None:
@@ -357,6 +382,7 @@ class CoreState:
         self.empties: list[Any] = []  # gates of those who wait until no task is unfinished
         self.ends: list[Any] = []  # gates of those who wait until no thread is left
         self.todo.clear()
+        self.untold.clear()
         self.starting = 0  # workers wanted, thread not there yet
         # These are counted again by _recount.
         self.ceiling = self.submitted + self.limit  # the last id that may be given out
@@ -469,6 +495,7 @@ class CoreState:
                 if record.task is not None:
                     run_time += record.started - record.since
             last_error, state = self.last_error, self.state
+            waiting = sum([waiter.count() for waiter in self.blocked])
             latency = None if self.latency is None else self.latency.copy()
             wait = None if self.wait is None else self.wait.copy()
             noted = [record.fresh.copy() for record in self.records if record.fresh]
@@ -489,6 +516,7 @@ class CoreState:
             cancelled_tasks=submitted - completed - unfinished,
             rejected_tasks=rejected,
             overflow_tasks=overflow,
+            waiting_submitters=waiting,
             average_latency=run_time / completed if completed else 0.0,
             average_wait=wait_time / completed if completed else 0.0,
             last_error=last_error,
@@ -545,10 +573,10 @@ class CoreState:
                 return False
             self.empties.append(gate)
 
-        listen = functools.partial(_open_told, gate)
+        listener = Opener(functools.partial(_open_told, gate))
         try:
-            if token is not None:
-                token.add_callback(listen)
+            if token is not None and not token._add_listener(listener):
+                open_gate(gate)
             _sync.sleep_at(gate, timeout, self.look)
         finally:
             with self.mutex:
@@ -556,7 +584,7 @@ class CoreState:
                 if not emptied:
                     self.empties.remove(gate)
             if token is not None:
-                token.remove_callback(listen)
+                token._discard_listener(listener)
         return emptied
 
     @mending
@@ -579,6 +607,7 @@ class CoreState:
     def look(self) -> None:
         """See whether the workers live: called now and then by whoever waits for them."""
         self.engine.look()
+        aside.ensure()
 
     @mending
     def abandon(self) -> None:
@@ -592,7 +621,7 @@ class CoreState:
     def flush(self) -> None:
         """Do what sections have left. Each entry stays until it is done, and may run twice.
 
-        So an entry must not flush, but by way of a user's callback, of which it has let go before.
+        Whoever comes by does it, so no entry runs anything of a user's, nor does one flush.
         """
         todo = self.todo
         if self.mutex._is_owned():
@@ -614,7 +643,7 @@ class CoreState:
     def flush_aside(self) -> None:
         """`flush` for a thread that may hold conditions of futures, so in another one."""
         if self.todo:
-            _sync.start_new_thread(self.flush, ())
+            aside.run(self.flush)
 
     def recover(self, *futures: AnyFuture) -> None:
         """After an exception inside or near a section: no lock held, all counts right again.
@@ -628,7 +657,6 @@ class CoreState:
             for future in futures:
                 if future._state is PENDING:
                     self.todo.append(future._announce)
-                    self.todo.append(future._bury)
                     future._state = CANCELLED
             while self.mutex._is_owned():
                 self.mutex.release()
@@ -644,10 +672,18 @@ class CoreState:
             for future in futures:
                 if future._state is PENDING:
                     self.todo.append(future._announce)
-                    self.todo.append(future._bury)
                     future._state = CANCELLED
             self._settle()
+        # What this thread was about to tell when it was struck.
+        me = _sync.get_ident()
+        for future, by in self.untold.copy().items():
+            if by == me:
+                self.todo.append(future._tell_aside)
+                self.untold.pop(future, None)
         self.flush()
+        for future in futures:
+            if future.cancelled():
+                future._tell()
 
     def _settle(self) -> None:
         """Count again and act on it; also what a nested cancel leaves to be done."""
@@ -666,7 +702,7 @@ class CoreState:
             future = doomed[-1]
             if future._state is PENDING:
                 self.todo.append(future._announce)
-                self.todo.append(future._bury)
+                self.untold[future] = NOBODY  # who cancels the token comes for it
                 future._state = CANCELLED
                 self.ceiling += 1
             doomed.pop()

@@ -62,6 +62,7 @@ __all__ = [
     "Failure",
     "ForcedShutdownError",
     "FuturePoolError",
+    "FuturePoolWarning",
     "InvalidConfigError",
     "PoolClosedError",
     "QueueFullError",
@@ -167,6 +168,10 @@ class QueueFullError(FuturePoolError, queue.Full):
 
 class SubmitTimeoutError(QueueFullError, TimeoutError):
     """No place came free within the submission's timeout; the task will not run."""
+
+
+class FuturePoolWarning(RuntimeWarning):
+    """A program does what works, but not as well as it could: the text says what would."""
 
 
 class InvalidConfigError(FuturePoolError, ValueError):

@@ -69,6 +69,7 @@ T = TypeVar("T")
 
 #: The standard class's own count, so that no two pools have threads of the same name.
 _number: Callable[[], int] = getattr(ThreadPoolExecutor, "_counter", itertools.count().__next__)
+_TELLING = 1.0  # seconds that a shutdown waits for callbacks of the tasks it has cancelled
 
 
 class _Alias:
@@ -498,10 +499,11 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         core.dismissed = True
         core.close(RunState.STOPPING if cancel_futures else RunState.DRAINING)
         self._futurepool_collected = core.collected = None  # nothing left to do for it
-        if cancel_futures:
-            core.cancel_queued()
+        told = core.cancel_queued() if cancel_futures else None
         if wait and not lifecycle.is_own_worker(core):
             lifecycle.shutdown(core)
+            if told is not None:
+                told(_TELLING)
 
     def stop(self, timeout: float | None = UNSET, *, token: CancelToken | None = None) -> None:
         """Refuse new tasks and finish what was accepted, but for a bounded time only.

@@ -29,7 +29,9 @@ Past 400 lines because the future, its watch and the owner of detached ones keep
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
+import operator
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -47,7 +49,7 @@ from types import (
 )
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
-from futurepool import _sync
+from futurepool import _sync, aside
 from futurepool.checks import NoCopy, check_callable, check_timeout
 from futurepool.errors import Failure, TaskError, is_among
 
@@ -75,12 +77,22 @@ class Owner(Protocol):
 
     mutex: Any
 
-    def cancel(self, future: Future[Any], /) -> bool:
-        """Cancel `future` if it has not started; else tell its token. See `Future.cancel`."""
+    def cancel(self, future: Future[Any], aside: bool = False, /) -> bool:
+        """Cancel `future` if it has not started; else tell its token. See `Future.cancel`.
+
+        `aside`: what users are to be told is told in another thread.
+        """
         ...
 
-    def help(self, future: Future[Any], timeout: float | None, /) -> bool:
-        """Run `future` here if this thread is one of the owner's workers; True if it did."""
+    def help(self, future: Future[Any], timeout: float | None, again: bool = False, /) -> bool:
+        """If this thread is one of the owner's workers, and waits: see that `future` is run.
+
+        True if it was, right here. `again` is a second look at the same wait, a second later.
+        """
+        ...
+
+    def want(self, future: Future[Any], /) -> None:
+        """The same for a thread that may hold conditions of futures: never here."""
         ...
 
     def flush(self) -> None:
@@ -462,7 +474,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             gate = _sync.Gate()
             if self._subscribe(lambda watch: watch.add_gate(gate)):
                 try:
-                    _sync.sleep_at(gate, timeout, self._look)
+                    _sync.sleep_at(gate, timeout, functools.partial(self._look, timeout))
                 finally:
                     watch = self._watch
                     if watch is not None and watch.gates is not None:
@@ -470,18 +482,42 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         if self._state is not FINISHED:
             raise cf.CancelledError if self.cancelled() else cf.TimeoutError
 
-    def _look(self) -> bool:
+    def _look(self, timeout: float | None) -> bool:
         self._core.look()
+        if self._state is PENDING:
+            self._core.help(self, timeout, True)
         done = self.done()
         if done:
             self._announce()  # whoever was to do it was struck, and struck again
         return done  # nobody will, in the child of a fork
 
-    def _announce(self) -> None:
-        """Tell everyone who watches that the state is final. Idempotent; outside the mutex.
+    def _tell(self) -> None:
+        """Tell everyone that the state is final, and call the callbacks.
 
-        Each gate and callback is taken off by one C call before it is used, so two threads, or a
-        thread that was interrupted here and comes back, never use one twice.
+        A cancelled task lets go of the function and its arguments, whose finalizers are users' code,
+        too. By whoever finished or cancelled it, or aside. Idempotent; outside the mutex.
+        """
+        self._announce()
+        if not self.done():
+            return  # as there
+        watch = self._watch
+        if watch is not None:
+            if watch.token is not None:
+                watch.token._discard_listener(self)
+            if watch.callbacks:
+                self._call_all(watch.callbacks)
+        if self._state is not FINISHED:
+            self._bury()
+
+    def _tell_aside(self) -> None:
+        """`_tell` in a thread that nobody waits for. What a section may leave to be done."""
+        aside.run(self._tell)
+
+    def _announce(self) -> None:
+        """Wake everyone who waits for the state to be final: nothing of a user's runs here.
+
+        Idempotent; outside the mutex; any thread. Each gate is taken off after it was opened, so a
+        thread that was interrupted here and comes back, or another one, leaves nobody out.
         """
         if self._state is PENDING or self._state is RUNNING:
             return  # the section that was to change it was interrupted before
@@ -503,7 +539,8 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                     if self._state is CANCELLED:
                         self._state = NOTIFIED
                 self._tell_waiters()
-        if watch.token is not None:
+        # Who cancels a token comes for each task that is listed there: see `CoreLife.cancel`.
+        if watch.token is not None and self._state is FINISHED:
             watch.token._discard_listener(self)
         mail = watch.mail
         if mail is not None:
@@ -519,29 +556,34 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                 except RuntimeError:  # open already
                     pass
                 _discard(watch.gates, gate)
-        if watch.callbacks:
-            self._call_all(watch.callbacks)
 
     def _call_all(self, callbacks: deque[Callable[[Future[Any]], object]]) -> None:
         """Call each, once: it is taken off and called inside one C call, which cannot be struck."""
         message = "exception calling callback for %r"
-        calling = False
-        while callbacks:
-            try:
-                calling = True
-                deque(map(methodcaller("__call__", self), iter(callbacks.popleft, None)), maxlen=0)
+        while count := len(callbacks):
+            last = iter(
+                (id,)
+            )  # a C function, which raises nothing: so we know that all were called
+            due = itertools.chain(map(_pop_left, itertools.repeat(callbacks, count)), last)
+            calls = map(methodcaller("__call__", self), due)
+            while operator.length_hint(last):
                 calling = False
-            except BaseException as error:  # noqa: PERF203 - each on its own
-                frames = traceback_slot.__get__(error)
-                ours = frames is None or frames.tb_next is None
-                if ours and type(error) is IndexError and not callbacks:
-                    return  # nothing left to take off
-                if not calling:
-                    raise  # it struck us, not a callback
-                _std_log.exception(message, self)
-            else:
-                # Only a callback can have ended it like this.
-                _std_log.error(message, self, exc_info=(StopIteration, StopIteration(), None))
+                try:
+                    calling = True
+                    deque(calls, maxlen=0)
+                    calling = False
+                except BaseException as error:
+                    if not callbacks and type(error) is IndexError and _is_of_this_frame(error):
+                        return  # another thread has taken what was left
+                    if not calling:
+                        raise  # it struck us, not a callback
+                    _std_log.exception(message, self)
+                else:
+                    if operator.length_hint(last):
+                        # Only a callback can have ended it like this.
+                        _std_log.error(
+                            message, self, exc_info=(StopIteration, StopIteration(), None)
+                        )
 
     def _tell_waiters(self) -> None:
         """Tell `wait` and `as_completed`; the condition is held and the state is final."""
@@ -587,6 +629,14 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             self._core.cancel(self)
             raise
 
+    def _token_expired(self, _token: CancelToken) -> None:
+        """The same, after a deadline."""
+        try:
+            self._core.cancel(self, True)
+        except BaseException:
+            self._core.cancel(self, True)
+            raise
+
     # -- what the standard library reaches for -------------------------------------------------
 
     # Checkers see the attributes of the base class: with properties in their place a future would
@@ -598,7 +648,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             return watch.condition
         core = self._core
         if self._state is PENDING:
-            core.help(self, None)  # a worker that waits for a task queued behind it runs it
+            core.want(self)
         try:
             with core.mutex:
                 watch = self._own_watch()
@@ -606,7 +656,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                     watch.slow = True
                     watch.waiters = []
                     watch.told = self._state in (NOTIFIED, FINISHED)
-                    watch.condition = threading.Condition()
+                    watch.condition = threading.Condition(_NotedLock())  # type: ignore[arg-type]
                 condition = watch.condition
             # Not here: the standard library asks for one condition while it holds those of other
             # futures, and what is left to be done may need one that somebody else holds.
@@ -664,6 +714,59 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
 new_future: Callable[[], Future[Any]] = type.__call__.__get__(Future, FutureType)
 
 
+_pop_left = methodcaller("popleft")
+
+
+def _is_of_this_frame(error: BaseException) -> bool:
+    """Whether it was raised by a C call of the frame that has caught it."""
+    frames = traceback_slot.__get__(error)
+    return frames is None or frames.tb_next is None
+
+
+class _NotedLock:
+    """The lock of a future's condition: an RLock whose holder knows that it holds one.
+
+    A thread that does must not run a task: see `CoreLife.help`. An interruption may leave it noted
+    for ever, which does no harm: that thread then leaves its tasks to others.
+    """
+
+    __slots__ = ("_is_owned", "_lock")
+
+    def __init__(self) -> None:
+        lock: Any = threading.RLock()
+        self._lock: Any = lock
+        self._is_owned: Any = lock._is_owned
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        _sync.here.conditions += 1
+        taken: bool = False
+        try:
+            taken = self._lock.acquire(blocking, timeout)
+        finally:
+            if not taken:
+                _sync.here.conditions -= 1
+        return taken
+
+    def release(self) -> None:
+        self._lock.release()
+        _sync.here.conditions -= 1
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def _release_save(self) -> Any:
+        state = self._lock._release_save()
+        _sync.here.conditions -= state[0]
+        return state
+
+    def _acquire_restore(self, state: Any) -> None:
+        _sync.here.conditions += state[0]
+        self._lock._acquire_restore(state)
+
+
 def _discard(gates: list[Any], gate: Any) -> None:
     try:
         gates.remove(gate)
@@ -679,16 +782,19 @@ class Detached:
     def __init__(self) -> None:
         self.mutex: Any = _sync.RLock()
 
-    def cancel(self, future: Future[Any], /) -> bool:
+    def cancel(self, future: Future[Any], aside: bool = False, /) -> bool:
         with self.mutex:
             if future._state is PENDING:
                 future._state = CANCELLED
         if future._state is CANCELLED:
-            future._announce()
+            future._tell()
         return future.cancelled()
 
-    def help(self, future: Future[Any], timeout: float | None, /) -> bool:
+    def help(self, future: Future[Any], timeout: float | None, again: bool = False, /) -> bool:
         return False
+
+    def want(self, future: Future[Any], /) -> None:
+        pass
 
     def flush(self) -> None:
         pass
@@ -709,7 +815,7 @@ class Detached:
                 future._state = RUNNING
                 return True
         if future.cancelled():
-            future._announce()
+            future._tell()
             return False
         raise RuntimeError(f"future in unexpected state: {future!r}")
 
@@ -723,7 +829,7 @@ class Detached:
                 future._result = result
                 future._state = FINISHED
             future._tell_waiters()
-        future._announce()
+        future._tell()
 
 
 def _detached(future: Future[Any]) -> Detached:

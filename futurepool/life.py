@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from collections.abc import Callable
 from concurrent import futures as cf
 from typing import Any
 
 from futurepool import _sync
+from futurepool.aside import run as run_aside
 from futurepool.cancellation import CancelToken
 from futurepool.core import (
     BUSY,
     CALLING,
     LOOKING,
+    NOBODY,
     PARKED,
     UNBOUNDED,
     CoreState,
@@ -46,7 +49,7 @@ AnyFuture = Future[Any]
 
 _log = logging.getLogger("futurepool")
 _NOTHING = object()
-MAX_DEPTH = 64  # tasks that one worker runs inside one another
+_DEEP = 50  # frames; a task that runs on top of more may miss the rest of the stack
 
 
 class CoreLife(CoreState):
@@ -212,9 +215,17 @@ class CoreLife(CoreState):
         self.flush()
 
     def settle_outcome(
-        self, record: Record, result: Any, error: BaseException | None, wrap: bool = True
+        self,
+        record: Record,
+        result: Any,
+        error: BaseException | None,
+        wrap: bool = True,
+        aside: bool = False,
     ) -> None:
-        """`finish`, as something left to be done, which must not flush. Idempotent."""
+        """`finish`, as something left to be done, which must not flush. Idempotent.
+
+        `aside`: by whoever comes by, so what is users' to hear is told in another thread.
+        """
         task = record.task or record.telling
         if task is None:  # we are in the child of a fork, or this was done before
             return
@@ -237,12 +248,24 @@ class CoreLife(CoreState):
                         if task._state is RUNNING:
                             self._commit(record, task, result, failure)
                     task._tell_waiters()
-        task._announce()
+        if aside:
+            task._announce()
+            run_aside(functools.partial(self.tell_outcome, task))
+        else:
+            self.tell_outcome(task)
+        record.telling = None
+
+    def settle_aside(self, record: Record, error: BaseException) -> None:
+        """What a section may leave to be done for a task whose thread is gone."""
+        self.settle_outcome(record, None, error, aside=True)
+
+    def tell_outcome(self, task: AnyFuture) -> None:
+        """Tell everyone of a task that has run. Idempotent."""
+        task._tell()
         if task._failure is not None:
             failure = vars(task).pop("_failure", None)  # by one of them
             if failure is not None:
                 self._handle(failure)
-        record.telling = None
 
     def _commit(
         self, record: Record, task: AnyFuture, result: Any, failure: Failure | None
@@ -308,8 +331,8 @@ class CoreLife(CoreState):
         """Claim this very task, queued or not yet, for a record that is no worker's."""
         with self.mutex:
             if future._state is PENDING and is_doomed(future):
-                self._cancel_locked(future)
-            if future._state is not PENDING:
+                self._cancel_locked(future, NOBODY)
+            if future._state is not PENDING or (self.state and not future.task_id):
                 return False
             self.records[record] = None
             self.inline += 1
@@ -323,42 +346,93 @@ class CoreLife(CoreState):
             future._state = RUNNING
         return True
 
-    def help(self, future: AnyFuture, timeout: float | None, /) -> bool:
-        """In a worker of this pool: run `future` here if it is queued. True if it was."""
+    @mending
+    def help(self, future: AnyFuture, timeout: float | None, again: bool = False, /) -> bool:
+        """In a worker of this pool, which waits for `future`: see that it is run.
+
+        A worker that is free takes it. If none is, this one runs it right here, in its own stack,
+        where nobody can tell. Where somebody could, a spare thread does: this worker runs nothing
+        meanwhile, so no more tasks run than there are workers. True if it was run here.
+        """
         record = self.own_record()
-        if record is not None and record.thread is self.engine and future._state is RUNNING:
-            # A dispatcher: it is the one to bring it.
-            return bool(self.engine.run_aside(future, timeout))
-        if (
-            record is None
-            or future._state is not PENDING
-            or not future.task_id
-            or (timeout is not None and timeout <= 0)
-            or self.mutex._is_owned()
-        ):
+        if record is None or self.mutex._is_owned():
             return False
-        if record.depth < MAX_DEPTH:
+        if record.thread is self.engine:
+            # A dispatcher: it is the one to bring it.
+            return future._state in (PENDING, RUNNING) and bool(
+                self.engine.run_aside(future, timeout)
+            )
+        if (timeout is not None and timeout <= 0) or self._is_seen_to(future, again):
+            return False
+        if timeout is None and _nobody_can_tell():
             return self.engine.run_here(future)
-        return self.engine.run_aside(future, timeout)
+        self.engine.start_spare(future, None)
+        return False
 
     @mending
-    def cancel(self, future: AnyFuture, /) -> bool:
-        """See `Future.cancel`."""
+    def want(self, future: AnyFuture, /) -> None:
+        """The same for a worker that may hold conditions of futures, or runs an event loop.
+
+        It may go on to wait for many, so one spare thread runs them one after the other.
+        """
+        record = self.own_record()
+        if (
+            record is not None
+            and record.thread is not self.engine
+            and not self.mutex._is_owned()
+            and not self._is_seen_to(future, False)
+        ):
+            self.engine.start_spare(future, record)
+
+    def _is_seen_to(self, future: AnyFuture, again: bool) -> bool:
+        """Whether `future` is not queued, or there are workers free for all that is."""
+        with self.mutex:
+            if future._state is not PENDING or not future.task_id:
+                return True
+            free = sum([r.task is None and r.away != CALLING for r in self.workers])
+            running = sum([r.task is not None for r in self.records])
+            wanted = self.unfinished - running - free - self.starting
+            if wanted > 0 and not again:
+                for _ in range(min(wanted, self.max_workers - self.threads)):
+                    self._grow()
+                    wanted -= 1
+            if self.idle and not self.waking:
+                self._rouse()
+        self.flush()
+        return wanted <= 0
+
+    @mending
+    def cancel(self, future: AnyFuture, aside: bool = False, /) -> bool:
+        """See `Future.cancel`. `aside` after a deadline: users' code runs in another thread."""
         if self.mutex._is_owned():
             return self._cancel_nested(future)
         if future._state is PENDING:
             with self.mutex:
                 if future._state is PENDING:
-                    self._cancel_locked(future)
+                    self._cancel_locked(future, _sync.get_ident())
             self.flush()
+        if self.untold:
+            self._tell_cancelled(future, aside)
         if future._state is RUNNING:
-            self.token_of(future).cancel("its future was cancelled")
+            token = self.token_of(future)
+            if aside:
+                token.cancel_aside("its future was cancelled")
+            else:
+                token.cancel("its future was cancelled")
         return future._state in (CANCELLED, NOTIFIED)
 
-    def _cancel_locked(self, future: AnyFuture, grant: bool = True) -> None:
-        """PENDING -> CANCELLED. Mutex held; the task's arguments die after the section."""
+    def _cancel_locked(self, future: AnyFuture, by: int | None, grant: bool = True) -> None:
+        """PENDING -> CANCELLED. Mutex held.
+
+        `by`: the thread that is to call the callbacks and let go of the arguments when the section
+        has ended (`_tell_cancelled`); NOBODY: whoever cancels its token, who is on the way; None: a
+        thread aside.
+        """
         self.todo.append(future._announce)
-        self.todo.append(future._bury)
+        if by is None:
+            self.todo.append(future._tell_aside)
+        else:
+            self.untold[future] = by
         future._state = CANCELLED
         if future.task_id:
             self.ceiling += 1
@@ -371,6 +445,19 @@ class CoreLife(CoreState):
                 if waiter.future is future:  # of a line it is a husk now
                     self.todo.append(waiter.open)
 
+    def _tell_cancelled(self, future: AnyFuture, aside: bool = False) -> None:
+        """Tell of a cancelled task, if this thread is the one to do it."""
+        try:
+            by = self.untold[future]
+        except KeyError:
+            return
+        if by == NOBODY or by == _sync.get_ident():
+            if aside:
+                future._tell_aside()
+            else:
+                future._tell()
+            self.untold.pop(future, None)
+
     def _cancel_nested(self, future: AnyFuture) -> bool:
         """A cancel from a finalizer or signal handler inside one of our sections.
 
@@ -381,8 +468,16 @@ class CoreLife(CoreState):
             future._state = CANCELLED
             self.todo.append(self._settle)
             self.todo.append(future._announce)
-            self.todo.append(future._bury)
+            self.todo.append(future._tell_aside)  # this thread may be about to take locks
         return future._state in (CANCELLED, NOTIFIED)
+
+    def report_blocked(self, future: AnyFuture, seconds: float) -> str:
+        """What a submitter waits for in which nothing has moved for so many seconds."""
+        from futurepool import report
+
+        what, lines = report.waited_for(self)
+        head = f"the submit of {future.name} waits for a place, and no task has ended for"
+        return "\n".join([f"{head} {seconds:.0f} s; there are {what}:", *lines])
 
     @mending
     def token_of(self, future: AnyFuture) -> CancelToken:
@@ -397,13 +492,30 @@ class CoreLife(CoreState):
         return token
 
     @mending
-    def cancel_queued(self) -> None:
-        """Cancel all that has not started."""
+    def cancel_queued(self) -> Callable[[float], None]:
+        """Cancel all that has not started. Callbacks are called aside.
+
+        Returns:
+            What waits for them, at most so many seconds.
+        """
+        told: _sync.SimpleQueue[None] = _sync.SimpleQueue()
+        silent: list[AnyFuture] = []
+        heard: list[AnyFuture] = []
         with self.mutex:
             for future in self.order.tasks():
-                self._cancel_locked(future, grant=False)
+                watch = future._watch
+                (silent if watch is None or not watch.callbacks else heard).append(future)
+                self._cancel_locked(future, _sync.get_ident(), grant=False)
             self._freed()
         self.flush()
+        for future in heard:
+            run_aside(functools.partial(_tell_and_note, future, told))
+            self.untold.pop(future, None)
+        if silent:
+            run_aside(functools.partial(_tell_and_note_all, silent, told))
+            for future in silent:
+                self.untold.pop(future, None)
+        return functools.partial(_wait_told, told, len(heard) + bool(silent))
 
     @mending
     def fail_queued(self, make_error: Callable[[], BaseException]) -> None:
@@ -455,8 +567,9 @@ class CoreLife(CoreState):
             if future is None:
                 return None
             taken = future, future._fn, future._args, future._kwargs or {}
-            self._cancel_locked(future)
+            self._cancel_locked(future, _sync.get_ident())
         self.flush()
+        self._tell_cancelled(future)
         return taken
 
     def breaks(self, why: str) -> None:
@@ -490,6 +603,65 @@ class CoreLife(CoreState):
         try:
             self.engine.start_worker()
         except Exception as raised:
-            error = raised
             if not self.workers:
-                self.fail_queued(lambda: error)
+                # Aside, as its callbacks are users' code.
+                run_aside(functools.partial(self.fail_queued, functools.partial(_same, raised)))
+
+
+def _same(error: BaseException) -> BaseException:
+    return error
+
+
+def _tell_and_note(future: AnyFuture, told: _sync.SimpleQueue[None]) -> None:
+    future._tell()
+    told.put(None)
+
+
+def _tell_and_note_all(futures: list[AnyFuture], told: _sync.SimpleQueue[None]) -> None:
+    while futures:
+        futures[-1]._tell()
+        futures.pop()
+    told.put(None)
+
+
+def _wait_told(told: _sync.SimpleQueue[None], number: int, timeout: float) -> None:
+    end = _sync.clock() + timeout
+    try:
+        for _ in range(number):
+            _sync.get_at(told, max(0.0, end - _sync.clock()), int)
+    except _sync.Empty:
+        pass
+
+
+def in_event_loop() -> bool:
+    """Whether an event loop is running in this thread: asyncio's, or trio's."""
+    asyncio = sys.modules.get("asyncio.events")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return True
+    trio = sys.modules.get("trio.lowlevel")
+    return trio is not None and getattr(trio, "in_trio_run", _no)()
+
+
+def _no() -> bool:
+    return False
+
+
+def is_deep(frames: int) -> bool:
+    """Whether the stack of this thread is deeper than that."""
+    try:
+        sys._getframe(frames + 1)
+    except ValueError:
+        return False
+    return True
+
+
+def _nobody_can_tell() -> bool:
+    """Whether a task may run on top of this thread's stack: see `CoreLife.help`.
+
+    Not while it holds a condition that whoever finishes another future waits for; nor where the task
+    would see an exception of somebody else's as the one being handled, or a running loop; nor so
+    deep that the rest of the stack may not do.
+    """
+    return not (
+        _sync.here.conditions or sys.exc_info()[0] is not None or in_event_loop() or is_deep(_DEEP)
+    )

@@ -129,7 +129,7 @@ def _cancel_tokens(core: Core, why: str) -> None:
     for record in list(core.records):
         task = record.task
         if task is not None:
-            core.token_of(task).cancel(why)
+            core.token_of(task).cancel_aside(why)
 
 
 def running(core: Core, stack: bool = False) -> list[RunningTask]:

@@ -14,6 +14,7 @@ is interrupted is still here, so that a recount finds it.
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any
@@ -30,17 +31,25 @@ _SWEEP = 64  # a shorter heap is not worth a sweep
 class Line:
     """Stands in the place of a `futurepool.core.Waiter`."""
 
-    __slots__ = ("_aging", "_heap", "_numbers", "_sweep_at", "admitting", "future", "open")
+    __slots__ = ("_aging", "_heap", "_numbers", "_sweep_at", "_turn_away", "admitting", "future")
 
-    def __init__(self, aging: float | None, turn_away: Callable[[], None]) -> None:
+    def __init__(
+        self, aging: float | None, turn_away: weakref.WeakMethod[Callable[[], None]]
+    ) -> None:
         self.future: AnyFuture | None = None  # no single one waits behind this
         self.admitting: bool = False
-        self.open: Callable[[], None] = turn_away  # for when the pool is closed
+        self._turn_away = turn_away  # weak, as the core holds this
         # In nanoseconds, as whole numbers, which are exact for any priority.
         self._aging = None if aging is None else max(1, round(aging * 1e9))
         self._heap: list[tuple[int, int, AnyFuture]] = []  # (rank, arrival, future)
         self._numbers: itertools.count[int] = itertools.count()
         self._sweep_at = _SWEEP
+
+    def open(self) -> None:
+        """Nobody is left here, or the pool is closed."""
+        turn_away = self._turn_away()
+        if turn_away is not None:
+            turn_away()
 
     def push(self, future: AnyFuture) -> None:
         """Come last of those with the same rank."""
@@ -67,6 +76,10 @@ class Line:
     def more(self) -> bool:
         """True while the line is to be served again."""
         return self.choose() is not None
+
+    def count(self) -> int:
+        """How many wait."""
+        return sum([_waits(entry[2]) for entry in self._heap])
 
     def tasks(self) -> list[AnyFuture]:
         """All that wait, and those whose admission was interrupted; husks among them."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from futurepool import _sync
 from futurepool.checks import check_buffersize, check_callable, check_chunksize, check_timeout
 from futurepool.errors import Failure, is_among
-from futurepool.future import FINISHED, Future, Watch, name_of
+from futurepool.future import FINISHED, PENDING, Future, Watch, name_of
 from futurepool.options import Options
 from futurepool.queue import SUBMITS, Core
 
@@ -354,11 +354,12 @@ def _unordered(
                 del task
             if not flying:
                 return
-            if finished.empty():
-                _help_one(core, flying)
             try:
                 left = None if end is None else max(0.0, end - _sync.clock())
-                number = _sync.get_at(finished, left, core.look)
+                if finished.empty():
+                    _help_one(core, flying, left, False)
+                look = partial(_help_one, core, flying, left, True)
+                number = _sync.get_at(finished, left, look)
             except _sync.Empty:
                 raise cf.TimeoutError from None
             done = flying.pop(number, None)
@@ -376,9 +377,16 @@ def _unordered(
         del keep
 
 
-def _help_one(core: Core, flying: dict[int, tuple[Future[Any], Chunk | None]]) -> None:
+def _help_one(
+    core: Core,
+    flying: dict[int, tuple[Future[Any], Chunk | None]],
+    timeout: float | None,
+    again: bool,
+) -> None:
     """In a worker of this pool: nobody else may be there to run what this one waits for."""
+    core.look()
     if core.own_record() is not None:
         for future, _ in list(flying.values()):
-            if core.help(future, None):
+            if future._state is PENDING:
+                core.help(future, timeout, again)
                 return

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent import futures as cf
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar, cast
 
-from futurepool import _sync, patched
+from futurepool import _sync, aside, patched
 from futurepool.checks import check_callable
 from futurepool.core import Waiter, mending, open_gate
-from futurepool.errors import SubmitTimeoutError
+from futurepool.errors import FuturePoolWarning, SubmitTimeoutError
 from futurepool.future import CANCELLED, NOTIFIED, PENDING, Future, Watch, name_of, new_future
-from futurepool.life import MAX_DEPTH, CoreLife
+from futurepool.life import CoreLife, in_event_loop, is_deep
 from futurepool.line import Line
 from futurepool.options import Options
 from futurepool.priority import OnFull
@@ -32,6 +34,7 @@ AnyFuture = Future[Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_log = logging.getLogger("futurepool")
 _BATCH = 256  # tasks admitted in one section at most
 
 
@@ -63,11 +66,6 @@ def _make(core: Core, options: Options, fn: Any, args: tuple[Any, ...]) -> AnyFu
     future.task_id = 0
     future.priority = options.priority
     return future
-
-
-def _in_event_loop() -> bool:
-    asyncio = sys.modules.get("asyncio.events")
-    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def _outside() -> int:
@@ -282,16 +280,30 @@ class Core(CoreLife):
 
     def _submit_over(self, future: AnyFuture) -> AnyFuture:
         """Admit, over the bound if need be."""
+        closed = False
         try:
-            self._admit_late(future, [])
+            with self.mutex:
+                if not self._try_admit(future):
+                    if self.state:
+                        closed = True
+                    else:
+                        self.overflow += 1
+                        self._admit(future)
             self.flush()
         except BaseException:
             self.recover(future)
             raise
+        if closed:
+            self._forget(future)
+            raise self.closed_error()
         return future
 
     def _admit_late(self, future: AnyFuture, tried: list[bool]) -> None:
-        """Admit, over the bound if need be; a second time only what was not queued in the first."""
+        """Admit, over the bound if need be; a second time only what was not queued in the first.
+
+        Also if the pool was closed meanwhile: its submit has returned. Who closes a pool does what
+        sections have left, this for one, before it waits for the tasks; so it waits for this one, too.
+        """
         with self.mutex:
             if tried and future.task_id and future._state is PENDING:
                 there = itertools.chain(self.order.tasks(), self.order.doomed)
@@ -299,7 +311,7 @@ class Core(CoreLife):
                     future.task_id = 0  # struck after it had got its id
             tried.append(True)
             if not future.task_id and not self._try_admit(future):
-                self.overflow += 1
+                self.overflow += self.submitted >= self.ceiling
                 self._admit(future)
 
     def _submit_full(self, options: Options, future: AnyFuture) -> AnyFuture:
@@ -316,19 +328,20 @@ class Core(CoreLife):
             self._forget(future)
             raise self.closed_error()
         if policy is OnFull.BLOCK or options.waits:
-            record = self.own_record()
-            if record is not None:
+            if self.own_record() is not None:
                 # A place may come free only if this very worker goes on.
-                if record.depth >= MAX_DEPTH:
-                    return self._submit_over(future)
-                return self._run_here(future, overflow=True, aside=options.waits)
+                self._submit_over(future)
+                self._warn_worker(future)
+                return future
             if options.waits:
                 return self._submit_waiting(future)
-            if _in_event_loop():
+            if in_event_loop():
                 self._warn_loop()
                 return self._submit_over(future)
             return self._submit_blocking(future, options.timeout)
         if policy is OnFull.CALLER_RUNS:
+            if is_deep(sys.getrecursionlimit() // 2):
+                return self._submit_over(future)  # tasks that submit tasks, on top of one another
             return self._run_here(future)
         try:
             with self.mutex:
@@ -339,6 +352,8 @@ class Core(CoreLife):
                 else:
                     refused = self._refuse(policy, future)
             self.flush()
+            if self.untold:
+                self._tell_cancelled(future)
         except BaseException:
             self.recover(future)
             raise
@@ -363,33 +378,29 @@ class Core(CoreLife):
             return self.full_error(future)
         victim = self.order.victim() if policy is OnFull.DROP_OLDEST else None
         if victim is None:
-            self._cancel_locked(future)
+            self._cancel_locked(future, _sync.get_ident())
         else:
-            self._cancel_locked(victim, grant=False)
+            self._cancel_locked(victim, None, grant=False)
             self._admit(future)
         return None
 
     @mending
-    def _run_here(
-        self, future: AnyFuture, overflow: bool = False, aside: bool = False
-    ) -> AnyFuture:
-        """Run a task that found no place in the thread that submits it, or `aside` of it.
-
-        The latter is for coroutines: in their thread a loop is running, and the task may want one.
-        """
+    def _run_here(self, future: AnyFuture) -> AnyFuture:
+        """Run a task that found no place in the thread that submits it."""
         future._queued_at = _sync.clock()
-        if overflow:
+        if not self.engine.run_here(future):
             with self.mutex:
-                self.overflow += 1
-        engine = self.engine
-        if not (aside and engine.run_aside(future)) and not engine.run_here(future):
-            with self.mutex:
-                self.rejected += 1  # its token was faster
+                closed = future._state is PENDING  # closed meanwhile; else its token was faster
+                self.rejected += not closed
+            if closed:
+                self._forget(future)
+                raise self.closed_error()
         return future
 
     def _submit_blocking(self, future: AnyFuture, timeout: float | None) -> AnyFuture:
         waiter = Waiter(future)
         began = _sync.clock()
+        vigil = Vigil(self, waiter, future)
         try:
             with self.mutex:
                 counted = settled = self._try_admit(future)
@@ -398,7 +409,7 @@ class Core(CoreLife):
                     settled = timeout is not None and timeout <= 0
             self.flush()
             if not settled and not self.state:
-                _sync.sleep_at(waiter.gate, timeout, self.look)
+                _sync.sleep_at(waiter.gate, timeout, vigil.look)
                 if future.task_id:  # who admitted it has taken the waiter off
                     return future
             with self.mutex:
@@ -430,7 +441,7 @@ class Core(CoreLife):
                 settled = self._try_admit(future)
                 if not settled and not self.state:
                     if self.line is None:
-                        self.line = Line(self.aging, self._turn_away)
+                        self.line = Line(self.aging, weakref.WeakMethod(self._turn_away))
                     self.line.push(future)
                     if self.line not in self.blocked:
                         self.blocked.append(self.line)
@@ -450,7 +461,7 @@ class Core(CoreLife):
                 for future in self.line.tasks():
                     if future._state is PENDING and not future.task_id:
                         self.rejected += 1
-                        self._cancel_locked(future)
+                        self._cancel_locked(future, None)
 
     @mending
     def withdraw(self, future: AnyFuture) -> bool:
@@ -459,8 +470,9 @@ class Core(CoreLife):
             if future.task_id or future._state is not PENDING:
                 return False
             self.rejected += 1
-            self._cancel_locked(future)
+            self._cancel_locked(future, _sync.get_ident())
         self.flush()
+        self._tell_cancelled(future)
         return True
 
     def _warn_loop(self) -> None:
@@ -470,9 +482,109 @@ class Core(CoreLife):
                 "submit() found the queue full in a thread with a running event loop; rather than "
                 "block the loop it admits the task over the bound. `await executor.arun(...)` "
                 "waits for a place.",
-                RuntimeWarning,
+                FuturePoolWarning,
                 stacklevel=_outside(),
             )
+
+    def _warn_worker(self, future: AnyFuture) -> None:
+        if not self.warned_worker:
+            self.warned_worker = True
+            # Not here: the task may hold the lock of a log handler that submits to this very pool.
+            aside.run(
+                functools.partial(
+                    _log.warning,
+                    "a task submitted %s to its own executor, whose queue is full (%s tasks "
+                    "unfinished); rather than block the worker, which may be the one to make room, "
+                    "this task and others like it are admitted over the bound",
+                    future.name,
+                    self.limit,
+                )
+            )
+
+    @mending
+    def admit_stuck(self, waiter: Waiter, future: AnyFuture) -> bool:
+        """Admit over the bound the task of a blocked submitter; False if it does not wait any more."""
+        with self.mutex:
+            if self.state or waiter not in self.blocked or waiter.admitting:
+                return False
+            if future._state is not PENDING or future.task_id:
+                return False
+            waiter.admitting = True
+            self.overflow += 1
+            future._queued_at = _sync.clock()
+            self._admit(future)
+            self.blocked.remove(waiter)
+            waiter.admitting = False
+        self.flush()
+        return True
+
+
+class Vigil:
+    """What a thread that waits for a place sees, once a second.
+
+    **The valve.** A library may submit under a lock that its own done-callback takes, as gRPC's server
+    does. On a full queue the submitter then holds up all workers, and they it. So if no task has
+    ended between two looks, and every worker is inside done-callbacks, the task is admitted over the
+    bound. (They have been there since before the first look: a worker comes to its callbacks by ending
+    a task.)
+
+    **The log.** If no task has ended for ten seconds, what is waited for is logged, once. By another
+    thread, as this one may hold the lock of a log handler; if that does not come through within
+    a second, because the lock is held by whoever waits here, stderr gets it.
+    """
+
+    __slots__ = ("_completed", "_core", "_future", "_idle_since", "_logged", "_report", "_waiter")
+
+    def __init__(self, core: Core, waiter: Waiter, future: AnyFuture) -> None:
+        self._core = core
+        self._waiter = waiter
+        self._future = future
+        self._completed = core.completed
+        self._idle_since = _sync.clock()
+        self._report = ""
+        self._logged: bool = False
+
+    def look(self) -> bool:
+        """True if there is nothing to wait for any more."""
+        core = self._core
+        core.look()
+        completed = core.completed
+        if completed != self._completed:
+            self._completed = completed
+            self._idle_since = _sync.clock()
+            return False
+        if core.engine.calls_back():
+            admitted = core.admit_stuck(self._waiter, self._future)
+            if admitted:
+                aside.run(functools.partial(_log.warning, _VALVE, self._future.name))
+            return admitted
+        if self._report:
+            if not self._logged:
+                self._logged = True
+                _to_stderr(self._report)
+        elif _sync.clock() - self._idle_since >= _PATIENCE:
+            self._report = core.report_blocked(self._future, _sync.clock() - self._idle_since)
+            aside.run(self._log)
+        return False
+
+    def _log(self) -> None:
+        _log.warning("%s", self._report)
+        self._logged = True
+
+
+_VALVE = (
+    "the submit of %s waited a second for a place while no task ended and every worker was inside a "
+    "done-callback; as those may be waiting for the submitter, its task is admitted over the bound"
+)
+_PATIENCE = 10.0  # seconds
+
+
+def _to_stderr(text: str) -> None:
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(f"futurepool: {text}\n")
+    except (OSError, ValueError):  # closed
+        pass
 
 
 class Submitting(cf.Executor):
@@ -568,7 +680,6 @@ class Submitting(cf.Executor):
             core.todo.append(core._settle)
             if future._state is PENDING:
                 core.todo.append(future._announce)
-                core.todo.append(future._bury)
                 future._state = CANCELLED
             while mutex._is_owned():
                 mutex.release()

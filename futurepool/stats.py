@@ -110,12 +110,14 @@ class Stats:
         failed_tasks: Those of them that raised.
         cancelled_tasks: Tasks that were cancelled before they started.
         rejected_tasks: Tasks that were refused because the queue was full.
-        overflow_tasks: Tasks that were admitted over the bound, or run by the submitting worker.
+        overflow_tasks: Tasks that were admitted over the bound, as blocking their submitter could
+            have stopped the pool.
         average_latency: Mean run time, seconds.
         average_wait: Mean time in the queue, seconds.
         last_error: The latest failure, if any.
         uptime: Seconds since the executor was made.
         closed: Whether it has been shut down.
+        waiting_submitters: Threads and coroutines that wait for a place.
         latency: Distribution of the run time, if the executor has `enable_metrics=True`.
         wait: Distribution of the time in the queue, likewise.
     """
@@ -139,6 +141,7 @@ class Stats:
     closed: bool
     latency: Histogram | None = None
     wait: Histogram | None = None
+    waiting_submitters: int = 0
 
 
 _sync.import_now(__name__)

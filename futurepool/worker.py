@@ -125,7 +125,7 @@ def _after_interruption(
                 record.task = None
             last = task
     if last is not None and last._state is FINISHED:
-        last._announce()
+        core.tell_outcome(last)
     return error
 
 
@@ -161,12 +161,12 @@ def run_one(core: Core, future: Future[Any]) -> bool:
     except BaseException as raised:
         _sync.here.record = outer
         # Should there be no stack left for what follows, the next section's end does it.
-        core.todo.append(functools.partial(core.settle_outcome, record, None, raised))
+        core.todo.append(functools.partial(core.settle_aside, record, raised))
         core.recover()
         if record.task is future and future._state is RUNNING:
             core.finish(record, None, raised)
         elif future._state is FINISHED:
-            future._announce()
+            core.tell_outcome(future)
         raise
     if is_a(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
         raise error

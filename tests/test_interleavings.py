@@ -7,6 +7,7 @@ schedules. FUTUREPOOL_SCHEDULES multiplies the limits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -25,17 +26,35 @@ from futurepool import (  # noqa: E402 - after the check above
     PoolClosedError,
     QueueFullError,
     _sync,
+    aside,
 )
+from futurepool.aside import Aside  # noqa: E402
 from futurepool.core import CoreState  # noqa: E402
 from futurepool.engines.threads import ThreadEngine  # noqa: E402
 from futurepool.future import Future, Watch  # noqa: E402
 from futurepool.life import CoreLife  # noqa: E402
+from futurepool.options import Options  # noqa: E402
 from futurepool.order import Levels  # noqa: E402
-from futurepool.queue import Core, Submitting  # noqa: E402
+from futurepool.queue import Core, Submitting, _make  # noqa: E402
 from futurepool.worker import run_one, work  # noqa: E402
 
 MORE = int(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
-CODE = [CoreState, CoreLife, Core, Submitting, Levels, Future, Watch, ThreadEngine, work, run_one]
+#: For scenarios that depend on steps of others, too.
+MORE_CODE: dict[str, list[Any]] = {"cancel_against_token": [CancelToken]}
+FRESH = [(aside, "_runners", Aside)]
+CODE = [
+    Aside,
+    CoreState,
+    CoreLife,
+    Core,
+    Submitting,
+    Levels,
+    Future,
+    Watch,
+    ThreadEngine,
+    work,
+    run_one,
+]
 
 Build = Callable[[], Any]
 
@@ -176,20 +195,148 @@ def cancel_against_start() -> Any:
     return [lambda: said.append(future.cancel()), gate.open], check
 
 
-def cancel_against_flush() -> Any:
-    """Whoever comes by to do what a section leaves does not do it before its end."""
-    ex = BoundedExecutor(1)
+def drop_against_flush() -> Any:
+    """Whoever comes by to do what a section leaves does not do it before its end.
+
+    The callbacks of a dropped task run aside: not in its dropper's thread, nor in who comes by.
+    """
+    ex = BoundedExecutor(1, queue_size=1, on_full=OnFull.DROP_OLDEST)
     gate = held(ex)
     future = ex.submit(int)
-    told: list[Any] = []
-    future.add_done_callback(told.append)
+    told: list[int] = []
+    future.add_done_callback(lambda _: told.append(_sync.get_ident()))
+    here: list[int] = []
+
+    def drop() -> None:
+        here.append(_sync.get_ident())
+        ex.submit(int)
+
+    def come_by() -> None:
+        here.append(_sync.get_ident())
+        ex._core.flush()
 
     def check() -> None:
-        assert told == [future]
         gate.open()
         ex.shutdown()
+        aside.join()
+        assert len(told) == 1
+        assert told[0] not in here
 
-    return [future.cancel, ex._core.flush], check
+    return [drop, come_by], check
+
+
+def cancel_against_token() -> Any:
+    """Who cancels calls the callbacks, once, in its own thread, whoever comes to the task first."""
+    ex = BoundedExecutor(1)
+    gate = held(ex)
+    token = CancelToken()
+    future = ex.submit_with_token(token, int)
+    told: list[int] = []
+    future.add_done_callback(lambda _: told.append(_sync.get_ident()))
+    here: list[int] = []
+
+    def cancel() -> None:
+        here.append(_sync.get_ident())
+        token.cancel()
+
+    def check() -> None:
+        ex.shutdown()
+        assert aside.join()
+        assert len(told) == 1
+        if future.cancelled():
+            assert told == here
+
+    return [cancel, gate.open], check
+
+
+def jobs_against_jobs() -> Any:
+    """Every job that is handed over is done, though another one blocks."""
+    block = Gate()
+    done: list[int] = []
+
+    def check() -> None:
+        assert sorted(done) == [1, 2]
+        block.open()
+        assert aside.join()
+
+    def hand_over(number: int) -> Callable[[], None]:
+        ended = _sync.Lock()
+        ended.acquire()
+
+        def job() -> None:
+            done.append(number)
+            ended.release()
+
+        def run() -> None:
+            if number == 1:
+                aside.run(block)
+            aside.run(job)
+            ended.acquire()
+
+        return run
+
+    return [hand_over(1), hand_over(2)], check
+
+
+def spare_against_worker() -> Any:
+    """A task awaited with a timeout is run once, by a worker or by a spare thread."""
+    ex = BoundedExecutor(2)
+    gate = held(ex)
+    ran: list[int] = []
+    futures: list[Any] = []
+
+    def outer() -> None:
+        ex.submit(ran.append, 1).result(1000)
+
+    def check() -> None:
+        futures[0].result()
+        ex.shutdown()
+        assert ran == [1]
+        assert ex.stats().completed_tasks == 3
+
+    return [lambda: futures.append(ex.submit(outer)), gate.open], check
+
+
+def spare_alone() -> Any:
+    """A task awaited with a timeout by the only worker is run by a spare thread."""
+    ex = BoundedExecutor(1)
+    futures: list[Any] = []
+
+    def outer() -> int:
+        return ex.submit(int, "7").result(1000)
+
+    def check() -> None:
+        assert futures[0].result() == 7
+        ex.shutdown()
+
+    return [lambda: futures.append(ex.submit(outer)), lambda: ex.submit(int).result()], check
+
+
+def over_the_bound_against_shutdown() -> Any:
+    """What goes over the bound is refused, or has ended when the shutdown returns."""
+    ex = BoundedExecutor(1, queue_size=0)
+    gate = held(ex)
+    core = ex._core
+    late: list[bool] = []
+    down: list[bool] = []
+
+    def submit() -> None:
+        future = _make(core, Options(), lambda: late.append(bool(down)), ())
+        future._queued_at = 0.0
+        with contextlib.suppress(PoolClosedError):
+            core._submit_over(future)
+
+    def shut_down() -> None:
+        gate.open()
+        ex.shutdown()
+        down.append(True)
+
+    def check() -> None:
+        assert True not in late
+        assert core.threads == 0
+        assert core.unfinished == 0
+
+    return [submit, shut_down], check
 
 
 def result_against_completion() -> Any:
@@ -262,6 +409,7 @@ def drop_oldest_against_start() -> Any:
 def worker_exit_against_submit() -> Any:
     """What is accepted while the pool shuts down is run, what is refused is not."""
     ex = BoundedExecutor(1)
+    ex._core.told = True  # or the shutdown would look again after `shutdown_timeout`
     ex.submit(int).result()
     ran: list[int] = []
     accepted: list[bool] = []
@@ -312,6 +460,7 @@ def snapshot_against_everything() -> Any:
 def help_against_start() -> Any:
     """A task that waits for another runs it, unless another worker does; it runs once."""
     ex = BoundedExecutor(2, queue_size=5)
+    gate = held(ex)
     ran: list[int] = []
 
     def outer() -> None:
@@ -325,10 +474,7 @@ def help_against_start() -> Any:
         assert ran == [1]
         assert ex.stats().completed_tasks == 3
 
-    return [
-        lambda: futures.append(ex.submit(outer)),
-        lambda: ex.submit(int).result(),
-    ], check
+    return [lambda: futures.append(ex.submit(outer)), gate.open], check
 
 
 def bound_against_completion() -> Any:
@@ -361,7 +507,12 @@ SCENARIOS: list[Build] = [
     blocked_submit_against_cancel,
     blocked_submit_against_shutdown,
     cancel_against_start,
-    cancel_against_flush,
+    drop_against_flush,
+    cancel_against_token,
+    jobs_against_jobs,
+    spare_against_worker,
+    spare_alone,
+    over_the_bound_against_shutdown,
     result_against_completion,
     two_results_against_completion,
     token_against_start,
@@ -379,7 +530,7 @@ SCENARIOS: list[Build] = [
 @pytest.mark.parametrize("build", SCENARIOS, ids=lambda build: build.__name__)
 def test_no_schedule_breaks_it(build: Build) -> None:
     """All within two preemptions, up to the limit, then PCT with its own depths."""
-    scenario = loom.Scenario(build, code=CODE)
+    scenario = loom.Scenario(build, code=CODE + MORE_CODE.get(build.__name__, []), rebind=FRESH)
     print(scenario.explore(loom.DFS(2), limit=1000 * MORE, seconds=2.0 * MORE))
     for depth in (3, 5):
         print(scenario.explore(loom.PCT(depth, depth=depth), limit=500 * MORE, seconds=1.0 * MORE))
@@ -420,15 +571,32 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
     ),
     (cancel_against_start, CoreLife, "_cancel_locked", "self.ceiling += 1", "pass"),
     (
-        cancel_against_flush,
+        drop_against_flush,
         CoreState,
         "flush",
         "self.mutex.acquire()\n            self.mutex.release()",
         "pass",
     ),
-    (cancel_against_flush, CoreState, "flush", "act()", "pass"),
+    (drop_against_flush, CoreState, "flush", "act()", "pass"),
+    (drop_against_flush, Future, "_tell_aside", "aside.run(self._tell)", "self._tell()"),
+    (cancel_against_token, CoreLife, "cancel", "self._tell_cancelled(future, aside)", "pass"),
+    (cancel_against_token, CoreLife, "_tell_cancelled", "by == NOBODY or", ""),
+    (
+        cancel_against_token,
+        CoreState,
+        "_cancel_doomed",
+        "self.untold[future] = NOBODY",
+        "self.todo.append(future._tell)",
+    ),
+    (cancel_against_token, Future, "_announce", "and self._state is FINISHED:", ":"),
+    (jobs_against_jobs, Aside, "_serve", "if self._jobs:", "if False:"),
+    (jobs_against_jobs, Aside, "_serve", "self._ready.discard(me)\n                try", "try"),
+    (jobs_against_jobs, Aside, "run", "self.ensure()", "pass"),
+    (spare_against_worker, CoreLife, "claim", "if future._state is not PENDING or", "if"),
+    (spare_alone, CoreLife, "help", "self.engine.start_spare(future, None)", "pass"),
+    (over_the_bound_against_shutdown, Core, "_submit_over", "if self.state:", "if False:"),
     (result_against_completion, Future, "_subscribe", "with core.mutex:", "if True:"),
-    (result_against_completion, CoreLife, "settle_outcome", "task._announce()", "pass"),
+    (result_against_completion, CoreLife, "tell_outcome", "task._tell()", "pass"),
     (two_results_against_completion, Future, "_announce", "gate.release()", "pass"),
     (
         two_results_against_completion,
@@ -450,7 +618,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
         drop_oldest_against_start,
         Core,
         "_refuse",
-        "self._cancel_locked(victim, grant=False)",
+        "self._cancel_locked(victim, None, grant=False)",
         "pass",
     ),
     (worker_exit_against_submit, CoreLife, "_send_home", "self._wake_all()", "pass"),
@@ -470,7 +638,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
         "core.submitted = submitted = submitted + 1",
         "submitted = submitted + 1",
     ),
-    (help_against_start, CoreLife, "claim", "if future._state is not PENDING:", "if False:"),
+    (help_against_start, CoreLife, "claim", "if future._state is not PENDING or", "if"),
     (help_against_start, CoreLife, "claim", "self.order.husks += 1", "self.ceiling -= 1"),
     (bound_against_completion, CoreLife, "turn", "self.ceiling += 1", "pass"),
     (bound_against_completion, CoreState, "_try_admit", ">= self.ceiling", "> self.ceiling"),
@@ -490,7 +658,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
 def test_mutants_are_caught(mutant: tuple[Build, Any, str, str, str]) -> None:
     """The model is able to fail."""
     build, owner, where, old, new = mutant
-    scenario = loom.Scenario(build, code=CODE)
+    scenario = loom.Scenario(build, code=CODE + MORE_CODE.get(build.__name__, []), rebind=FRESH)
     for strategy in (loom.DFS(2), loom.PCT(1), loom.RandomWalk(1)):
         try:
             with loom.mutate(owner, where, old, new):

@@ -17,7 +17,7 @@ import pytest
 #: Low to high. A module imports from lower layers, never from its own or a higher one.
 LAYERS: list[set[str]] = [
     {"_sync", "contexts", "priority"},
-    {"errors", "patched", "timer"},
+    {"aside", "errors", "patched", "timer"},
     {"checks", "stats"},
     {"cancellation", "recorder", "report"},
     {"future"},
@@ -65,6 +65,7 @@ ALLOWED: dict[tuple[str, str], str | None] = {
         }.items()
         for name in names
     ),
+    ("future", "threading.RLock"): "the lock of that Condition, as the standard library's",
 }
 
 ROOT = Path(str(importlib.util.find_spec("futurepool").origin)).parent  # type: ignore[union-attr]

@@ -125,6 +125,7 @@ def test_stats_has_the_promised_fields_in_order():
         "closed",
         "latency",
         "wait",
+        "waiting_submitters",
     ]
 
 

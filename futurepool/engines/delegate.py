@@ -39,11 +39,10 @@ from typing import Any, cast
 
 from futurepool import _sync
 from futurepool.cancellation import CancelToken
-from futurepool.core import PARKED, Record
+from futurepool.core import CALLING, PARKED, Record
 from futurepool.engines.envelope import Envelope, envelope_for
 from futurepool.engines.sealed import script
 from futurepool.future import PENDING, RUNNING, Future
-from futurepool.life import MAX_DEPTH
 from futurepool.queue import Core
 from futurepool.worker import run_one
 
@@ -78,11 +77,12 @@ class _Gate:
 class _TakeBack:
     """Listens to the token of a task: takes it back from an engine that has not begun with it."""
 
-    __slots__ = ("_inner", "_token_cancelled")
+    __slots__ = ("_inner", "_token_cancelled", "_token_expired")
 
     def __init__(self, inner: cf.Future[Any]) -> None:
         self._inner = inner
         self._token_cancelled: Any = self._cancel
+        self._token_expired: Any = self._cancel
 
     def _cancel(self, _token: CancelToken) -> None:
         self._inner.cancel()
@@ -259,6 +259,14 @@ class DelegateEngine:
             del inner
         return True
 
+    def start_spare(self, future: AnyFuture, waiting: Record | None) -> None:
+        """Nothing: what is queued is for the engine, which no thread of ours holds up."""
+
+    def calls_back(self) -> bool:
+        """The dispatcher is in a callback: it serves nobody meanwhile."""
+        with self._core.mutex:
+            return CALLING in [record.away for record in self._core.workers]
+
     @property
     def name(self) -> str:
         """What `running()` calls the worker: the other executor's class."""
@@ -298,9 +306,9 @@ class DelegateEngine:
             self.replace(_guard.thread)
 
     def _dispatch(self, error: BaseException | None) -> None:
-        # Callbacks of users run here. A submit in one never blocks: at this depth a task that
+        # Callbacks of users run here. A submit in one never blocks, as in a worker: a task that
         # finds no place is admitted over the bound; `shutdown` does not wait.
-        _sync.here.record = Record(self._core, thread=self, depth=MAX_DEPTH)
+        _sync.here.record = Record(self._core, thread=self)
         inbox = self._inbox
         record: Record | None = None
         self._busy = set()

@@ -30,7 +30,7 @@ from operator import methodcaller
 from typing import Any
 
 from futurepool import _sync, contexts, patched
-from futurepool.core import Record
+from futurepool.core import CALLING, Record
 from futurepool.future import Future
 from futurepool.queue import Core
 from futurepool.worker import run_one, work
@@ -52,6 +52,7 @@ class ThreadEngine:
         "_initializer",
         "_numbers",
         "_prefix",
+        "_spares",
         "threads",
     )
 
@@ -62,15 +63,18 @@ class ThreadEngine:
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
     ) -> None:
-        self._core = core
+        # Weak, as the core holds this; workers hold the core.
+        self._core: Any = weakref.ref(core)
         self._prefix = prefix
         self._initializer = initializer
         self._initargs = initargs
         self._numbers = itertools.count()
         self.threads: set[threading.Thread] = set()  # single C calls only
+        # Tasks that a thread of their own is about to run, or runs: single C calls only.
+        self._spares: dict[Future[Any], threading.Thread] = {}
 
     def start_worker(self) -> None:
-        core = self._core
+        core = self._core()
         patched.look()
         record = Record(core)
         record.gate = _sync.Gate()
@@ -112,7 +116,7 @@ class ThreadEngine:
             raise
 
     def look(self) -> None:
-        core = self._core
+        core = self._core()
         for record, thread in list(core.workers.items()):
             # The order of these two matters: what has noted that it runs was alive.
             noted = record.ident is not None
@@ -132,9 +136,10 @@ class ThreadEngine:
 
     def reset(self) -> None:
         self.threads = set()
+        self._spares = {}
 
     def _run(self, record: Record, _guard: _Guard) -> None:
-        core = self._core
+        core = self._core()
         try:
             _sync.here.witness = _Witness()
             record.death = _make_will(core, record)
@@ -147,7 +152,7 @@ class ThreadEngine:
         record.death = None
 
     def _live(self, record: Record) -> None:
-        core = self._core
+        core = self._core()
         with core.mutex:
             if record not in core.workers:
                 return  # its starter was interrupted, and has given it up
@@ -160,43 +165,107 @@ class ThreadEngine:
             if thread.ident is not None and not thread.is_alive():
                 self.threads.discard(thread)
         self.threads.add(record.thread)
-        if self._initializer is not None:
-            _sync.here.record = (
-                record  # so it does not wait for itself, should it shut the pool down
-            )
-            try:
-                before = copy_context()
-                self._initializer(*self._initargs)
-                _sync.here.base = contexts.added(before)
-            except BaseException:
-                _log.critical("Exception in initializer:", exc_info=True)
-                self._break(record)
-                return
-        work(core, record)
+        if self._initialized(record):
+            work(core, record)
+
+    def _initialized(self, record: Record) -> bool:
+        """Run the initializer, if there is one; False if it failed, which breaks the pool."""
+        if self._initializer is None:
+            return True
+        # So it does not wait for itself, should it shut the pool down.
+        _sync.here.record = record
+        try:
+            before = copy_context()
+            self._initializer(*self._initargs)
+            _sync.here.base = contexts.added(before)
+        except BaseException:
+            _log.critical("Exception in initializer:", exc_info=True)
+            self._break(record)
+            return False
+        return True
 
     def _break(self, record: Record) -> None:
-        core = self._core
+        core = self._core()
         with core.mutex:
             core.broken = BROKEN
             core._leave(record)
         core.breaks(BROKEN)
 
     def run_here(self, future: Future[Any]) -> bool:
-        return run_one(self._core, future)
+        return run_one(self._core(), future)
 
     def run_aside(self, future: Future[Any], timeout: float | None = None) -> bool:
-        answer: list[bool] = []
-        outer = _sync.here.record
+        return False  # no thread serves all the others
 
-        def run() -> None:
-            _sync.here.record = Record(self._core, depth=0) if outer is not None else None
-            answer.append(run_one(self._core, future))
+    def start_spare(self, future: Future[Any], waiting: Record | None) -> None:
+        # Only the worker itself appends to its `wanted`. Either its spare thread has not yet put None
+        # there, and then looks once more, or a new one is started.
+        if waiting is None:
+            runner = self._spares.get(future)
+            if runner is not None and runner.is_alive():
+                return  # on its way
+        elif (wanted := waiting.wanted) is not None:
+            wanted.append(future)
+            if waiting.wanted is wanted:
+                return
+        wanted = deque([future])
+        itself: list[threading.Thread] = []
+        thread = _sync.new_thread(self._run_spare, itself, wanted, waiting)
+        itself.append(thread)
+        thread.name = f"{self._prefix}_{next(self._numbers)}"
+        for old in list(self.threads):
+            if old.ident is not None and not old.is_alive():
+                self.threads.discard(old)
+        if waiting is None:
+            self._spares[future] = thread
+        else:
+            waiting.wanted = wanted
+        try:
+            _sync.start(thread)
+        except BaseException as error:
+            if thread.ident is None:
+                if waiting is None:
+                    self._spares.pop(future, None)
+                else:
+                    waiting.wanted = None
+            if not isinstance(error, (RuntimeError, MemoryError)):
+                raise
+            # There is none to be had: who waits looks again, or somebody comes free.
 
-        thread = _sync.new_thread(run)
-        thread.name = f"{self._prefix}_aside"
-        _sync.start(thread)
-        _sync.join(thread)
-        return bool(answer and answer[0])
+    def _run_spare(
+        self,
+        itself: list[threading.Thread],
+        wanted: deque[Future[Any]],
+        waiting: Record | None,
+    ) -> None:
+        """A worker for some tasks only, of which `max_workers` knows nothing."""
+        core = self._core()
+        self.threads.add(itself.pop())
+        record = Record(core)  # so that what its tasks wait for is seen to, too
+        record.ident = _sync.get_ident()
+        _sync.here.record = record
+        try:
+            if not self._initialized(record):
+                return
+            while True:
+                while wanted:
+                    run_one(core, wanted[0])
+                    self._spares.pop(wanted.popleft(), None)
+                if waiting is None or waiting.wanted is not wanted:
+                    return
+                waiting.wanted = None
+        except BaseException as error:
+            _log.error("a spare worker was struck by an exception", exc_info=error)
+            core.recover()
+        finally:
+            while wanted:
+                self._spares.pop(wanted.popleft(), None)
+
+    def calls_back(self) -> bool:
+        core = self._core()
+        with core.mutex:
+            busy = [record.away == CALLING for record in core.workers]
+            return bool(busy) and not core.starting and all(busy)
 
 
 _DIED = "the worker's thread has died"
@@ -262,7 +331,7 @@ def _replace(core: Core, record: Record, error: BaseException) -> None:
     """
     if record not in core.workers:
         return
-    core.settle_outcome(record, None, error)
+    core.settle_aside(record, error)
     with core.mutex:
         core._leave(record)
     core._settle()
