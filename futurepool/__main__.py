@@ -1,6 +1,10 @@
 """`python -m futurepool`."""
 
-from futurepool._cli.main import run
+import sys
 
 if __name__ == "__main__":
+    try:
+        from futurepool._cli.main import run
+    except KeyboardInterrupt:
+        sys.exit(130)
     run()

@@ -39,8 +39,9 @@ from typing import Any, NamedTuple
 
 __all__ = ["BadTargetError", "Caller", "Failure", "Shape", "describe", "load", "load_target"]
 
-#: What messages are about: an item, what was not started, the end; and that nobody waits any more.
-RUN, BACK, END, GONE = range(4)
+#: What messages are about: an item; what was not started; the end; that nobody waits any more; that
+#: the target is loaded.
+RUN, BACK, END, GONE, READY = range(5)
 
 
 # -- the target ------------------------------------------------------------------------------------
@@ -189,13 +190,13 @@ _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
 
 
 def _own(frames: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames of the command line and of the library that retries."""
+    """The target's frames: those after the last one of the command line."""
+    own = frames
     while frames is not None:
-        directory = os.path.dirname(frames.tb_frame.f_code.co_filename)  # noqa: PTH120
-        if directory != _HERE and os.path.basename(directory) != "tenacity":  # noqa: PTH119
-            break
+        if os.path.dirname(frames.tb_frame.f_code.co_filename) == _HERE:  # noqa: PTH120
+            own = frames.tb_next
         frames = frames.tb_next
-    return frames
+    return own
 
 
 # -- the worker process ----------------------------------------------------------------------------
@@ -325,6 +326,7 @@ def serve(source: int, out: int, alone: bool = False) -> None:
     sys.argv[:] = setup["argv"]
     call = Caller(load(setup["target"]), Shape(*setup["shape"]), setup["json"]).call
     worker = _Worker(messages, early, out, call, alone)
+    worker.send((READY,))
     # An interpreter beside others has no daemon threads.
     reader = threading.Thread(target=worker.listen, name="reader", daemon=alone)
     reader.start()
@@ -334,12 +336,16 @@ def serve(source: int, out: int, alone: bool = False) -> None:
         reader.join()
 
 
+def _not_for_us(_number: int, _frame: object) -> None:
+    pass
+
+
 def main() -> None:
     """Be a worker process."""
     if hasattr(signal, "pthread_sigmask"):
         # Ctrl-C is for the parent, which says what becomes of us. Not ignored: our own children
         # would inherit that.
-        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGINT, _not_for_us)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     else:  # pragma: no cover - Windows
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -19,10 +19,12 @@ Used by the main thread only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
 import sys
+import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable
@@ -72,13 +74,13 @@ class Output:
         except WriteError as error:
             ends = list(accumulate(sizes))
             whole = sum(end <= error.written for end in ends)
-            log.drop_half_line(streams.out, error.written - (ends[whole - 1] if whole else 0))
+            half = error.written - (ends[whole - 1] if whole else 0)
+            log.drop_half_line(streams.out, half)
             log.append(records[:whole])
-            log.take_back(streams.out)
+            log.remember(sizes[:whole], entries[:whole], half)
             raise
         log.append(records)
-        if data and log.piped:
-            log.remember(sizes, entries)
+        log.remember(sizes, entries)
 
 
 class Log:
@@ -191,7 +193,8 @@ class Log:
         if written is None:
             return
         records = text.splitlines(keepends=True)
-        ends = list(accumulate(note["sizes"]))
+        sizes: list[int] = note["sizes"]
+        ends = list(accumulate(sizes))
         whole = sum(end <= written for end in ends)
         os.ftruncate(self._fd, note["log"])
         self._write(b"".join(records[:whole]))
@@ -286,12 +289,15 @@ class Log:
     def _write(self, data: bytes) -> None:
         _write_all(self._fd, data)
 
-    def remember(self, sizes: list[int], entries: list[Entry]) -> None:
-        """Keep the last items whose lines a pipe may hold."""
+    def remember(self, sizes: list[int], entries: list[Entry], half: int = 0) -> None:
+        """Keep the last items whose lines a pipe may hold; after them it has half a line."""
+        if not self.piped:
+            return
         for size, entry in zip(sizes, entries, strict=True):
             if size:
                 self._written += size
                 self._recent.append((self._written, entry.outcome))
+        self._written += half
         while self._recent and self._recent[0][0] < self._written - (1 << 20):
             self._recent.popleft()
 
@@ -303,6 +309,13 @@ class Log:
                 record = f'{{"item": {self._item(outcome.item)}, "outcome": "unread"}}\n'
                 self._write(record.encode())
         self._recent.clear()
+
+    def wait_for_reader(self, streams: Streams, patient: Callable[[], bool]) -> None:
+        """Wait until the reader of our pipe has got all; WriteError if it leaves before."""
+        while self.piped and _unread(streams.out) and patient():
+            if streams.gone():
+                raise WriteError(errno.EPIPE, os.strerror(errno.EPIPE))
+            time.sleep(0.01)
 
     def close(self, complete: bool) -> None:
         """The end; the journal is kept if the log could not be completed."""

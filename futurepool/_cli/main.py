@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO, cast
@@ -24,13 +25,17 @@ _PROG = "python -m futurepool"
 
 def run() -> None:
     """Be the command: `main`, and the end of the process."""
-    status = 1
+    status = 130
     try:
         status = main()
     except SystemExit as end:
         if end.code is not None and not isinstance(end.code, int):
             raise
         status = end.code or 0
+    except KeyboardInterrupt:
+        pass
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: there is nothing left to end
     module: Any = sys.modules.get("futurepool._cli.map")
     if module is not None and module.stuck:
         # A call runs on that nothing can end; a process that waited for it would be stuck as well.

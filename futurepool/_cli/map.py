@@ -24,7 +24,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from futurepool._cli import child, items
@@ -348,6 +348,12 @@ class _Mapping:
         if lines:
             self._streams.write(self._streams.join(lines), self._may_wait)
 
+    def _patient(self) -> bool:
+        """Everything is written, but not read: whether to go on waiting."""
+        now = time.perf_counter()
+        self._draw(now, "waiting for the reader of the results")
+        return not self._signals or now - self._last < 1
+
     def _may_wait(self) -> bool:
         """Nobody takes the results: whether to go on waiting."""
         now = time.perf_counter()
@@ -451,6 +457,8 @@ class _Mapping:
             self._status = 1
         abandoned = self._close(reason) if reason else self._finish()
         self._print_rest()
+        if self._log is not None:
+            self._log.wait_for_reader(self._streams, self._patient)
         self._streams.show("")
         if not self._quiet or (reason and self._signals):
             self._summary(abandoned)
@@ -514,6 +522,8 @@ class _Mapping:
     def _cannot_write(self, error: WriteError) -> None:
         self._crew.stop("nobody reads the results")
         self._finish()
+        if self._log is not None:
+            self._log.take_back(self._streams.out)
         if is_closed_pipe(error):
             return
         lost = len(self._batch) + len(self._early)
@@ -528,7 +538,7 @@ class _Mapping:
     # -- signals -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
+    def _listening(self) -> Generator[None, None, None]:
         """Note signals that are to end it; leave alone what somebody else has set, or ignores."""
         old: dict[int, Any] = {}
         wanted = {"SIGINT": self._on_signal, "SIGTERM": self._on_signal, "SIGHUP": self._on_signal}
@@ -576,7 +586,7 @@ class _Mapping:
         if abandoned:
             parts.append(f"{number(len(abandoned))} abandoned")
         if self._crew.written_off:
-            parts.append(f"{number(len(self._crew.written_off))} timed out and run on")
+            parts.append(f"{number(len(self._crew.written_off))} still running after their time")
         if self._stopped:
             parts.append(self._left(len(abandoned)))
         if self._skipped:

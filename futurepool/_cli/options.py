@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import os
 import sys
@@ -228,7 +229,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("-0 is about stdin, which is not read when there are ITEMs")
     if args.retries is not None:
         try:
-            import tenacity  # noqa: F401
+            importlib.import_module("tenacity")
         except ImportError:
             parser.error(_NO_TENACITY)
     if args.jobs is None:

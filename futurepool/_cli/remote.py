@@ -91,6 +91,13 @@ class Remote(Drawer):
         self._late = False
         self._start()
         self._send(self._setup.message)
+        try:
+            # Its start is not part of the first call's time.
+            self._messages.read()  # type: ignore[union-attr]
+        except (EOFError, OSError):
+            how = self._bury().message
+            if not self._ended:
+                raise RuntimeError(f"a worker cannot be started: {how}") from None
 
     def _send(self, message: object) -> None:
         if self._to is not None:
@@ -140,6 +147,9 @@ class Remote(Drawer):
                 continue
             if self._to is None:
                 self._begin()
+                if self._ended:
+                    crew.give_back(batch)
+                    return
             if batch:
                 if not stock:
                     self.current = (batch[0][0], batch[0][1], clock())
@@ -263,7 +273,10 @@ class Remote(Drawer):
         if current is not None:
             self.current = (current[0], item, time.perf_counter())
         if self._to is None:
+            self.current = None
             self._begin()
+            if current is not None:
+                self.current = (current[0], item, time.perf_counter())
         self._send((RUN, (0, item)))
         try:
             while True:
@@ -293,7 +306,7 @@ class InProcess(Remote):
 
     def _start(self) -> None:
         # The worker shall not be struck by Ctrl-C before it has decided what that means.
-        masked = hasattr(signal, "pthread_sigmask")
+        masked, old = hasattr(signal, "pthread_sigmask"), set[Any]()
         if masked:
             old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

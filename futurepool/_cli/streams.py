@@ -29,7 +29,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from typing_extensions import Self
 
@@ -175,7 +175,7 @@ class Streams:
         elif self.stdout is None:
             self.out = os.open(os.devnull, os.O_WRONLY)
         elif hasattr(self.stdout, "reconfigure"):
-            self.stdout.reconfigure(errors="futurepool")
+            cast("Any", self.stdout).reconfigure(errors="futurepool")
         if self.stdin_fd == 0:
             self.stdin_fd = os.dup(0)
             self._undo.append(self._restore_0)

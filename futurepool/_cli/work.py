@@ -74,7 +74,7 @@ class Retries:
     def wrap(self, call: Call, token: CancelToken, note: Callable[[int, float], object]) -> Call:
         """The call, made again while it fails. Pauses double, up to a minute, and vary a little."""
         from tenacity import RetryCallState, Retrying, retry_if_exception_type
-        from tenacity.wait import wait_exponential_jitter
+        from tenacity.wait import wait_exponential, wait_random
 
         def over(state: RetryCallState) -> bool:
             return token.cancelled or state.attempt_number > self.number
@@ -85,12 +85,10 @@ class Retries:
         def before_sleep(state: RetryCallState) -> None:
             note(state.attempt_number, state.upcoming_sleep)
 
-        pauses = wait_exponential_jitter(
-            initial=self.pause, max=max(60.0, self.pause), jitter=self.pause / 4
-        )
+        doubling = wait_exponential(multiplier=self.pause, max=max(60.0, self.pause))
         again = Retrying(
             stop=over,
-            wait=pauses,
+            wait=doubling + wait_random(0, self.pause / 4),
             retry=retry_if_exception_type(Exception),
             reraise=True,
             sleep=pause,
@@ -283,16 +281,18 @@ class Crew:
                     self.jobs, self.MOST_WRITTEN_OFF
                 ):
                     return
-                if self.spare:
-                    drawer = self.spare.pop()
-                else:
-                    drawer = self._make(self, self._made)
+                try:
+                    drawer = self.spare.pop() if self.spare else self._make(self, self._made)
                     self._made += 1
+                    self.pool.options(token=drawer.token, name="draw").submit(drawer.run)
+                except Exception as error:  # no thread to be had, say
+                    self.trouble = self.trouble or error
+                    break
                 self.active.append(drawer)
                 wanted -= 1
-            self.pool.options(token=drawer.token, name="draw").submit(drawer.run)
             if wanted <= 0:
                 return
+        self.rouse()
 
     # -- for drawers -------------------------------------------------------------------------------
 

@@ -19,9 +19,11 @@ PACKAGE = str(Path(futurepool.__file__).parent.parent)  # there also where it is
 MAP = ("-m", "futurepool", "map")
 
 #: The command, with signals as a shell's foreground job has them: a test may run in the background.
+#: What comes while the package is imported is nobody's to handle.
 _AS_A_SHELL = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from futurepool._cli.main import run; run()"
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "from futurepool._cli.main import run; "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); run()"
 )
 FOREGROUND = ("-c", _AS_A_SHELL, "map")
 
@@ -143,6 +145,16 @@ def slow_on(item):
         assert went.wait(50)
     elif item == "last":
         went.set()
+    return item
+
+def wait_for_file(item):
+    """The same over processes: item `0` waits for a file, and `last` makes it."""
+    if item == "0":
+        deadline = time.monotonic() + 40
+        while not os.path.exists("last") and time.monotonic() < deadline:
+            time.sleep(0.01)
+    elif item == "last":
+        open("last", "w").close()
     return item
 
 def even(item):
