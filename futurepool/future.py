@@ -757,6 +757,9 @@ class _NotedLock:
     def __exit__(self, *exc_info: object) -> None:
         self.release()
 
+    def locked(self) -> bool:
+        return bool(self._lock.locked())  # asked for where an RLock has it
+
     def _release_save(self) -> Any:
         state = self._lock._release_save()
         _sync.here.conditions -= state[0]

@@ -291,6 +291,14 @@ class Core(CoreLife):
                         self._admit(future)
             self.flush()
         except BaseException:
+            # First by C calls only: the stack may be at its end, see `Submitting.submit`.
+            self.mutex.acquire()
+            self.todo.append(self._settle)
+            if future._state is PENDING:
+                self.todo.append(future._announce)
+                future._state = CANCELLED
+            while self.mutex._is_owned():
+                self.mutex.release()
             self.recover(future)
             raise
         if closed:
@@ -355,6 +363,14 @@ class Core(CoreLife):
             if self.untold:
                 self._tell_cancelled(future)
         except BaseException:
+            # First by C calls only: the stack may be at its end, see `Submitting.submit`.
+            self.mutex.acquire()
+            self.todo.append(self._settle)
+            if future._state is PENDING:
+                self.todo.append(future._announce)
+                future._state = CANCELLED
+            while self.mutex._is_owned():
+                self.mutex.release()
             self.recover(future)
             raise
         if refused is not None:

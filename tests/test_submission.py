@@ -435,6 +435,8 @@ for frames in range(limit - 40, limit):
     ex.submit(int).result(30)  # its worker is there
     if {full}:
         ex.submit(gate.wait, 10)
+    if {full} and {size}:
+        ex.submit(int)
     thread = threading.Thread(target=attempt, args=(frames,))
     thread.start()
     thread.join()
@@ -458,6 +460,7 @@ print("whole" if refused else "never refused")
         ("CALLER_RUNS", 0, True),
         ("DROP_NEW", 0, True),
         ("DROP_OLDEST", 0, True),
+        ("DROP_OLDEST", 1, True),
         ("RAISE", 0, True),
     ],
 )
