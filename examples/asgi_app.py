@@ -35,6 +35,7 @@ except ImportError as missing:
 
 CROWD = 40  # clients at a time
 ROUNDS = 5  # requests of each, one after the other
+PATIENCE = 10.0  # seconds that the service waits for its queries when it ends
 
 
 def query(key: str) -> bool:
@@ -50,7 +51,9 @@ def make_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with BoundedExecutor(max_workers, "query", queue_size=queue_size) as pool:
+        # Left by `stop`: a query that hangs does not keep the service from ending.
+        pool = BoundedExecutor(max_workers, "query", queue_size=queue_size)
+        async with pool.stopping(PATIENCE):
             app.state.pool = pool
             yield
 

@@ -433,36 +433,44 @@ async def wait(future: AnyFuture) -> None:
         raise
 
 
-class _Errand:
+class Errand:
     """A call in a thread of its own."""
 
-    def __init__(self, fn: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
-        self._fn = fn
+    def __init__(self, call: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
+        self._call = call
         self._box = mailbox(loop)
         self._waiter: asyncio.Future[None] = loop.create_future()
-        self.errors: list[BaseException] = []
+        self._error: BaseException | None = None
 
     def run(self) -> None:
         """The thread's body."""
         try:
-            self._fn()
+            self._call()
         except BaseException as error:
-            self.errors.append(error)
+            self._error = error
         finally:
             self._box.post(self)
 
-    async def end(self) -> None:
-        """Wait for it, to its end even if cancelled."""
-        await asyncio.shield(self._waiter)
-        if self.errors:
-            raise self.errors[0]
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait for its end, or for `timeout` seconds. It goes on if this is cancelled."""
+        await asyncio.wait([self._waiter], timeout=timeout)
+
+    async def end(self, timeout: float | None = None) -> None:
+        """The same, and raise what it has raised, if it is over."""
+        await self.wait(timeout)
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
 
 
-async def in_thread(fn: Callable[[], object]) -> None:
-    """Run `fn` in a thread of its own, without blocking the loop."""
-    errand = _Errand(fn, running_loop("async with"))
+def send(word: str, call: Callable[[], object]) -> Errand:
+    """Have `call` called in a thread of its own; `word` is what needs a loop for that."""
+    errand = Errand(call, running_loop(word))
     _sync.start(_sync.new_thread(errand.run, name="futurepool-shutdown"))
-    await errand.end()
+    return errand
 
 
 _sync.import_now(__name__)

@@ -283,6 +283,7 @@ class CoreState:
         "snapshot",
         "starting",
         "state",
+        "stoppers",
         "submitted",
         "threads",
         "todo",
@@ -380,6 +381,8 @@ class CoreState:
         self.blocked: deque[Waiter | Line] = deque()  # submitters, oldest first
         self.line: Line | None = None  # of coroutines; one of `blocked` while any waits
         self.empties: list[Any] = []  # gates of those who wait until no task is unfinished
+        # Of those gates, the ones at which tasks of this pool stop it -> how many tasks wait there.
+        self.stoppers: dict[Any, int] = {}
         self.ends: list[Any] = []  # gates of those who wait until no thread is left
         self.todo.clear()
         self.untold.clear()
@@ -394,6 +397,11 @@ class CoreState:
     def unfinished(self) -> int:
         """Tasks queued or running: what is not free of the `limit` places. Exact in a section."""
         return self.submitted + self.limit - self.ceiling
+
+    @property
+    def room(self) -> int:
+        """How many workers there may be: one more for each that waits in `stop`. Mutex held."""
+        return self.max_workers + len(self.stoppers)
 
     def _try_admit(self, future: AnyFuture) -> bool:
         """True if there is nothing left to do: admitted, or cancelled by its token. Mutex held."""
@@ -421,7 +429,7 @@ class CoreState:
 
     def _grow(self) -> None:
         """One worker more, if there may be. Mutex held."""
-        if self.threads < self.max_workers:
+        if self.threads < self.room:
             self.starting += 1
             self.threads += 1
             self.todo.append(self._start_worker)
@@ -449,10 +457,11 @@ class CoreState:
         """A place came free. Mutex held."""
         if self.blocked:
             self._grant()
-        if self.empties and not self.unfinished:
-            for gate in self.empties:
-                self.todo.append(functools.partial(open_gate, gate))
-            self.empties = []
+        if self.empties and self.unfinished <= sum(self.stoppers.values()):
+            for gate in [*self.empties]:
+                if not self.unfinished or gate in self.stoppers:
+                    self.todo.append(functools.partial(open_gate, gate))
+                    self.empties.remove(gate)
 
     def closed_error(self) -> Exception:
         """What a submit to a pool that is closed raises."""
@@ -562,30 +571,45 @@ class CoreState:
             return self.unfinished - sum([r.task is not None for r in self.records])
 
     @mending
-    def wait_empty(self, timeout: float | None, token: CancelToken | None = None) -> bool:
-        """Wait until nothing is queued or running; False at the timeout or when `token` says so."""
-        gate = _sync.Gate()
-        self.flush()
-        with self.mutex:
-            if not self.unfinished:
-                return True
-            if self.abandoned:
-                return False
-            self.empties.append(gate)
+    def wait_empty(
+        self, timeout: float | None, token: CancelToken | None = None, ident: int | None = None
+    ) -> bool:
+        """Wait until nothing is queued or running; False at the timeout or when `token` says so.
 
+        With `ident`, of a thread that runs tasks of this pool: but for those, and the tasks that
+        wait like this. There may be one worker more meanwhile, as this one is not to be had.
+        """
+        gate = _sync.Gate()
         listener = Opener(functools.partial(_open_told, gate))
+        self.flush()
         try:
+            with self.mutex:
+                if not self.unfinished or self.abandoned:
+                    return not self.unfinished
+                self.empties.append(gate)
+                if ident is not None:
+                    self._make_way(gate, ident)
+            self.flush()
             if token is not None and not token._add_listener(listener):
                 open_gate(gate)
             _sync.sleep_at(gate, timeout, self.look)
         finally:
             with self.mutex:
+                self.stoppers.pop(gate, None)
                 emptied = gate not in self.empties
                 if not emptied:
                     self.empties.remove(gate)
             if token is not None:
                 token._discard_listener(listener)
         return emptied
+
+    def _make_way(self, gate: Any, ident: int) -> None:
+        """A task in the thread `ident` is about to wait at `gate` for the others. Mutex held."""
+        own = [record.ident == ident and record.task is not None for record in self.records]
+        self.stoppers[gate] = sum(own)
+        for _ in range(self.unfinished + self.calling - self.inline - self.threads):
+            self._grow()
+        self._freed()
 
     @mending
     def wait_ended(self, timeout: float | None) -> bool:

@@ -7,6 +7,7 @@ What happens is written elsewhere:
     running a task                    futurepool.worker
     where tasks run                   futurepool.engines
     stop, interpreter exit, fork      futurepool.lifecycle
+    leaving `with` and `async with`   futurepool.leaving
     map                               futurepool.mapping
 
 An executor owns nothing but its core. Workers hold the core, so a dropped executor is collected,
@@ -29,7 +30,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from futurepool import lifecycle, mapping, patched
+from futurepool import _sync, leaving, lifecycle, mapping, patched
 from futurepool.cancellation import CancelToken
 from futurepool.checks import (
     NoCopy,
@@ -69,7 +70,6 @@ T = TypeVar("T")
 
 #: The standard class's own count, so that no two pools have threads of the same name.
 _number: Callable[[], int] = getattr(ThreadPoolExecutor, "_counter", itertools.count().__next__)
-_TELLING = 1.0  # seconds that a shutdown waits for callbacks of the tasks it has cancelled
 
 
 class _Alias:
@@ -459,13 +459,12 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Literal[False]:
         """`shutdown()`; leaving by Ctrl-C or SystemExit also cancels what has not started."""
-        leaving = exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit))
-        self.shutdown(wait=True, cancel_futures=leaving)
-        return None
+        leaving.leave(self, exc_type)
+        return False
 
     async def __aenter__(self) -> Self:
         return self
@@ -473,14 +472,17 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """As `with`, without blocking the loop."""
-        if lifecycle.is_own_worker(self._futurepool):
-            self.__exit__(exc_type, exc_value, traceback)  # which does not wait for itself
-        else:
-            await _aio().in_thread(lambda: self.__exit__(exc_type, exc_value, traceback))
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Literal[False]:
+        """As `with`, without blocking the loop. A cancellation ends it.
+
+        If the block is left by one, or one comes while this waits (asyncio makes one of Ctrl-C), what
+        has not started is cancelled, and so are the tokens of what runs; a tenth of a second later
+        this returns, though tasks may run on.
+        """
+        await leaving.leave_async(self, exc_type)
+        return False
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -503,7 +505,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         if wait and not lifecycle.is_own_worker(core):
             lifecycle.shutdown(core)
             if told is not None:
-                told(_TELLING)
+                told(lifecycle.TELLING)
 
     def stop(self, timeout: float | None = UNSET, *, token: CancelToken | None = None) -> None:
         """Refuse new tasks and finish what was accepted, but for a bounded time only.
@@ -517,15 +519,57 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
                 tasks are; the error names those that still run, with their stacks.
 
         Returns within `timeout` plus a fraction of a second. A thread cannot be killed: a task that
-        does not look at its token runs on. Called by a task of this executor it does not wait.
+        does not look at its token runs on. A task of this executor that calls it, by way of
+        `asyncio.to_thread` too, waits for all tasks but those that wait like this themselves;
+        another worker takes its place meanwhile.
         """
-        core = self._futurepool
-        if timeout is UNSET:
-            # A token alone is limit enough.
-            timeout = core.shutdown_timeout if token is None else None
+        limit = self._stop_limit(timeout, token)
+        ident = _sync.get_ident() if lifecycle.is_own_worker(self._futurepool) else None
+        lifecycle.stop(self._futurepool, limit, token, ident)
+
+    async def astop(
+        self, timeout: float | None = UNSET, *, token: CancelToken | None = None
+    ) -> None:
+        """`stop`, without blocking the loop; also where this is the loop's default executor.
+
+        Args:
+            timeout: As in `stop`.
+            token: As in `stop`.
+
+        Raises:
+            ForcedShutdownError: As `stop`.
+
+        Cancelling it says that time is up.
+        """
+        await leaving.stop(self, self._stop_limit(timeout, token), token)
+
+    def stopping(
+        self, timeout: float | None = UNSET, *, token: CancelToken | None = None
+    ) -> leaving.Stopping[Self]:
+        """For `with` and `async with`: a block that is left by `stop(timeout, token=token)`.
+
+        For services, which are to end soon after SIGTERM even if a task hangs::
+
+            async with BoundedExecutor(8).stopping(10.0) as pool:
+                ...
+
+        If the block is left by Ctrl-C, SystemExit or a cancellation, what has not started is
+        cancelled first. `ForcedShutdownError` is raised if the block ended normally; if an exception
+        leaves it that one goes on, and the other's text is logged (logger `futurepool`).
+
+        Args:
+            timeout: As in `stop`.
+            token: As in `stop`.
+        """
+        return leaving.Stopping(self, self._stop_limit(timeout, token), token)
+
+    def _stop_limit(self, timeout: float | None, token: CancelToken | None) -> float | None:
         if token is not None and not isinstance(cast(object, token), CancelToken):
             raise TypeError(f"token must be a CancelToken or None, not {show(token)}")
-        lifecycle.stop(core, check_timeout("timeout", timeout), token)
+        if timeout is UNSET:
+            # A token alone is limit enough.
+            timeout = self._futurepool.shutdown_timeout if token is None else None
+        return check_timeout("timeout", timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is queued or running; the executor stays open.

@@ -203,7 +203,7 @@ class CoreLife(CoreState):
             if record in self.idle:  # not woken by a submit, but by recover or a shutdown
                 self.idle.remove(record)
         record.away = BUSY
-        if self.threads > self.max_workers and record in self.workers:
+        if self.threads > self.max_workers and self.threads > self.room and record in self.workers:
             self._leave(record)
             self._rouse()  # what it was woken for is another's now
 

@@ -22,9 +22,10 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from futurepool import _sync
+from futurepool import _sync, aside
 from futurepool.cancellation import CancelToken
 from futurepool.core import CoreState, RunState
 from futurepool.errors import ForcedShutdownError
@@ -38,7 +39,9 @@ __all__: list[str] = []  # internal
 
 _log = logging.getLogger("futurepool")
 _cores: dict[weakref.ref[Core], None] = {}  # in order of construction; single C calls only
-_GRACE = 0.1  # seconds for tasks to see that their token was cancelled
+TELLING = 1.0  # seconds that a shutdown waits for callbacks of the tasks it has cancelled
+_CALLBACKS = 30.0  # seconds that interpreter exit waits for callbacks that are nobody's
+GRACE = 0.1  # seconds for tasks to see that their token was cancelled
 
 
 def register(core: Core) -> None:
@@ -98,26 +101,38 @@ def _tell(core: Core) -> None:
     _log.warning(text, core.name, core.shutdown_timeout, what, shown, extra={"pool": core.name})
 
 
-def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
-    """See `BoundedExecutor.stop`."""
+def stop(
+    core: Core, timeout: float | None, token: CancelToken | None, ident: int | None = None
+) -> None:
+    """See `BoundedExecutor.stop`.
+
+    Args:
+        core: Of the executor.
+        timeout: Seconds, or None.
+        token: Time is up when it is cancelled.
+        ident: Of the thread in which a task calls this; it does not wait for the tasks of that one.
+    """
     end = None if timeout is None else _sync.clock() + timeout
     core.dismissed = True
     core.close()
-    if is_own_worker(core):
-        return
-    forced = not core.wait_empty(timeout, token)
+    record = core.own_record()
+    if record is not None and record.thread is core.engine:
+        return  # a callback in the thread that brings what the engine has done: it cannot wait
+    forced = not _wait_told(core, timeout, token, ident)
     if not forced:
+        if ident is not None:
+            return  # nor can a worker join itself
         left = _left(end)
-        if join(core, None if left is None else left + _GRACE):
+        if join(core, None if left is None else left + GRACE):
             core.engine.joined(wait=timeout is None)
             return
     core.close(RunState.STOPPING)
     core.cancel_queued()
-    _cancel_tokens(core, "the executor was stopped")
-    core.wait_empty(_GRACE)
+    cancel_running(core, "the executor was stopped", ident)
+    core.wait_empty(GRACE, None, ident)
     from futurepool.report import unfinished
 
-    error = ForcedShutdownError(unfinished(core))
+    error = ForcedShutdownError(unfinished(core, ident))
     core.engine.joined(wait=False)  # which may end what runs
     if forced or error.unfinished:
         core.told = True
@@ -125,10 +140,30 @@ def stop(core: Core, timeout: float | None, token: CancelToken | None) -> None:
         raise error
 
 
-def _cancel_tokens(core: Core, why: str) -> None:
+def _wait_told(
+    core: Core, timeout: float | None, token: CancelToken | None, ident: int | None
+) -> bool:
+    """`wait_empty`; without a limit, say what for if it takes long."""
+    if timeout is None and not core.told:
+        if core.wait_empty(core.shutdown_timeout, token, ident):
+            return True
+        if token is not None and token.cancelled:
+            return False
+        _tell(core)
+    return core.wait_empty(timeout, token, ident)
+
+
+def cancel_queued(core: Core) -> Callable[[float], None]:
+    """Take no new task, and cancel what has not started; returns what waits for its callbacks."""
+    core.close(RunState.STOPPING)
+    return core.cancel_queued()
+
+
+def cancel_running(core: Core, why: str, ident: int | None = None) -> None:
+    """Cancel the tokens of what runs, but for the tasks of the thread `ident`."""
     for record in list(core.records):
         task = record.task
-        if task is not None:
+        if task is not None and (ident is None or record.ident != ident):
             core.token_of(task).cancel_aside(why)
 
 
@@ -150,7 +185,15 @@ def _at_exit() -> None:
     cores = _live()
     for core in cores:
         core.close()
+    began = _sync.clock()
+    limit = min(_CALLBACKS, max([_seconds(core.exit_timeout) for core in cores], default=_NEVER))
     _drain(cores)
+    # Callbacks of what a deadline, a drop or a shutdown has ended. They belong to no pool's threads,
+    # and one that blocks for ever does not keep the process: nobody asked to wait for it.
+    if not aside.join(min(1.0, limit)):
+        _say(["interpreter exit waits for done-callbacks of cancelled or expired tasks"])
+        if not aside.join(max(GRACE, began + limit - _sync.clock())):
+            _say(["interpreter exit, done-callbacks abandoned"])
 
 
 def _drain(cores: list[Core]) -> None:
@@ -208,8 +251,8 @@ def _abandon(cores: list[Core], waited: float) -> None:
         core.close(RunState.STOPPING)
         queued += core.queued()
         core.cancel_queued()
-        _cancel_tokens(core, "the interpreter exits")
-    end = _sync.clock() + _GRACE
+        cancel_running(core, "the interpreter exits")
+    end = _sync.clock() + GRACE
     left = [core for core in cores if not join(core, _left(end))]
     if left or queued:
         from futurepool.report import waited_for

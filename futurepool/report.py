@@ -41,11 +41,18 @@ def running(core: Any, stack: bool = False) -> list[RunningTask]:
         return [replace(entry, stack=frames.text(record)) for entry, record in entries]
 
 
-def unfinished(core: Any) -> list[RunningTask]:
-    """The same with stacks, and after it what keeps the other workers, a done-callback each."""
+def unfinished(core: Any, ident: int | None = None) -> list[RunningTask]:
+    """The same with stacks, and after it what keeps the other workers, a done-callback each.
+
+    Without what the thread `ident` is doing.
+    """
     with _Frames() as frames:
         entries = [*_running(core), *_calling(core, frames)]
-        return [replace(entry, stack=frames.text(record)) for entry, record in entries]
+        return [
+            replace(entry, stack=frames.text(record))
+            for entry, record in entries
+            if ident is None or record.ident != ident
+        ]
 
 
 def waited_for(*cores: Any) -> tuple[str, list[str]]:

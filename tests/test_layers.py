@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
     {"worker"},
     {"engines"},
     {"aio", "internals", "lifecycle", "mapping"},
+    {"leaving"},
     {"executor"},
 ]
 

@@ -264,14 +264,14 @@ def test_nothing_is_said_if_it_does_not_take_long(
 def test_what_is_waited_for_in_words(gate: threading.Event) -> None:
     """Nothing, one, or several."""
     ex = BoundedExecutor(1)
-    assert report.waited_for(ex._core) == ("", [])
+    assert report.waited_for(ex._futurepool) == ("", [])
     hold(ex, gate, 1)
-    what, (line,) = report.waited_for(ex._core)
+    what, (line,) = report.waited_for(ex._futurepool)
     assert what == "1 running task"
     assert line.startswith("task 1 (hold.<locals>.held) in ")
     ex.submit(int)
     ex.submit(int)
-    assert report.waited_for(ex._core)[0] == "1 running task and 2 queued tasks"
+    assert report.waited_for(ex._futurepool)[0] == "1 running task and 2 queued tasks"
     gate.set()
     ex.shutdown()
-    assert report.waited_for(ex._core) == ("", [])
+    assert report.waited_for(ex._futurepool) == ("", [])

@@ -91,7 +91,7 @@ class ThreadEngine:
                     core.threads -= 1  # it would find nothing to do
                     core._ended()
                     return
-                if core.threads > core.max_workers:
+                if core.threads > core.room:
                     core.threads -= 1  # the pool has become smaller meanwhile
                     core._ended()
                     return

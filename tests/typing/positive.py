@@ -272,6 +272,17 @@ async def main() -> None:
     async with BoundedExecutor() as inside, Own() as own:
         assert_type(inside, BoundedExecutor)
         assert_type(own, Own)
+    assert_type(await pool.astop(), None)
+    await pool.astop(timeout=None, token=CancelToken())
+    async with BoundedExecutor().stopping(5) as stopped, Own().stopping() as own:
+        assert_type(stopped, BoundedExecutor)
+        assert_type(own, Own)
+
+
+def leaves_by_stop() -> int:
+    with Own().stopping(timeout=1, token=CancelToken()) as own:
+        assert_type(own, Own)
+        return own.submit(len, "a").result()
 
 
 async def never_swallows_either() -> int:
