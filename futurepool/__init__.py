@@ -12,9 +12,9 @@ from futurepool.errors import (
     PoolClosedError,
     QueueFullError,
     SubmitTimeoutError,
-    TaskError,
 )
 from futurepool.executor import BoundedExecutor, ExecutorView
+from futurepool.failures import TaskError
 from futurepool.future import Future
 from futurepool.priority import OnFull, Priority
 from futurepool.worker import current_token

@@ -29,7 +29,8 @@ from types import FunctionType
 from typing import Any, Protocol, cast
 
 from futurepool import _sync
-from futurepool.errors import Failure, SubmitTimeoutError
+from futurepool.errors import SubmitTimeoutError
+from futurepool.failures import Failure
 from futurepool.future import FINISHED, PENDING, Future, Watch, name_of
 from futurepool.options import Options
 from futurepool.queue import Core, Submitting
@@ -227,6 +228,11 @@ class Flight:
         """Nobody waits for the end any more."""
         self.future.cancel()
 
+    def has_failed(self) -> bool:
+        """Whether the task has raised."""
+        future = self.future
+        return future._state is FINISHED and type(future._result) is Failure
+
     async def end(self) -> Any:
         """Wait for the result; cancelling this cancels the task, or tells it."""
         future = self.future
@@ -394,7 +400,17 @@ async def amap(
                 await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
                 del awaited
                 continue
-            result = await flying.pop(due).end()
+            ending = flying.pop(due)
+            if ending.has_failed():
+                # The one that is raised tells of it, and the log need not tell of the others.
+                for flight in flying.values():
+                    flight.cancel()
+                    flight.future._hush()
+                    del flight
+            awaiting = ending.end()
+            del ending  # the traceback holds this frame
+            result = await awaiting
+            del awaiting
             yield result
             del result
     finally:

@@ -49,11 +49,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from futurepool import _sync, aside, contexts
 from futurepool.cancellation import CancelToken, Opener
-from futurepool.errors import ExitRuntimeError, PoolClosedError, QueueFullError, TaskError
+from futurepool.errors import ExitRuntimeError, PoolClosedError, QueueFullError
+from futurepool.failures import TaskError
 from futurepool.future import CANCELLED, PENDING, RUNNING, Future
 from futurepool.line import Line
 from futurepool.order import Order, make_order
 from futurepool.recorder import HistogramRecorder, tally
+from futurepool.summaries import Latest
 
 if TYPE_CHECKING:
     from futurepool.stats import Stats
@@ -313,7 +315,7 @@ class CoreState:
     inline: int
     run_time: float
     wait_time: float
-    last_error: TaskError | None
+    last_error: Latest | None
     waking: bool
     state: RunState
 
@@ -528,7 +530,7 @@ class CoreState:
             waiting_submitters=waiting,
             average_latency=run_time / completed if completed else 0.0,
             average_wait=wait_time / completed if completed else 0.0,
-            last_error=last_error,
+            last_error=None if last_error is None else last_error.error(),
             uptime=_sync.clock() - self.created,
             closed=state > RunState.RUNNING,
             latency=None if latency is None else latency.snapshot(run_time),

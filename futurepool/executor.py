@@ -45,7 +45,8 @@ from futurepool.checks import (
 from futurepool.contexts import leave
 from futurepool.core import RunState
 from futurepool.engines.threads import ThreadEngine
-from futurepool.errors import InvalidConfigError, TaskError, safe_text
+from futurepool.errors import InvalidConfigError, safe_text
+from futurepool.failures import TaskError
 from futurepool.future import Future
 from futurepool.internals import Internals, refuse_overrides
 from futurepool.options import UNSET, Options, check_on_full

@@ -51,7 +51,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from futurepool import _sync, aside
 from futurepool.checks import NoCopy, check_callable, check_timeout
-from futurepool.errors import Failure, TaskError, is_among
+from futurepool.errors import is_among
+from futurepool.failures import Failure, TaskError
 
 if TYPE_CHECKING:
     from futurepool.cancellation import CancelToken
@@ -306,6 +307,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         task_id: int
         priority: int
         _failure: Failure | None  # until the error_handler has heard of it
+        _hushed: bool  # nobody need hear of its failure
         _name: str | None
         _token: CancelToken | None  # the one it was submitted under
         _own_token: CancelToken | None  # the task's own, made when first needed
@@ -319,6 +321,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     # Rare enough to live in the instance's dictionary, which the others never make. Declared
     # above: `typing.get_type_hints` would look for the names of their types in the package.
     _failure = None
+    _hushed = False
     _name = None
     _token = None
     _own_token = None
@@ -441,6 +444,19 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             del self  # the traceback holds this frame
 
     # -- for the owner -----------------------------------------------------------------------
+
+    def _hush(self) -> None:
+        """Nobody need hear in the log of its failure, now or later."""
+        core = self._core
+        if self._state is not FINISHED:
+            try:
+                with core.mutex:
+                    self._hushed = True  # whoever commits it reads that in a section
+            except BaseException:
+                core.recover()
+                raise
+        if self._state is FINISHED and type(self._result) is Failure:
+            self._result.seen = True
 
     def _own_watch(self) -> Watch:
         """Its watch, made or no longer shared. Mutex held, or nobody else knows the future."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent import futures as cf
 from typing import Any
 
-from futurepool import _sync
+from futurepool import _sync, logs
 from futurepool.aside import run as run_aside
 from futurepool.cancellation import CancelToken
 from futurepool.core import (
@@ -29,7 +29,8 @@ from futurepool.core import (
     mending,
     open_gate,
 )
-from futurepool.errors import Failure, TaskError, failure_of, is_a
+from futurepool.errors import is_a
+from futurepool.failures import Failure, failure_of
 from futurepool.future import (
     CANCELLED,
     FINISHED,
@@ -42,12 +43,12 @@ from futurepool.future import (
 from futurepool.options import UNSET
 from futurepool.order import is_doomed
 from futurepool.recorder import BATCH
+from futurepool.summaries import Latest
 
 __all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
 
-_log = logging.getLogger("futurepool")
 _NOTHING = object()
 _DEEP = 50  # frames; a task that runs on top of more may miss the rest of the stack
 
@@ -67,7 +68,7 @@ class CoreLife(CoreState):
     completed: int
     failed: int
     inline: int
-    last_error: TaskError | None
+    last_error: Latest | None
     run_time: float
     state: RunState
     submitted: int
@@ -229,9 +230,10 @@ class CoreLife(CoreState):
         task = record.task or record.telling
         if task is None:  # we are in the child of a fork, or this was done before
             return
-        failure = None
+        failure = latest = None
         if error is not None and task._state is RUNNING:
             failure = self._wrap(task, error) if wrap else Failure(error, task.task_id, task.name)
+            latest = Latest(failure)
         while task._state is RUNNING:
             watch = task._watch
             condition = None if watch is None else watch.condition
@@ -240,19 +242,23 @@ class CoreLife(CoreState):
                     watch = task._watch
                     # Two threads may do what a section has left to be done.
                     if task._state is RUNNING and (watch is None or watch.condition is None):
-                        self._commit(record, task, result, failure)
+                        self._commit(record, task, result, failure, latest)
             else:
                 # The order of locks is condition, then mutex: see futurepool.future.
                 with condition:
                     with self.mutex:
                         if task._state is RUNNING:
-                            self._commit(record, task, result, failure)
+                            self._commit(record, task, result, failure, latest)
                     task._tell_waiters()
         if aside:
             task._announce()
             run_aside(functools.partial(self.tell_outcome, task))
+            if latest is not None and failure is not None:
+                run_aside(functools.partial(latest.complete, failure))
         else:
             self.tell_outcome(task)
+            if latest is not None and failure is not None:
+                latest.complete(failure)
         record.telling = None
 
     def settle_aside(self, record: Record, error: BaseException) -> None:
@@ -263,21 +269,28 @@ class CoreLife(CoreState):
         """Tell everyone of a task that has run. Idempotent."""
         task._tell()
         if task._failure is not None:
-            failure = vars(task).pop("_failure", None)  # by one of them
-            if failure is not None:
-                self._handle(failure)
+            unheard = vars(task).pop("_failure", None)  # by one of them
+            if unheard is not None:
+                self._handle(unheard)
 
     def _commit(
-        self, record: Record, task: AnyFuture, result: Any, failure: Failure | None
+        self,
+        record: Record,
+        task: AnyFuture,
+        result: Any,
+        failure: Failure | None,
+        latest: Latest | None,
     ) -> None:
         """RUNNING -> FINISHED. Mutex held. The outcome is stored before the state that shows it."""
         now = _sync.clock()
         if failure is None:
             task._result = result
         else:
-            if self.error_handler is not None and not failure.seen:
-                failure.seen = True
-                task._failure = failure
+            if failure.seen is None:
+                failure.seen = task._hushed
+                if self.error_handler is not None:
+                    failure.seen = True
+                    task._failure = failure
             task._result = failure
         record.telling = task
         task._state = FINISHED
@@ -289,8 +302,9 @@ class CoreLife(CoreState):
         self.wait_time += waited
         if failure is not None:
             self.failed += 1
-            if failure.noted:
-                self.last_error = failure.copy().task_error()
+            if self.last_error is not None:
+                self.last_error.dropped = True
+            self.last_error = latest
         if record.thread is None:
             if self.records.pop(record, _NOTHING) is None:
                 self.inline -= 1
@@ -311,19 +325,27 @@ class CoreLife(CoreState):
         # traceback: it survives that as long as nobody cuts it, and only then.)
         if not _sync.free_threaded:
             traceback_slot.__set__(error, failure.frames)
-        if self.error_handler is None and is_a(error, cf.CancelledError):
-            failure.seen = True  # a running task that obeys its token
+        # A running task that obeys its token is none to hear of.
+        if self.error_handler is not None or not is_a(error, cf.CancelledError):
+            failure.watch(self.name)
         return failure
 
     def _handle(self, failure: Failure) -> None:
         if self.error_handler is not None:
             try:
                 self.error_handler(failure.task_error())
-            except BaseException:
-                _log.exception(
-                    "error_handler of a futurepool executor raised for task %d (%s)",
-                    failure.task_id,
-                    failure.task_name,
+            except BaseException as error:
+                logs.desk.later(
+                    functools.partial(
+                        logs.emit,
+                        logging.ERROR,
+                        "error_handler of the pool %r raised for task %d (%s)",
+                        *(self.name, failure.task_id, failure.task_name),
+                        exc_info=(type(error), error, traceback_slot.__get__(error)),
+                        pool=self.name,
+                        task_id=failure.task_id,
+                        task_name=failure.task_name,
+                    )
                 )
 
     @mending

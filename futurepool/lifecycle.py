@@ -25,7 +25,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from futurepool import _sync, aside
+from futurepool import _sync, aside, logs
 from futurepool.cancellation import CancelToken
 from futurepool.core import CoreState, RunState
 from futurepool.errors import ForcedShutdownError
@@ -86,6 +86,7 @@ def shutdown(core: Core) -> None:
         if not join(core):
             return
     core.engine.joined(wait=True)
+    logs.desk.settle()  # so that the log has the failures of its tasks
 
 
 def _tell(core: Core) -> None:

@@ -17,7 +17,8 @@ from typing import Any, TypeVar, cast
 
 from futurepool import _sync
 from futurepool.checks import check_buffersize, check_callable, check_chunksize, check_timeout
-from futurepool.errors import Failure, is_among
+from futurepool.errors import is_among
+from futurepool.failures import Failure
 from futurepool.future import FINISHED, PENDING, Future, Watch, name_of
 from futurepool.options import Options
 from futurepool.queue import SUBMITS, Core
@@ -192,26 +193,39 @@ def _future_of(task: Any) -> Future[Any]:
     return cast("Future[Any]", task[0] if type(task) is tuple else task)
 
 
-def _take(future: Future[Any], end: float | None) -> Any:
-    """The result of a future, ours or not; one that is given up is cancelled."""
+def _take(future: Future[Any], end: float | None, rest: Iterable[Any]) -> Any:
+    """The result of a future, ours or not; one that is given up is cancelled.
+
+    Once somebody has seen that a call of the map has failed, the log need not tell of the `rest`.
+    """
     try:
         try:
             if end is None:
                 return future.result()
             return future.result(end - _sync.clock())
+        except BaseException:
+            if future.done() and not future.cancelled():
+                for task in list(rest):
+                    _hush(_future_of(task))
+            raise
         finally:
             future.cancel()
     finally:
-        del future  # the traceback holds this frame
+        del future, rest  # the traceback holds this frame
 
 
-def _move(future: Future[Any], end: float | None) -> Any:
+def _hush(future: Future[Any]) -> None:
+    if not future.cancel() and isinstance(cast(object, future), Future):
+        future._hush()
+
+
+def _move(future: Future[Any], end: float | None, rest: Iterable[Any]) -> Any:
     """`_take`, out of a future of ours: its worker may hold on to that a little longer."""
     try:
         if future._state is FINISHED and type(future._result) is not Failure:
             result = future._result  # Future.result, in line
         else:
-            result = _take(future, end)
+            result = _take(future, end, rest)
         future._result = None
         return result
     finally:
@@ -219,11 +233,13 @@ def _move(future: Future[Any], end: float | None) -> Any:
 
 
 def _single(
-    tasks: list[Future[Any]], end: float | None, take: Callable[[Future[Any], float | None], Any]
+    tasks: list[Future[Any]],
+    end: float | None,
+    take: Callable[[Future[Any], float | None, Iterable[Any]], Any],
 ) -> Iterator[Any]:
     try:
         while tasks:
-            yield take(tasks.pop(), end)
+            yield take(tasks.pop(), end, tasks)
     finally:
         for future in tasks:
             future.cancel()
@@ -232,19 +248,19 @@ def _single(
 def _chunked(tasks: list[tuple[Future[Any], Chunk]], end: float | None) -> Iterator[Any]:
     try:
         while tasks:
-            results, failed = _unpack(*tasks.pop(), end)
+            results, failed = _unpack(*tasks.pop(), end, tasks)
             results.reverse()
             while results:  # holding on to none
                 yield results.pop()
             if failed:
-                _take(failed.pop(), None)
+                _take(failed.pop(), None, tasks)
     finally:
         for future, _ in tasks:
             future.cancel()
 
 
 def _unpack(
-    future: Future[Any], chunk: Chunk | None, end: float | None
+    future: Future[Any], chunk: Chunk | None, end: float | None, rest: Iterable[Any]
 ) -> tuple[list[Any], list[Future[Any]]]:
     """The results of one task; of a chunk that failed those before the failure, and its future.
 
@@ -254,7 +270,7 @@ def _unpack(
     try:
         if chunk is not None and _has_failed(future, end):
             return chunk.results, [future]
-        result = _take(future, end)
+        result = _take(future, end, rest)
         return result if chunk is not None else [result], []
     finally:
         del future
@@ -301,7 +317,7 @@ class _Window:
 def _lazy(window: _Window, keep: object, end: float | None) -> Iterator[Any]:
     try:
         while window.tasks:
-            results, failed = _unpack(*window.tasks.popleft(), end)
+            results, failed = _unpack(*window.tasks.popleft(), end, window.tasks)
             results.reverse()
             while results:
                 # The next one goes in before this is read, so that the workers stay busy.
@@ -309,7 +325,7 @@ def _lazy(window: _Window, keep: object, end: float | None) -> Iterator[Any]:
                 window.fill()
                 yield results.pop()
             if failed:
-                _take(failed.pop(), None)
+                _take(failed.pop(), None, window.tasks)
     finally:
         window.cancel()
         del keep
@@ -364,13 +380,13 @@ def _unordered(
                 raise cf.TimeoutError from None
             done = flying.pop(number, None)
             if done is not None:
-                results, failed = _unpack(*done, None)
+                results, failed = _unpack(*done, None, flying.values())
                 done = None  # it holds the result
                 results.reverse()
                 while results:
                     yield results.pop()
                 if failed:
-                    _take(failed.pop(), None)
+                    _take(failed.pop(), None, flying.values())
     finally:
         for future, _ in list(flying.values()):
             future.cancel()

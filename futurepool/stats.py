@@ -10,7 +10,7 @@ the first executor: `dataclasses` takes longer to import than all the rest of th
 from dataclasses import dataclass
 
 from futurepool import _sync
-from futurepool.errors import TaskError
+from futurepool.failures import TaskError
 
 __all__ = ["Histogram", "RunningTask", "Stats"]
 
@@ -114,7 +114,8 @@ class Stats:
             have stopped the pool.
         average_latency: Mean run time, seconds.
         average_wait: Mean time in the queue, seconds.
-        last_error: The latest failure, if any.
+        last_error: The latest failure, if any: what can be shown of it. It has the original's type where
+            one can be made of small plain data, and keeps no frame and no argument of the task.
         uptime: Seconds since the executor was made.
         closed: Whether it has been shut down.
         waiting_submitters: Threads and coroutines that wait for a place.

@@ -31,7 +31,7 @@ from typing import Any
 import pytest
 
 import futurepool
-from futurepool import BoundedExecutor, Future, OnFull, TaskError
+from futurepool import BoundedExecutor, Future, OnFull, TaskError, logs
 from futurepool.future import name_of
 from futurepool.life import CoreLife
 
@@ -40,6 +40,12 @@ from futurepool.life import CoreLife
 def ex() -> Iterator[BoundedExecutor]:
     with BoundedExecutor(1, error_handler=id) as ex:
         yield ex
+
+
+def settle() -> None:
+    """Let all garbage go, and all that is to be logged be."""
+    gc.collect()
+    logs.desk.settle()
 
 
 class Custom(Exception):
@@ -261,7 +267,7 @@ def test_a_failure_nobody_looks_at_is_logged(caplog: pytest.LogCaptureFixture) -
     """Fire and forget never fails silently."""
     with BoundedExecutor(1) as ex:
         ex.options(name="forgotten").submit(int, "x")
-    gc.collect()
+    settle()
     (record,) = [record for record in caplog.records if record.name == "futurepool"]
     assert record.levelno == logging.ERROR
     assert "never retrieved" in caplog.text
@@ -296,7 +302,7 @@ def test_a_failure_somebody_looked_at_is_not_logged(
     """Whichever way."""
     with BoundedExecutor(1) as ex:
         look(ex.submit(int, "x"))
-    gc.collect()
+    settle()
     assert caplog.records == []
 
 
@@ -316,7 +322,7 @@ def test_a_task_that_obeys_its_token_is_not_logged(caplog: pytest.LogCaptureFixt
         ex.submit_with_token(token, task)
         assert started.wait(30)
         token.cancel()
-    gc.collect()
+    settle()
     assert caplog.records == []
 
 
@@ -472,7 +478,7 @@ def test_the_worker_survives_hostile_errors(
         stats = ex.stats()
         assert (stats.completed_tasks, stats.failed_tasks) == (4, 2)
     del future, caught, error
-    gc.collect()
+    settle()
     if handled:
         assert [record.name for record in caplog.records] == []
         assert name == "Cancel" or len(heard) == 2
@@ -487,7 +493,7 @@ def test_a_base_exception_nobody_looks_at_is_logged(
     """Fire and forget never fails silently, whatever the failure."""
     with BoundedExecutor(1) as ex:
         ex.options(name="forgotten").submit(fail, kind("lost"))
-    gc.collect()
+    settle()
     assert [record.name for record in caplog.records] == ["futurepool"]
     assert "forgotten" in caplog.text
     assert "lost" in caplog.text
@@ -502,7 +508,7 @@ def test_a_base_exception_somebody_looked_at_is_not_logged(
         with pytest.raises(kind):
             ex.submit(fail, kind()).result(30)
         assert isinstance(ex.submit(fail, kind()).exception(30), kind)
-    gc.collect()
+    settle()
     assert caplog.records == []
 
 
@@ -513,7 +519,7 @@ def test_a_cancelled_task_is_not_logged(caplog: pytest.LogCaptureFixture) -> Non
         ex.submit(gate.wait, 30)
         ex.submit(int, "x").cancel()
         gate.set()
-    gc.collect()
+    settle()
     assert caplog.records == []
 
 
@@ -522,12 +528,12 @@ def test_a_failure_that_is_kept_is_not_logged_yet(caplog: pytest.LogCaptureFixtu
     with BoundedExecutor(1) as ex:
         future = ex.submit(int, "x")
         assert ex.wait(30)
-    gc.collect()
+    settle()
     assert caplog.records == []
     assert "ValueError" in repr(future)
     assert future.done()
     del future
-    gc.collect()
+    settle()
     assert len(caplog.records) == 1
     assert caplog.records[0].exc_info is not None
     assert caplog.records[0].exc_info[0] is ValueError
@@ -548,7 +554,7 @@ def test_await_and_map_look_at_the_failure(caplog: pytest.LogCaptureFixture) -> 
             list(ex.map(int, ["x"]))
         with pytest.raises(ValueError, match="invalid"):
             list(ex.map_unordered(int, ["x"]))
-    gc.collect()
+    settle()
     assert caplog.records == []
 
 
@@ -558,7 +564,7 @@ def test_each_of_many_forgotten_failures_is_logged(caplog: pytest.LogCaptureFixt
         futures = [ex.submit(int, "x") for _ in range(50)]
     while futures:
         futures.pop()  # one by one: a logger may drop what comes while it is logging
-    gc.collect()
+    settle()
     text = [record.getMessage() for record in caplog.records]
     assert sum("never retrieved" in line for line in text) == 50
     assert len(set(text)) == 50

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from futurepool import errors, future, lifecycle, worker
+from futurepool import errors, failures, future, lifecycle, summaries, worker
 from futurepool.queue import Core
 from tests.faults import __main__ as faults
 from tests.faults import interrupts, memory, reentry
@@ -49,9 +49,15 @@ def test_alive(name: str) -> None:
     "function",
     [
         *(worker.work, worker.run_one, lifecycle.join, future.name_of, future._class_name),
-        *(errors.is_among, errors.failure_of, errors._recipe_for, errors._new_recipe),
-        *(errors._build, errors._Recipe.__init__, errors.Failure.__init__),
-        *(errors.Failure.task_error, errors.Failure.raised, errors._make_dual, errors._add_note),
+        *(errors.is_among, failures.failure_of, failures.recipe_for, failures._new_recipe),
+        *(failures._build, failures._Recipe.__init__, failures.Failure.__init__),
+        *(
+            failures.Failure.task_error,
+            failures.Failure.raised,
+            failures._make_dual,
+            failures._add_note,
+        ),
+        *(failures.Failure.watch, summaries.Latest.__init__, summaries.Latest.complete),
         *(Core.turn, Core.finish, Core.settle_outcome, Core._commit, Core._wrap, Core._recount),
         *(Core.wait_empty, Core.wait_ended, Core.stats, Core.queued, Core.close, Core.recover),
     ],

@@ -1093,19 +1093,112 @@ def test_who_read_a_failure_is_not_kept_by_the_pool(ask, single, no_gc):
 
 
 def test_the_locals_of_a_failed_task_die(single, no_gc):
-    """With its future, or, for the sake of stats().last_error, with the next failure."""
+    """With its future: what stats() knows of the latest failure keeps none of them."""
     things = []
 
     def task():
         thing = Thing()
         things.append(watched(thing))
-        raise KeyError(1)
+        raise KeyError(thing)
 
     future = single.submit(task)
     assert isinstance(future.exception(PATIENCE), KeyError)
     del future
-    assert isinstance(single.submit(fail, KeyError(2)).exception(PATIENCE), KeyError)
     assert died(things[0], single)
+    assert isinstance(single.stats().last_error, KeyError)
+
+
+def _submitted(pool, arguments):
+    future = pool.submit(fail_with, *arguments)
+    future.result(PATIENCE)
+
+
+def _asked(pool, arguments):
+    future = pool.submit(fail_with, *arguments)
+    raise future.exception(PATIENCE)
+
+
+def _completed(pool, arguments):
+    futures = [pool.submit(fail_with, *arguments)]
+    for future in cf.as_completed(futures):
+        future.result()
+
+
+async def _arun(pool, arguments):
+    await pool.arun(fail_with, *arguments)
+
+
+async def _amap(pool, arguments):
+    async for _ in pool.amap(fail_with, arguments):
+        pass
+
+
+async def _in_executor(pool, arguments):
+    await asyncio.get_running_loop().run_in_executor(pool, fail_with, *arguments)
+
+
+async def _awaited(pool, arguments):
+    future = pool.submit(fail_with, *arguments)
+    await future
+
+
+FAILING = {
+    "result": _submitted,
+    "exception": _asked,
+    "as_completed": _completed,
+    "map": lambda pool, args: list(pool.map(fail_with, args)),
+    "map in chunks": lambda pool, args: list(pool.map(fail_with, args, chunksize=2)),
+    "lazy map": lambda pool, args: list(pool.map(fail_with, args, buffersize=1)),
+    "lazy map in chunks": lambda pool, args: list(
+        pool.map(fail_with, args, buffersize=2, chunksize=2)
+    ),
+    "map_unordered": lambda pool, args: list(pool.map_unordered(fail_with, args)),
+    "map_unordered in chunks": lambda pool, args: list(
+        pool.map_unordered(fail_with, args, chunksize=2)
+    ),
+}
+AWAITING = {"arun": _arun, "amap": _amap, "run_in_executor": _in_executor, "await": _awaited}
+
+
+def fail_with(*arguments):
+    raise ValueError(arguments)
+
+
+@pytest.mark.parametrize("handled", [True, False])
+@pytest.mark.parametrize("how", FAILING)
+def test_a_failure_leaves_no_cycle(how, handled, no_gc):
+    """Whichever way it was read, also in a frame that holds the future, the arguments die with it."""
+    with BoundedExecutor(1, error_handler=str if handled else None) as pool:
+        things = [Thing(), Thing()]
+        dead = [watched(thing) for thing in things]
+        try:
+            FAILING[how](pool, things)
+        except ValueError:
+            pass
+        del things
+        pool.submit(int).result(PATIENCE)
+        assert [died(each, pool) for each in dead] == [True, True]
+
+
+@pytest.mark.parametrize("how", AWAITING)
+def test_a_failure_leaves_no_cycle_in_a_loop(how, no_gc):
+    """Nor does a coroutine that awaited it."""
+
+    async def main(pool):
+        things = [Thing(), Thing()]
+        dead = [watched(thing) for thing in things]
+        try:
+            await AWAITING[how](pool, things)
+        except ValueError:
+            pass
+        del things
+        await pool.arun(int)
+        await asyncio.sleep(0)
+        return dead
+
+    with BoundedExecutor(1) as pool:
+        dead = asyncio.run(main(pool))
+        assert [died(each, pool) for each in dead] == [True, True]
 
 
 def test_map_results_die_when_they_were_read(single, no_gc):

@@ -17,8 +17,9 @@ import pytest
 #: Low to high. A module imports from lower layers, never from its own or a higher one.
 LAYERS: list[set[str]] = [
     {"_sync", "contexts", "priority"},
-    {"aside", "errors", "patched", "timer"},
-    {"checks", "stats"},
+    {"aside", "errors", "logs", "patched", "timer"},
+    {"checks", "failures"},
+    {"stats", "summaries"},
     {"cancellation", "recorder", "report"},
     {"future"},
     {"line", "options", "order"},

@@ -11,7 +11,7 @@ import random
 
 import pytest
 
-from futurepool.errors import wrap_failure
+from futurepool.failures import wrap_failure
 from futurepool.recorder import BOUNDS, HistogramRecorder, tally
 from futurepool.stats import Histogram, RunningTask, Stats
 
