@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent import futures as cf
 from concurrent.futures import thread as _module
+from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import FunctionType
 from typing import Any, cast
@@ -56,7 +57,7 @@ def look() -> bool:
     Thread safety: any thread. Cost: a tenth of a microsecond.
     """
     global _code, _theirs, original
-    method: Any = vars(cf.ThreadPoolExecutor).get("submit")
+    method: Any = vars(ThreadPoolExecutor).get("submit")
     theirs = False
     if method is not original or method.__code__ is not _code:
         if _is_original(method):
@@ -91,7 +92,7 @@ def through(
     caught: list[Any] = []
     here.caught = caught
     try:
-        return cf.ThreadPoolExecutor.submit(executor, fn, *args, **kwargs), caught
+        return ThreadPoolExecutor.submit(executor, fn, *args, **kwargs), caught
     finally:
         here.caught = None
 

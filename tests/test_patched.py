@@ -308,3 +308,14 @@ def test_tasks_for_other_executors_go_as_they_are(tool: Tool) -> None:
     with BoundedExecutor(1, engine=Engine()) as pool:
         assert pool.submit(abs, -1).result(30) == (abs, (-1,), {})
     assert tool.heard == []
+
+
+def test_the_name_of_the_class_may_be_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`concurrent.futures.ThreadPoolExecutor = BoundedExecutor` patches no method: nothing runs twice."""
+    monkeypatch.setattr(cf, "ThreadPoolExecutor", BoundedExecutor)
+    VAR.set(1)  # with variables a submitter looks
+    with BoundedExecutor(1) as pool:
+        assert not patched.look()
+        assert list(pool.map(abs, [-1, -2])) == [1, 2]
+        assert pool.submit(abs, -3).result() == 3
+    assert pool.stats().submitted_tasks == 3
