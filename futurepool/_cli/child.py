@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import inspect
 import json
 import marshal
 import os
@@ -33,7 +32,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from operator import attrgetter
-from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple
 
@@ -57,7 +55,9 @@ def load(target: str) -> Callable[..., object]:
     name = target.rpartition(":")[2]
     if not callable(value):
         raise BadTargetError(f"{name} is not callable, but {value!r}")
-    if inspect.iscoroutinefunction(value):
+    # As inspect.iscoroutinefunction has it; importing inspect takes longer than all the rest.
+    flags: int = getattr(getattr(value, "__code__", None), "co_flags", 0)
+    if flags & 0x80:
         raise BadTargetError(f"{name} is a coroutine function; map calls plain functions")
     return value  # type: ignore[no-any-return]
 
@@ -67,7 +67,7 @@ def load_target(target: str) -> Any:
     where, colon, name = target.rpartition(":")  # a path on Windows has a colon of its own
     if not (colon and where and name):
         raise BadTargetError("must be `module:function` or `path/to/file.py:function`")
-    module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
+    module = _load_file(where) if where.endswith(".py") else _load_module(where)
     try:
         return attrgetter(name)(module)
     except AttributeError as error:
@@ -85,7 +85,10 @@ def _load_module(name: str) -> ModuleType:
         raise _import_failed(error) from None
 
 
-def _load_file(path: Path) -> ModuleType:
+def _load_file(where: str) -> ModuleType:
+    from pathlib import Path
+
+    path = Path(where)
     if not path.is_file():
         raise BadTargetError(f"there is no file {str(path)!r}")
     sys.path.insert(0, str(path.parent.resolve()))
@@ -133,21 +136,18 @@ class Shape(NamedTuple):
 
 
 class Caller:
-    """Calls the target with an item, and turns what it returns into text."""
+    """Calls the target with an item, and turns what it returns into text: `finish(get(item))`."""
 
     def __init__(self, fn: Callable[..., object], shape: Shape, as_json: bool) -> None:
-        self.call: Callable[[str], str]
+        self.get: Callable[[str], object] = fn
+        self.finish: Callable[[Any], str] = _to_json if as_json else str
         if shape.json or shape.columns is not None:
             arguments = shape.arguments
+            self.get = lambda item: fn(*arguments(item))
 
-            def get(item: str) -> object:
-                return fn(*arguments(item))
-        else:
-            get = fn
-        if as_json:
-            self.call = lambda item: _to_json(get(item))
-        else:
-            self.call = lambda item: str(get(item))
+    def call(self, item: str) -> str:
+        """Both."""
+        return self.finish(self.get(item))
 
 
 def _to_json(result: object) -> str:
@@ -326,7 +326,10 @@ def serve(source: int, out: int, alone: bool = False) -> None:
     sys.argv[:] = setup["argv"]
     call = Caller(load(setup["target"]), Shape(*setup["shape"]), setup["json"]).call
     worker = _Worker(messages, early, out, call, alone)
-    worker.send((READY,))
+    try:
+        worker.send((READY,))
+    except BrokenPipeError:  # the parent is gone
+        return
     # An interpreter beside others has no daemon threads.
     reader = threading.Thread(target=worker.listen, name="reader", daemon=alone)
     reader.start()

@@ -41,7 +41,7 @@ __all__ = ["Entry", "Log", "Output", "Trace", "quote"]
 
 
 class Entry(NamedTuple):
-    """Something to write: an item's line, if it has one, and what became of it."""
+    """Something to write: an item's line with its end, if it has one, and what became of it."""
 
     line: bytes | None
     outcome: Outcome
@@ -58,14 +58,12 @@ class Output:
     def write(self, entries: list[Entry]) -> None:
         """Write all of them; WriteError if that fails, after what was written is logged."""
         streams, log = self._streams, self._log
-        lines = [entry.line for entry in entries if entry.line is not None]
-        data = streams.join(lines) if lines else b""
+        data = b"".join([entry.line for entry in entries if entry.line is not None])
         if log is None:
             if data:
                 streams.write(data, self._waiting)
             return
-        end = len(streams.join([b""]))
-        sizes = [0 if entry.line is None else len(entry.line) + end for entry in entries]
+        sizes = [0 if entry.line is None else len(entry.line) for entry in entries]
         records = [log.record(entry.outcome) for entry in entries]
         log.announce(streams.out, data, sizes, records)
         try:
@@ -87,7 +85,7 @@ class Log:
     """The log.
 
     Args:
-        path: Its file.
+        file: Its file.
         key: What makes two items the same.
         resume: Whether the file may have records; they are read.
         failed: Whether items that failed are done again.
@@ -96,14 +94,14 @@ class Log:
 
     def __init__(
         self,
-        path: Path,
+        file: str,
         key: Callable[[str], str],
         *,
         resume: bool,
         failed: bool,
         as_json: bool,
     ) -> None:
-        self._path = path
+        self._path = path = Path(file)
         self._key = key
         self._as_json = as_json
         self._again = failed
@@ -384,8 +382,8 @@ def _unread(fd: int | None) -> int:
 class Trace:
     """Chrome trace events, for Perfetto or speedscope: a bar for each call, a row for each worker."""
 
-    def __init__(self, path: Path, kind: str) -> None:
-        self._file = path.open("w", encoding="utf-8")
+    def __init__(self, file: str, kind: str) -> None:
+        self._file = Path(file).open("w", encoding="utf-8")  # noqa: SIM115 - open for the run
         self._kind = kind
         self._rows: set[int] = set()
         self._file.write(

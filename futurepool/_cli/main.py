@@ -16,7 +16,6 @@ from typing import Any, TextIO, cast
 
 import futurepool
 from futurepool._cli import options
-from futurepool._cli.streams import is_closed_pipe
 
 __all__ = ["main", "run"]
 
@@ -70,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
+        from futurepool._cli.streams import is_closed_pipe
+
         _discard(sys.stdout)
         if isinstance(error, BrokenPipeError) or is_closed_pipe(error):
             return 0

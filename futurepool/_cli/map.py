@@ -41,7 +41,7 @@ from futurepool._cli.progress import (
     shorten,
 )
 from futurepool._cli.streams import Streams, WriteError, is_closed_pipe
-from futurepool._cli.work import Crew, Drawer, Local, Outcome, Retries
+from futurepool._cli.work import Crew, Drawer, Local, Outcome, Result, Retries
 
 __all__ = ["main"]
 
@@ -94,10 +94,10 @@ class _Mapping:
         if self._limit is None and args.on_error != "skip":
             self._limit = Limit(1, None)
         if args.engine == "threads":
-            call = Caller(fn, self._shape, args.json).call
+            caller = Caller(fn, self._shape, args.json)
 
             def make(crew: Crew, number: int) -> Drawer:
-                return Local(crew, number, call)
+                return Local(crew, number, caller)
         else:
             make = self._elsewhere
         self._crew = Crew(
@@ -129,8 +129,11 @@ class _Mapping:
         self._taken = self._failed = self._told = 0
         self._settled = 0
         self._next = 0  # the item whose turn it is
-        self._early: dict[int, tuple[bytes | None, Outcome]] = {}
-        self._batch: list[Any] = []
+        self._early: dict[int, tuple[str | None, Result]] = {}
+        self._lines: list[str] = []  # to be printed
+        self._batch: list[tuple[bytes | None, Outcome]] = []  # the same, to be logged as well
+        self._due = 0  # items that are settled once those are written
+        self._dressed: bool = args.json or args.tag
         self._times: Counter[int] = Counter()  # seconds, in logarithmic buckets
         self._longest: tuple[float, str] = (0.0, "")
         self._total: int | None = len(args.items) or None
@@ -250,49 +253,70 @@ class _Mapping:
 
     def _take(self) -> int:
         """Handle the results that are there; how many that were."""
-        pop = self._crew.results.popleft
-        ordered, early, batch, trace = self._ordered, self._early, self._batch, self._trace
-        line_of, times = self._line, self._times
-        taken = 0
+        pop, ordered, early, place_of_next = (
+            self._crew.results.popleft,
+            self._ordered,
+            self._early,
+            self._next,
+        )
+        plain = not self._dressed
+        logs, trace, put, times = self._output is not None, self._trace, self._put, self._times
+        lines, longest = self._lines, self._longest[0]
+        taken = before = self._taken
+        end = taken + _BATCH
         try:
-            while taken < _BATCH:
-                outcome = pop()
+            while taken < end:
+                place, item, text, _, _, spent, _ = result = pop()
                 taken += 1
-                spent = outcome.seconds
-                if outcome.text is None:
-                    line = self._no_result(outcome)
+                if spent > longest:
+                    longest = spent
+                    self._longest = (spent, item)
+                if text is None:
+                    line = self._no_result(Outcome(*result))
                 else:
-                    line = line_of(outcome)
-                    mantissa, exponent = math.frexp(spent)
-                    times[exponent * 16 + int(mantissa * 32) - 16] += 1  # mantissa: 0.5 to 1
-                if spent > self._longest[0]:
-                    self._longest = (spent, outcome.item)
+                    line = text if plain else self._dress(item, text)
+                    if taken < 1000 or not taken & 15:  # so many samples will do
+                        mantissa, exponent = math.frexp(spent)  # mantissa: 0.5 to 1
+                        times[exponent * 16 + int(mantissa * 32) - 16] += 1
                 if trace is not None:
-                    trace.add(outcome)
-                if not ordered:
-                    batch.append((line, outcome))
-                elif outcome.place == self._next:
-                    batch.append((line, outcome))
-                    self._next += 1
-                    while early and (entry := early.pop(self._next, None)) is not None:
-                        batch.append(entry)
-                        self._next += 1
-                else:
-                    early[outcome.place] = (line, outcome)
+                    trace.add(Outcome(*result))
+                if ordered and place != place_of_next:
+                    early[place] = (line, result)
+                    continue
+                if logs:
+                    put(line, result)
+                elif line is not None:
+                    lines.append(line)
+                self._due += 1
+                place_of_next += 1
+                while early and (entry := early.pop(place_of_next, None)) is not None:
+                    self._add(*entry)
+                    place_of_next += 1
         except IndexError:
             pass
-        self._taken += taken
-        return taken
+        self._next = place_of_next
+        self._taken = taken
+        return taken - before
 
-    def _line(self, outcome: Outcome) -> bytes:
-        text: str = outcome.text or ""
-        args = self._args
-        if args.json:
-            text = f'{{"item": {self._json_item(outcome.item)}, "result": {text}}}'
-        elif args.tag:
-            tag = outcome.item.replace("\n", " ")
-            text = "\n".join(f"{tag}\t{line}" for line in text.split("\n"))
-        return self._streams.encode(text)
+    def _add(self, line: str | None, result: Result) -> None:
+        if self._output is not None:
+            self._put(line, result)
+        elif line is not None:
+            self._lines.append(line)
+        self._due += 1
+
+    def _put(self, line: str | None, result: Result) -> None:
+        """Add a line, or none, with what the log is to say; who was told to end is not logged."""
+        if result[2] is not None or result[3] is not None:
+            encoded = None if line is None else self._streams.encode(f"{line}\n")
+            self._batch.append((encoded, Outcome(*result)))
+
+    def _dress(self, item: str, text: str) -> str:
+        """The line for a result that is not to stand alone."""
+        if self._args.json:
+            return f'{{"item": {self._json_item(item)}, "result": {text}}}'
+        tag = item.replace("\n", " ")
+        return "\n".join(f"{tag}\t{line}" for line in text.split("\n"))
 
     def _json_item(self, item: str) -> str:
         if self._shape.columns is not None:
@@ -302,7 +326,7 @@ class _Mapping:
                 return json.dumps(json.loads(item))
         return json.dumps(item)
 
-    def _no_result(self, outcome: Outcome) -> bytes | None:
+    def _no_result(self, outcome: Outcome) -> str | None:
         failure = outcome.failure
         if failure is None:
             self._told += 1
@@ -323,30 +347,22 @@ class _Mapping:
             "message": failure.message,
             "traceback": failure.traceback,
         }
-        text = f'{{"item": {self._json_item(outcome.item)}, "error": {json.dumps(record)}}}'
-        return self._streams.encode(text)
+        return f'{{"item": {self._json_item(outcome.item)}, "error": {json.dumps(record)}}}'
 
     def _print(self) -> None:
         """Write what has come to its turn."""
-        batch = self._batch
-        if batch:
-            told = [entry for entry in batch if entry[1].text is None and entry[1].failure is None]
-            if told:
-                batch[:] = [entry for entry in batch if entry not in told]
-            self._write(batch)
-            self._settled += len(batch) + len(told)
-            batch.clear()
-        self._give_room()
-
-    def _write(self, batch: list[Any]) -> None:
-        if self._output is not None:
+        if self._batch:
             from futurepool._cli.journal import Entry
 
-            self._output.write([Entry(*entry) for entry in batch])
-            return
-        lines = [line for line, _ in batch if line is not None]
-        if lines:
-            self._streams.write(self._streams.join(lines), self._may_wait)
+            self._output.write([Entry(*entry) for entry in self._batch])
+            self._batch.clear()
+        if self._lines:
+            text = "\n".join(self._lines) + "\n"
+            self._streams.write(self._streams.encode(text), self._may_wait)
+            self._lines.clear()
+        self._settled += self._due
+        self._due = 0
+        self._give_room()
 
     def _patient(self) -> bool:
         """Everything is written, but not read: whether to go on waiting."""
@@ -429,7 +445,7 @@ class _Mapping:
             threading.Thread(target=self._count, args=(fd, at), name="counter", daemon=True).start()
         reason = ""
         while not (self._ended and self._taken == self._read):
-            if (taken := self._take()) or self._batch:
+            if taken := self._take():
                 self._print()
             now = time.perf_counter()
             if taken:
@@ -516,7 +532,7 @@ class _Mapping:
     def _print_rest(self) -> None:
         """Write every result there is, in order, gaps left out."""
         for index in sorted(self._early):
-            self._batch.append(self._early.pop(index))
+            self._add(*self._early.pop(index))
         self._print()
 
     def _cannot_write(self, error: WriteError) -> None:
@@ -526,7 +542,7 @@ class _Mapping:
             self._log.take_back(self._streams.out)
         if is_closed_pipe(error):
             return
-        lost = len(self._batch) + len(self._early)
+        lost = len(self._batch) + len(self._lines) + len(self._early)
         self._say(f"cannot write the results: {error}; {lost} finished but not written")
         self._status = 1
 
@@ -668,9 +684,9 @@ def _dry_run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
                         words = ", ".join(map(repr, shape.arguments(item)))
                     except ValueError as error:
                         words = f"<{error}>"
-                    lines.append(streams.encode(f"{name}({words})"))
+                    lines.append(streams.encode(f"{name}({words})\n"))
                 if lines:
-                    streams.write(streams.join(lines), lambda: True)
+                    streams.write(b"".join(lines), lambda: True)
         except WriteError as error:
             if not is_closed_pipe(error):
                 streams.say(f"futurepool: cannot write the calls: {error}")

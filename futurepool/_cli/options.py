@@ -8,7 +8,6 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 __all__ = ["Limit", "add_map", "check", "cores"]
@@ -205,12 +204,12 @@ def add_map(parser: argparse.ArgumentParser) -> None:
     add("--tag", action="store_true", help="print each result after its item and a tab")
     group = parser.add_argument_group("to go on later")
     add = group.add_argument
-    add("--log", metavar="FILE", type=Path, help="write a JSON line for each item that is settled")
+    add("--log", metavar="FILE", help="write a JSON line for each item that is settled")
     add("--resume", action="store_true", help="leave out what the log says is done or has failed")
     add("--resume-failed", action="store_true", help="leave out what the log says is done")
     group = parser.add_argument_group("what is said")
     add = group.add_argument
-    add("--trace", metavar="FILE", type=Path, help="write Chrome trace events, one for each call")
+    add("--trace", metavar="FILE", help="write Chrome trace events, one for each call")
     add("--quiet", action="store_true", help="no progress line, no failures, no summary")
     add("-v", "--verbose", action="store_true", help="failures with tracebacks, and retries")
 

@@ -24,16 +24,16 @@ import errno
 import io
 import os
 import select
-import shutil
 import stat
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, TextIO, cast
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from futurepool._cli.items import descriptor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Streams", "WriteError", "encode_anything", "is_closed_pipe"]
 
@@ -154,7 +154,6 @@ class Streams:
         self._undo: list[Callable[[], object]] = []
         self._asides: list[_Aside] = []
         self._encoding: str = getattr(sys.stdout, "encoding", None) or "utf-8"
-        self._end = os.linesep.encode() if sys.platform == "win32" else b"\n"
 
     # -- putting things in place ------------------------------------------------------------------
 
@@ -261,12 +260,10 @@ class Streams:
     # -- writing ------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> bytes:
-        """A line of results, without its end."""
+        """Results as they are written."""
+        if sys.platform == "win32":
+            text = text.replace("\n", "\r\n")
         return text.encode(self._encoding, "futurepool")
-
-    def join(self, lines: list[bytes]) -> bytes:
-        """Lines with their ends."""
-        return self._end.join([*lines, b""])
 
     def is_pipe(self) -> bool:
         """Whether results go into a pipe."""
@@ -313,8 +310,9 @@ class Streams:
     def _write_text(self, data: bytes) -> None:
         stdout: Any = self.stdout
         try:
-            for line in data.split(self._end)[:-1]:
-                stdout.write(line.decode(self._encoding, "surrogateescape") + "\n")
+            text = data.decode(self._encoding, "surrogateescape").replace("\r\n", "\n")
+            for line in text.splitlines(keepends=True):
+                stdout.write(line)
             stdout.flush()
         except OSError as error:
             number = errno.EPIPE if isinstance(error, BrokenPipeError) else errno.EIO
@@ -368,7 +366,7 @@ class Streams:
                 columns = os.get_terminal_size(fd).columns
                 if columns:
                     return columns
-        return shutil.get_terminal_size().columns
+        return 80
 
     def in_foreground(self) -> bool:
         """Whether we may draw: not while another program has the terminal."""
