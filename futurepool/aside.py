@@ -104,10 +104,11 @@ class Aside:
             self._ready.discard(me)
             self.threads.discard(me)
 
-    def join(self, timeout: float | None = None) -> bool:
+    def join(self, timeout: float | None = None, here: bool = False) -> bool:
         """Wait until there is nothing left to do, `timeout` seconds at most; True if so.
 
-        Not for jobs, which would wait for themselves.
+        Not for jobs, which would wait for themselves. `here`: where no thread can be started, this
+        one does the jobs; at interpreter exit Python 3.12.0 and 3.12.1 start none.
         """
         end = None if timeout is None else _sync.clock() + timeout
         pause = _sync.Lock()
@@ -125,6 +126,9 @@ class Aside:
                     _sync.join(runner, left)
                     break
             else:  # one is just being started, or none can be
+                if here and not runners:
+                    self._serve([threading.current_thread()])
+                    continue
                 _sync.sleep_at(pause, 0.01 if left is None else min(left, 0.01), int)
 
     def _after_fork(self) -> None:
@@ -147,9 +151,9 @@ def ensure() -> None:
     _runners.ensure()
 
 
-def join(timeout: float | None = None) -> bool:
+def join(timeout: float | None = None, here: bool = False) -> bool:
     """`Aside.join` of the process's one."""
-    return _runners.join(timeout)
+    return _runners.join(timeout, here)
 
 
 def _after_fork() -> None:

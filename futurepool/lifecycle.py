@@ -191,9 +191,9 @@ def _at_exit() -> None:
     _drain(cores)
     # Callbacks of what a deadline, a drop or a shutdown has ended. They belong to no pool's threads,
     # and one that blocks for ever does not keep the process: nobody asked to wait for it.
-    if not aside.join(min(1.0, limit)):
+    if not aside.join(min(1.0, limit), here=True):
         _say(["interpreter exit waits for done-callbacks of cancelled or expired tasks"])
-        if not aside.join(max(GRACE, began + limit - _sync.clock())):
+        if not aside.join(max(GRACE, began + limit - _sync.clock()), here=True):
             _say(["interpreter exit, done-callbacks abandoned"])
 
 

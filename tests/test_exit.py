@@ -19,6 +19,11 @@ STANDARD = "from concurrent.futures import ThreadPoolExecutor as Pool\n"
 OURS = "from futurepool import BoundedExecutor as Pool\n"
 
 
+needs_threads_at_exit = pytest.mark.skipif(
+    (3, 12) <= sys.version_info < (3, 12, 2), reason="it starts no thread once exit has begun"
+)
+
+
 def program(body: str, make: str = OURS) -> subprocess.CompletedProcess[str]:
     """Run a program of its own, with every warning an error."""
     return subprocess.run(  # noqa: PLW1510 - the caller looks
@@ -76,15 +81,17 @@ def test_threads_of_tasks_finish_their_work(place: str) -> None:
     out = program(
         f"""
         import threading
-        go, left = threading.Event(), threading.Event()
+        go, left, started = threading.Event(), threading.Event(), threading.Event()
         def save():
             left.wait()
             threading.Event().wait(0.3)
             print("saved", flush=True)
         def start(*_):
             threading.Thread(target=save).start()
+            started.set()
         pool = Pool(1)
         {PLACES[place]}
+        started.wait()
         left.set()
         """
     )
@@ -330,6 +337,60 @@ def test_exit_with_nobody_to_tell(stderr: str) -> None:
     assert (out.returncode, out.stdout) == (0, "ran\n")
 
 
+@pytest.mark.slow
+@needs_threads_at_exit
+@pytest.mark.parametrize(
+    "end",
+    [
+        "queued.cancel()",
+        "pool.shutdown(wait=False, cancel_futures=True)",
+        "token.cancel()",
+        "soon.wait()",
+    ],
+)
+def test_exit_waits_for_callbacks_of_what_never_ran(end: str) -> None:
+    """Of a cancelled, an expired and a shut down task; and for the threads that they start."""
+    out = program(
+        f"""
+        import threading
+        from futurepool import CancelToken
+        pool, gate = Pool(1, queue_size=5), threading.Event()
+        pool.submit(gate.wait)
+        token, soon = CancelToken(), CancelToken(timeout=0.05)
+        def save():
+            threading.Event().wait(0.2)
+            print("saved", flush=True)
+        def callback(future):
+            threading.Event().wait(0.2)
+            print("called", future.cancelled(), flush=True)
+            threading.Thread(target=save).start()
+        queued = pool.submit_with_token(soon if "soon" in {end!r} else token, int)
+        queued.add_done_callback(callback)
+        {end}
+        gate.set()
+        """
+    )
+    assert (out.returncode, out.stderr) == (0, "")
+    assert out.stdout == "called True\nsaved\n"
+
+
+@pytest.mark.slow
+def test_a_callback_of_what_never_ran_that_blocks_for_ever() -> None:
+    """It is nobody's, so it does not keep the process, but stderr says that it was left behind."""
+    out = program(
+        """
+        import threading
+        pool, gate = Pool(1, exit_timeout=0.5), threading.Event()
+        pool.submit(gate.wait)
+        pool.submit(int).add_done_callback(lambda _: threading.Event().wait())
+        pool.shutdown(wait=False, cancel_futures=True)
+        gate.set()
+        """
+    )
+    assert out.returncode == 0
+    assert "done-callbacks abandoned" in out.stderr
+
+
 # -- too late --------------------------------------------------------------------------------------
 
 TRY = """
@@ -370,6 +431,7 @@ def test_too_late_as_for_the_standard_class(late: str) -> None:
 
 
 @pytest.mark.slow
+@needs_threads_at_exit
 def test_too_late_for_the_hook() -> None:
     """In a hook that comes after ours, and with an engine at any time after the main thread."""
     out = program(
