@@ -32,6 +32,7 @@ import functools
 import itertools
 import logging
 import operator
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -41,6 +42,7 @@ from contextvars import Context
 from operator import methodcaller
 from types import (
     BuiltinFunctionType,
+    FrameType,
     FunctionType,
     MethodDescriptorType,
     MethodType,
@@ -51,7 +53,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from futurepool import _sync, aside
 from futurepool.checks import NoCopy, check_callable, check_timeout
-from futurepool.errors import is_among
+from futurepool.errors import is_a, is_among
 from futurepool.failures import Failure, TaskError
 
 if TYPE_CHECKING:
@@ -402,7 +404,10 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         result = self._result
         if type(result) is not Failure:
             return None
-        return result.raised()
+        error = result.raised()
+        if is_a(error, StopIteration) and _is_asyncio(sys._getframe(1)):
+            return _stop_iteration(error)
+        return error
 
     @property
     def task_error(self) -> TaskError | None:
@@ -728,6 +733,24 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
 
 #: A future whose slots are still to be filled, in one C call: `object.__new__(Future)` takes longer.
 new_future: Callable[[], Future[Any]] = type.__call__.__get__(Future, FutureType)
+
+
+def _is_asyncio(frame: FrameType) -> bool:
+    """Whether this is the code that takes the outcome over into a future of a loop's own."""
+    return frame.f_globals.get("__name__") == "asyncio.futures"
+
+
+def _stop_iteration(error: BaseException) -> RuntimeError:
+    """What asyncio makes of a StopIteration, which may not leave a coroutine.
+
+    Up to Python 3.12 it asks for the very class: one derived from it would be taken for the end of a
+    coroutine that returned. Of the class itself its future would hear nothing, for ever.
+    """
+    stopped = RuntimeError(
+        "StopIteration interacts badly with generators and cannot be raised into a Future"
+    )
+    stopped.__cause__ = error
+    return stopped
 
 
 _pop_left = methodcaller("popleft")

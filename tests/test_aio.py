@@ -787,3 +787,37 @@ def test_awaited_futures_that_finish_together_wake_the_loop_once(gate: threading
             assert await asyncio.gather(*waiting) == list(range(50))
 
     _asyncio(main())
+
+
+STOPPED = "StopIteration interacts badly with generators and cannot be raised into a Future"
+
+
+@pytest.mark.parametrize("error", [StopIteration(3), type("Mine", (StopIteration,), {})(3)])
+def test_stop_iteration_does_not_end_a_coroutine(error: StopIteration) -> None:
+    """By whichever way it comes into a loop; asyncio looks for the very class only."""
+
+    def fail() -> None:
+        raise error
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with BoundedExecutor(1) as ex:
+            loop.set_default_executor(ex)
+            ways: list[Any] = [
+                lambda: loop.run_in_executor(ex, fail),
+                lambda: asyncio.to_thread(fail),
+                lambda: asyncio.wrap_future(ex.submit(fail)),
+            ]
+            for way in ways:
+                with pytest.raises(RuntimeError, match=STOPPED) as caught:
+                    await way()
+                assert isinstance(caught.value.__cause__, StopIteration)
+            assert isinstance(ex.submit(fail).exception(), StopIteration)
+            for ours in (lambda: ex.arun(fail), lambda: awaited(ex.submit(fail))):
+                with pytest.raises(RuntimeError, match="raised StopIteration"):
+                    await ours()
+
+    async def awaited(future: Any) -> Any:
+        return await future
+
+    asyncio.run(main())
