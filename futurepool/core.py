@@ -22,9 +22,11 @@ still asks for it. A worker goes to sleep in a section in which it found nothing
 wake-up is lost, and a burst of short tasks costs one wake-up, not one for each task.
 
 **After the section.** Nothing of the user's runs under the mutex, nor anything that can block.
-What a section leaves to be done (open a gate, tell watchers, start a thread) it appends to `todo`;
+What a section leaves to be done (open a gate, wake who waits, start a thread) it appends to `todo`;
 whoever leaves a section flushes. Each entry is safe to run twice and stays in the list until it
-has run, so an exception in between loses nothing.
+has run, so an exception in between loses nothing. No entry runs anything of a user's: who comes by may
+hold locks of theirs. Callbacks are called by who has finished or cancelled the task (`untold` notes
+who that is), or aside.
 
 **Interrupted sections.** Ctrl-C, an asynchronous exception or a failing allocation may strike
 between any two steps. Containers and states change by single C calls, in an order in which every

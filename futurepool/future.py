@@ -375,7 +375,9 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     def result(self, timeout: float | None = None) -> T:
         """Wait for the outcome and return it.
 
-        A worker that asks for a task of its own executor that has not started runs it right here.
+        A worker that asks for a task of its own executor that has not started waits for another worker
+        to run it. If none is free, it is run all the same: right here, where nobody can tell, or else
+        by a spare thread.
 
         Args:
             timeout: Seconds to wait; None waits for ever. Negative counts as 0, as in the

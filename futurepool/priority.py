@@ -23,7 +23,12 @@ class OnFull(Enum):
     RAISE = "raise"
     """Raise `QueueFullError` at once."""
     CALLER_RUNS = "caller_runs"
-    """Run the task in the submitting thread, which slows the submitter down."""
+    """Run the task in the submitting thread, which slows the submitter down.
+
+    In its stack, that is: under the locks it holds, in its running event loop, past its timeouts, and
+    without the `initializer`, which has run in workers only. Deep in a stack, where tasks have submitted
+    tasks on top of one another, the task is admitted over the bound instead.
+    """
     DROP_OLDEST = "drop_oldest"
     """Cancel the task that has waited longest in the lowest priority, and take its place."""
     DROP_NEW = "drop_new"
