@@ -96,13 +96,16 @@ async def stop(
         await errand.end()
     except asyncio.CancelledError:
         time_is_up.cancel("whoever waited for the executor to stop was cancelled")
+        _cut_short(core)
         await errand.wait(lifecycle.GRACE)
         raise
 
 
 def _cut_short(core: Any) -> None:
+    """Cancel what has not started, and the tokens of what runs, but for the task that runs the loop."""
+    why = "whoever waited for the executor's end was cancelled"
     lifecycle.cancel_queued(core)
-    lifecycle.cancel_running(core, "whoever waited for the executor's end was cancelled")
+    lifecycle.cancel_running(core, why, _sync.get_ident())
 
 
 def _send(executor: Any, call: Callable[[], object], word: str) -> Any:

@@ -189,6 +189,12 @@ def _at_exit() -> None:
     began = _sync.clock()
     limit = min(_CALLBACKS, max([_seconds(core.exit_timeout) for core in cores], default=_NEVER))
     _drain(cores)
+    # Who was about to tell of a cancelled task may not live to do it: the thread for deadlines does not.
+    alive = {thread.ident for thread in threading.enumerate() if not thread.daemon}
+    for core in cores:
+        for future, by in core.untold.copy().items():
+            if by not in alive:
+                future._tell_aside()  # which may be done twice
     # Callbacks of what a deadline, a drop or a shutdown has ended. They belong to no pool's threads,
     # and one that blocks for ever does not keep the process: nobody asked to wait for it.
     if not aside.join(min(1.0, limit), here=True):
