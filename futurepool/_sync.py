@@ -168,6 +168,7 @@ class Here(threading.local):
 
     record: Any = None  # the innermost Record whose task runs in this thread
     witness: Any = None  # of a worker: dies with its thread
+    registers: bool = False  # done-callbacks with futures of ours
     caught: Any = None  # a list: the work items of a submit that goes through somebody else's
     base: Any = None  # of a worker: the context variables that the initializer has set, if any
     conditions: int = 0  # those of futures that it holds

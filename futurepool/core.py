@@ -194,8 +194,8 @@ class Engine(Protocol):
         """
         ...
 
-    def calls_back(self) -> bool:
-        """Whether every worker is inside done-callbacks."""
+    def calls_back(self, waiting: bool = False) -> bool:
+        """Whether every worker is inside done-callbacks; with `waiting`, or waits for a thread."""
         ...
 
     def look(self) -> None:
@@ -293,6 +293,7 @@ class CoreState:
         "todo",
         "told",
         "untold",
+        "valve",
         "wait",
         "wait_time",
         "waking",
@@ -369,6 +370,8 @@ class CoreState:
         self.latency: HistogramRecorder | None = HistogramRecorder() if metrics else None
         self.wait: HistogramRecorder | None = HistogramRecorder() if metrics else None
         self.warned: bool = False  # of a submit in an event loop
+        # The thread that a valve was last opened for, and how many unfinished tasks it may go to.
+        self.valve: tuple[int, int] = (0, 0)
         self.warned_worker: bool = False  # of one in a worker
         self.todo: deque[Callable[[], object]] = deque()  # any thread: single C calls only
         # Cancelled tasks -> the thread that has cancelled them and is about to call their callbacks.

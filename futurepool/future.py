@@ -433,6 +433,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         What `fn` raises is logged (logger `concurrent.futures`), `SystemExit` and the like too.
         """
         check_callable("fn", fn)
+        _sync.here.registers = True
         if not self._subscribe(lambda watch: watch.add_callback(fn)):
             self._call(fn)
 

@@ -256,6 +256,10 @@ class CoreLife(CoreState):
             if latest is not None and failure is not None:
                 run_aside(functools.partial(latest.complete, failure))
         else:
+            # First whoever has got this task's place: its submit may have been called under a lock
+            # that the callbacks take.
+            if self.todo:
+                self.flush()
             self.tell_outcome(task)
             if latest is not None and failure is not None:
                 latest.complete(failure)

@@ -346,6 +346,12 @@ class Core(CoreLife):
             if in_event_loop():
                 self._warn_loop()
                 return self._submit_over(future)
+            if (
+                self.valve[0] == _sync.get_ident()
+                and options.timeout is None
+                and self.limit < self.unfinished < self.valve[1]
+            ):
+                return self._submit_over(future)  # see Vigil
             return self._submit_blocking(future, options.timeout)
         if policy is OnFull.CALLER_RUNS:
             if is_deep(sys.getrecursionlimit() // 2):
@@ -527,6 +533,7 @@ class Core(CoreLife):
                 return False
             waiter.admitting = True
             self.overflow += 1
+            self.valve = (_sync.get_ident(), 2 * self.unfinished)
             future._queued_at = _sync.clock()
             self._admit(future)
             self.blocked.remove(waiter)
@@ -543,6 +550,11 @@ class Vigil:
     ended between two looks, and every worker is inside done-callbacks, the task is admitted over the
     bound. (They have been there since before the first look: a worker comes to its callbacks by ending
     a task.)
+
+    A server whose one thread submits and also feeds its tasks can be held up without: all workers wait
+    for what that thread has for them. So if it has registered done-callbacks, a worker that waits for
+    another thread without a timeout counts, too: it cannot come free by itself. And the thread may then
+    go on to twice as many tasks as there are, until the pool is down to its bound again.
 
     **The log.** If no task has ended for ten seconds, what is waited for is logged, once. By another
     thread, as this one may hold the lock of a log handler; if that does not come through within
@@ -569,7 +581,7 @@ class Vigil:
             self._completed = completed
             self._idle_since = _sync.clock()
             return False
-        if core.engine.calls_back():
+        if core.engine.calls_back(waiting=_sync.here.registers):
             admitted = core.admit_stuck(self._waiter, self._future)
             if admitted:
                 aside.run(functools.partial(_log.warning, _VALVE, self._future.name))
@@ -590,7 +602,9 @@ class Vigil:
 
 _VALVE = (
     "the submit of %s waited a second for a place while no task ended and every worker was inside a "
-    "done-callback; as those may be waiting for the submitter, its task is admitted over the bound"
+    "done-callback, or waiting for another thread; as those may be waiting for the submitter, its task "
+    "is admitted over the bound. For a library that submits from a thread its tasks need, use "
+    "queue_size=None and the library's own limit"
 )
 _PATIENCE = 10.0  # seconds
 

@@ -26,6 +26,7 @@ from futurepool import (
     Future,
     OnFull,
     PoolClosedError,
+    SubmitTimeoutError,
     _sync,
     aside,
     current_token,
@@ -46,6 +47,13 @@ def gate() -> Iterator[threading.Event]:
 
 def ident() -> int:
     return threading.get_ident()
+
+
+def occupied(ex: BoundedExecutor) -> None:
+    """Return when somebody waits for a place."""
+    pause = threading.Event()
+    while not ex.stats().waiting_submitters:
+        pause.wait(0.001)
 
 
 def occupy(ex: BoundedExecutor, gate: threading.Event, count: int = 1) -> None:
@@ -701,6 +709,69 @@ def test_callbacks_that_wait_for_the_submitter_let_it_in(
         assert ex.stats().overflow_tasks > 0
         assert aside.join(PATIENCE)
     assert "inside a done-callback" in caplog.text
+
+
+def test_a_task_that_waits_for_the_submitter_lets_it_in(
+    soon: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a server's do whose thread submits, registers callbacks, and brings what they wait for."""
+    go = threading.Event()
+    with BoundedExecutor(2, queue_size=0) as ex:
+        waiting = [ex.submit(go.wait) for _ in range(2)]
+        waiting[0].add_done_callback(int)
+        more = [ex.submit(int) for _ in range(4)]  # one by the valve, then on to twice as many
+        assert ex.stats().overflow_tasks == 4
+        go.set()
+        assert [future.result(PATIENCE) for future in more] == [0] * 4
+        assert aside.join(PATIENCE)
+    assert caplog.text.count("waiting for another thread") in {1, 2}
+
+
+def test_a_task_that_waits_does_not_let_others_in(soon: None) -> None:
+    """But for a while it may wait for anybody: those who register no callbacks go on waiting."""
+    go = threading.Event()
+    with BoundedExecutor(1, queue_size=0) as ex:
+        ex.submit(go.wait)
+        refused: list[BaseException] = []
+
+        def submit() -> None:
+            try:
+                ex.submit_with_timeout(0.2, int)
+            except SubmitTimeoutError as error:
+                refused.append(error)
+
+        other = threading.Thread(target=submit)
+        other.start()
+        other.join(PATIENCE)
+        assert len(refused) == 1
+        assert ex.stats().overflow_tasks == 0
+        go.set()
+
+
+def test_who_gets_a_place_is_told_before_the_callbacks(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may want the lock under which it submits; no look is needed to mend that."""
+    lock = threading.RLock()
+    woken: list[bool] = []
+
+    def sleep(lock: Any, timeout: float | None, look: object) -> None:
+        woken.append(lock.acquire(True, PATIENCE if timeout is None else timeout))
+
+    def callback(_: object) -> None:
+        with lock:
+            pass
+
+    with BoundedExecutor(1, queue_size=0) as ex:
+        first = ex.submit(gate.wait, PATIENCE)
+        first.add_done_callback(callback)
+        with lock:
+            monkeypatch.setattr(_sync, "sleep_at", sleep)
+            threading.Thread(target=lambda: (occupied(ex), gate.set())).start()
+            ex.submit(int)
+        monkeypatch.undo()
+        assert woken == [True]
+        assert ex.stats().overflow_tasks == 0
 
 
 def test_a_slow_task_does_not_let_the_submitter_in(

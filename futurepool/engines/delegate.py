@@ -262,7 +262,7 @@ class DelegateEngine:
     def start_spare(self, future: AnyFuture, waiting: Record | None) -> None:
         """Nothing: what is queued is for the engine, which no thread of ours holds up."""
 
-    def calls_back(self) -> bool:
+    def calls_back(self, waiting: bool = False) -> bool:
         """The dispatcher is in a callback: it serves nobody meanwhile."""
         with self._core.mutex:
             return CALLING in [record.away for record in self._core.workers]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import threading
 import weakref
 from collections import deque
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
 from operator import methodcaller
+from types import FrameType
 from typing import Any
 
 from futurepool import _sync, contexts, patched
@@ -261,11 +263,28 @@ class ThreadEngine:
             while wanted:
                 self._spares.pop(wanted.popleft(), None)
 
-    def calls_back(self) -> bool:
+    def calls_back(self, waiting: bool = False) -> bool:
         core = self._core()
         with core.mutex:
-            busy = [record.away == CALLING for record in core.workers]
-            return bool(busy) and not core.starting and all(busy)
+            calling = [record.away == CALLING for record in core.workers]
+            others = [record for record in core.workers if record.away != CALLING]
+            starting = core.starting
+        if not calling or starting:
+            return False
+        if not others:
+            return True
+        frames = sys._current_frames() if waiting else {}
+        return waiting and all(_waits(frames.get(record.ident or 0)) for record in others)
+
+
+def _waits(frame: FrameType | None) -> bool:
+    """Whether a thread waits for another one without a timeout, at a condition, event or queue."""
+    return (
+        frame is not None
+        and frame.f_globals.get("__name__") == "threading"
+        and frame.f_code.co_name == "wait"
+        and frame.f_locals.get("timeout") is None
+    )
 
 
 _DIED = "the worker's thread has died"
