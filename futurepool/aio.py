@@ -250,7 +250,7 @@ class Flight:
             raise self.core.full_error(future, self.options.timeout or 0.0, SubmitTimeoutError)
         if self.core.state and not future.task_id:
             raise self.core.closed_error()
-        raise asyncio.CancelledError
+        raise asyncio.CancelledError(future._cancelled_text())
 
 
 def _lend_a_hand(core: Core, future: AnyFuture) -> None:
@@ -309,7 +309,7 @@ async def run(
             del future, result  # a failure's traceback holds this frame
     if core.state and not future.task_id:
         raise core.closed_error()
-    raise asyncio.CancelledError
+    raise asyncio.CancelledError(future._cancelled_text())
 
 
 class _Source:

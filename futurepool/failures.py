@@ -40,6 +40,7 @@ import sys
 import weakref
 from abc import ABCMeta
 from collections.abc import Callable
+from concurrent import futures as cf
 from contextlib import suppress
 from traceback import TracebackException, format_exception, format_tb
 from types import (
@@ -282,20 +283,49 @@ class Failure:
             self._error = weakref.ref(error)
         return error
 
-    def raised(self) -> BaseException:
-        """What a reader gets, its traceback put back to what it was when the task failed."""
-        self.seen = True
+    @property
+    def guarded(self) -> bool:
+        """Whether an event loop is to get what `for_loop` returns."""
+        return self.recipe is not None and self.recipe.guarded
+
+    def for_loop(self) -> BaseException:
+        """What asyncio gets, which looks at the very type of three errors, and puts its own in their place.
+
+        A StopIteration would end the coroutine that awaits it, as if that had returned. Up to Python
+        3.12 asyncio looks at the very type of it, too, and its future hears nothing of it, for ever.
+        """
+        if self.recipe is None or not self.recipe.stop:
+            self.seen = True
+            return self._itself()
+        if sys.version_info >= (3, 13):
+            return self.raised()
+        error = RuntimeError(
+            "StopIteration interacts badly with generators and cannot be raised into a Future"
+        )
+        error.__cause__ = self.raised()
+        return error
+
+    def _itself(self) -> BaseException:
         error = self.cause
-        if self.recipe is not None:
-            ours = self.task_error()
-            if is_a(ours, _Dual):
-                error = ours
-        if error is self.cause and self.noted and _NOTES:
+        if self.noted and _NOTES:
             _add_note(error, self.note)
+        self._put_back(error)
+        return error
+
+    def _put_back(self, error: BaseException) -> None:
         _set_traceback(error, self.frames)
         if _context_of(error) is not self.context:
             _set_context(error, self.context)  # it was read where another was being handled
-        return error
+
+    def raised(self) -> BaseException:
+        """What a reader gets, its traceback put back to what it was when the task failed."""
+        self.seen = True
+        if self.recipe is not None:
+            error = self.task_error()
+            if is_a(error, _Dual):
+                self._put_back(error)
+                return error
+        return self._itself()
 
 
 _watched: dict[weakref.ref[Failure], None] = {}  # single C calls only
@@ -588,10 +618,16 @@ _SHIELD: dict[str, Any] = {
 # -- one class for each E -------------------------------------------------------------------------
 
 
+#: What `concurrent.futures` raises itself: asyncio has classes of its own in their place.
+_GUARDED = (cf.CancelledError, cf.InvalidStateError) + (
+    (cf.TimeoutError,) if sys.version_info < (3, 11) else ()
+)
+
+
 class _Recipe:
     """How to make the error for a cause of type `owner`. Immutable."""
 
-    __slots__ = ("bind", "dual", "fields", "finalizer", "group", "new", "owner", "stop")
+    __slots__ = ("bind", "dual", "fields", "finalizer", "group", "guarded", "new", "owner", "stop")
 
     def __init__(self, owner: type, dual: Any, new: Callable[..., TaskError]) -> None:
         self.owner = owner  # a namespace may be copied into another class
@@ -600,6 +636,8 @@ class _Recipe:
         self.bind: Callable[[object, Failure], None]
         # A finalizer of E's own might find half of what it wants, where E is made of its parts.
         self.group = self.stop = self.finalizer = False
+        #: Whether asyncio makes something else of it, see `Failure.for_loop`.
+        self.guarded: bool = is_among(owner, _GUARDED)
         # What the interpreter itself reads, past all attributes.
         self.fields: list[tuple[Any, Any]] = []
         if dual is None:
@@ -608,6 +646,7 @@ class _Recipe:
         for base in _mro_of(dual):
             self.group = self.group or base is _Group
             self.stop = self.stop or base is StopIteration
+            self.guarded = self.guarded or base is StopIteration
             self.finalizer = self.finalizer or "__del__" in _namespace_of(base)
             if not self.group and vars(builtins).get(_name_of(base)) is base:
                 self.fields += [

@@ -53,7 +53,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from futurepool import _sync, aside
 from futurepool.checks import NoCopy, check_callable, check_timeout
-from futurepool.errors import is_a, is_among
+from futurepool.errors import is_among, safe_text
 from futurepool.failures import Failure, TaskError
 
 if TYPE_CHECKING:
@@ -310,6 +310,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         priority: int
         _failure: Failure | None  # until the error_handler has heard of it
         _hushed: bool  # nobody need hear of its failure
+        _why: str | None  # it was cancelled, if that is noted
         _name: str | None
         _token: CancelToken | None  # the one it was submitted under
         _own_token: CancelToken | None  # the task's own, made when first needed
@@ -324,6 +325,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     # above: `typing.get_type_hints` would look for the names of their types in the package.
     _failure = None
     _hushed = False
+    _why = None
     _name = None
     _token = None
     _own_token = None
@@ -370,7 +372,11 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             cancelled, see `current_token`) or has finished.
         Cost: one lock acquisition; memory of the queue entry is given back soon after.
         """
-        return self._core.cancel(self)
+        pending = self._state is PENDING
+        cancelled = self._core.cancel(self)
+        if pending and cancelled:
+            self._why = "its future was cancelled"
+        return cancelled
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the outcome and return it.
@@ -406,10 +412,9 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         result = self._result
         if type(result) is not Failure:
             return None
-        error = result.raised()
-        if is_a(error, StopIteration) and _is_asyncio(sys._getframe(1)):
-            return _stop_iteration(error)
-        return error
+        if result.guarded and _is_asyncio(sys._getframe(1)):
+            return result.for_loop()
+        return result.raised()
 
     @property
     def task_error(self) -> TaskError | None:
@@ -446,12 +451,28 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             if self.cancelled():
                 import asyncio
 
-                raise asyncio.CancelledError
+                raise asyncio.CancelledError(self._cancelled_text())
             return self.result()
         finally:
             del self  # the traceback holds this frame
 
     # -- for the owner -----------------------------------------------------------------------
+
+    def _cancelled_text(self) -> str:
+        """Which task was cancelled, and why. Most that cancel many at once leave no note."""
+        why, token = self._why, self._token
+        if why is None:
+            if token is not None and token._marked():
+                why = "its token was cancelled"
+                reason = token.reason
+                if reason is not None:
+                    why = f"{why}: {safe_text(str, reason)}"
+            elif getattr(self._core, "state", 0):
+                why = "its pool was shut down"
+            else:
+                why = "its future was cancelled"
+        number = f"task {self.task_id}" if self.task_id else "a task"
+        return f"{number} ({self.name}) was cancelled: {why}"
 
     def _hush(self) -> None:
         """Nobody need hear in the log of its failure, now or later."""
@@ -504,7 +525,9 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                     if watch is not None and watch.gates is not None:
                         _discard(watch.gates, gate)
         if self._state is not FINISHED:
-            raise cf.CancelledError if self.cancelled() else cf.TimeoutError
+            if self.cancelled():
+                raise cf.CancelledError(self._cancelled_text())
+            raise cf.TimeoutError
 
     def _look(self, timeout: float | None) -> bool:
         self._core.look()
@@ -706,7 +729,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             return cancelled, cancelled, None, None
         result = self._result
         if type(result) is Failure:
-            return True, False, None, result.raised()
+            return True, False, None, result.for_loop() if result.guarded else result.raised()
         return True, False, result, None
 
     @property
@@ -740,20 +763,7 @@ new_future: Callable[[], Future[Any]] = type.__call__.__get__(Future, FutureType
 
 def _is_asyncio(frame: FrameType) -> bool:
     """Whether this is the code that takes the outcome over into a future of a loop's own."""
-    return frame.f_globals.get("__name__") == "asyncio.futures"
-
-
-def _stop_iteration(error: BaseException) -> RuntimeError:
-    """What asyncio makes of a StopIteration, which may not leave a coroutine.
-
-    Up to Python 3.12 it asks for the very class: one derived from it would be taken for the end of a
-    coroutine that returned. Of the class itself its future would hear nothing, for ever.
-    """
-    stopped = RuntimeError(
-        "StopIteration interacts badly with generators and cannot be raised into a Future"
-    )
-    stopped.__cause__ = error
-    return stopped
+    return frame.f_globals.get("__name__") in ("asyncio.futures", "tornado.concurrent")
 
 
 _pop_left = methodcaller("popleft")

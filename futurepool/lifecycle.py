@@ -338,6 +338,7 @@ def _restart(core: Core) -> None:
     for task in tasks:
         if task._state is not FINISHED:
             task._watch = None
+            task._why = "the process was forked, and it is the parent's"
             task._state = CANCELLED
             task._state = NOTIFIED
             task._drop()

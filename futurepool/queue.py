@@ -400,8 +400,10 @@ class Core(CoreLife):
             return self.full_error(future)
         victim = self.order.victim() if policy is OnFull.DROP_OLDEST else None
         if victim is None:
+            future._why = f"the queue was full ({policy})"
             self._cancel_locked(future, _sync.get_ident())
         else:
+            victim._why = f"it was dropped for a newer one ({policy})"
             self._cancel_locked(victim, None, grant=False)
             self._admit(future)
         return None

@@ -652,6 +652,124 @@ def test_awaiting_a_stop_iteration_raises(ex: BoundedExecutor) -> None:
     asyncio.run(main())
 
 
+class OwnStop(StopIteration):
+    """What ends a generator, too."""
+
+
+@pytest.mark.parametrize("kind", [StopIteration, OwnStop])
+@pytest.mark.parametrize("how", ["run_in_executor", "to_thread", "arun", "await", "wrap_future"])
+def test_stop_iteration_does_not_end_who_awaits_it(
+    ex: BoundedExecutor, how: str, kind: type[Exception]
+) -> None:
+    """A RuntimeError, as from a coroutine; the standard class hangs until Python 3.12."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ex)
+        ways: dict[str, Any] = {
+            "run_in_executor": lambda: loop.run_in_executor(ex, fail, kind(5)),
+            "to_thread": lambda: asyncio.to_thread(fail, kind(5)),
+            "arun": lambda: ex.arun(fail, kind(5)),
+            "await": lambda: ex.submit(fail, kind(5)),
+            "wrap_future": lambda: asyncio.wrap_future(ex.submit(fail, kind(5))),
+        }
+        with pytest.raises(RuntimeError, match="StopIteration") as caught:
+            await ways[how]()
+        assert isinstance(caught.value.__cause__, kind)
+        assert isinstance(caught.value.__cause__, TaskError)
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (CancelledError("mine"), asyncio.CancelledError),
+        (InvalidStateError("mine"), asyncio.InvalidStateError),
+        (FutureTimeout("mine"), asyncio.TimeoutError),
+    ],
+    ids=lambda each: getattr(each, "__name__", type(each).__name__),
+)
+def test_asyncio_puts_its_own_class_in_place_of_that_of_futures(
+    ex: BoundedExecutor, raised: Exception, expected: type[BaseException]
+) -> None:
+    """As it does with the standard class, whose error is of the very type it asks for."""
+
+    async def main() -> None:
+        with pytest.raises(expected, match="^mine"):
+            await asyncio.get_running_loop().run_in_executor(ex, fail, raised)
+
+    asyncio.run(main())
+
+
+def cancelled_text(future: Future[Any]) -> str:
+    with pytest.raises(CancelledError) as caught:
+        future.result(0)
+    return str(caught.value)
+
+
+def test_a_cancelled_error_says_which_task_and_why() -> None:
+    """For each of those who may cancel it."""
+    gate = threading.Event()
+    texts: list[str] = []
+    for policy in (OnFull.DROP_NEW, OnFull.DROP_OLDEST):
+        with BoundedExecutor(1, queue_size=1, on_full=policy) as pool:
+            gate.clear()
+            pool.submit(gate.wait, 30)
+            first, second = (pool.options(name="job").submit(int) for _ in range(2))
+            texts.append(cancelled_text(second if policy is OnFull.DROP_NEW else first))
+            gate.set()
+    with BoundedExecutor(1) as pool:
+        gate.clear()
+        pool.submit(gate.wait, 30)
+        token = futurepool.CancelToken()
+        under = pool.options(name="job", token=token)
+        queued = under.submit(int)
+        token.cancel("enough")
+        mine, other = (pool.options(name="job").submit(int) for _ in range(2))
+        assert mine.cancel()
+        pool.shutdown(wait=False, cancel_futures=True)
+        assert mine.cancel()
+        assert other.cancel()
+        texts += [cancelled_text(future) for future in (queued, mine, other)]
+        gate.set()
+    assert texts == [
+        "a task (job) was cancelled: the queue was full (OnFull.DROP_NEW)",
+        "task 2 (job) was cancelled: it was dropped for a newer one (OnFull.DROP_OLDEST)",
+        "task 2 (job) was cancelled: its token was cancelled: enough",
+        "task 3 (job) was cancelled: its future was cancelled",
+        "task 4 (job) was cancelled: its pool was shut down",
+    ]
+
+
+@pytest.mark.parametrize("how", ["arun", "await"])
+def test_a_cancelled_await_says_why(how: str) -> None:
+    """The task was cancelled, not who awaits it."""
+    gate = threading.Event()
+
+    async def main(pool: BoundedExecutor) -> None:
+        token = futurepool.CancelToken()
+        view = pool.options(name="job", token=token)
+        if how == "arun":
+            asyncio.get_running_loop().call_soon(token.cancel, "enough")
+            with pytest.raises(asyncio.CancelledError, match="token was cancelled: enough"):
+                await view.arun(int)
+        else:
+            future = view.submit(int)
+            token.cancel("enough")
+            with pytest.raises(asyncio.CancelledError, match="token was cancelled: enough"):
+                await future
+        gate.set()
+
+    with BoundedExecutor(1) as pool:
+        pool.submit(gate.wait, 30)
+        asyncio.run(main(pool))
+
+
 def test_concurrent_failures_of_a_new_type() -> None:
     """Four workers fail with the same brand-new class at once; every error is both."""
     for _ in range(20):
