@@ -36,6 +36,12 @@ def wait_for(path: str) -> bool:
     return False
 
 
+def hold(place: str) -> bool:
+    """Say that it has begun, and wait to be told to go."""
+    Path(place, "begun").touch()
+    return wait_for(str(Path(place, "go")))
+
+
 def unpicklable() -> Any:
     return lambda: None
 
@@ -118,3 +124,7 @@ def identity(value: Any) -> Any:
 
 def lock() -> Any:
     return threading.Lock()
+
+
+def get(queue: Any) -> Any:
+    return queue.get()

@@ -307,6 +307,10 @@ def envelope_for(executor: cf.Executor) -> Envelope:
         if kind.__module__ == "concurrent.futures.process":
             reduction = sys.modules["multiprocessing.reduction"]
             return StandardEnvelope(executor, reduction.ForkingPickler.dumps)
+        if kind.__module__ == "concurrent.futures.interpreter":
+            from futurepool.engines.interpreters import InterpreterEnvelope
+
+            return InterpreterEnvelope(executor)
         if kind.__module__ == "distributed.cfexecutor":
             return DaskEnvelope()
     return Envelope()
