@@ -500,6 +500,81 @@ def bound_against_completion() -> Any:
     return [submit, gate.open], check
 
 
+def smaller_against_submit() -> Any:
+    """A pool that becomes smaller keeps what waits, and runs no more at a time than it may."""
+    ex = BoundedExecutor(2)
+    gates = [Gate(), Gate()]
+    futures = [ex.submit(gate) for gate in gates]
+    for gate in gates:
+        gate.open()
+    assert [future.result() for future in futures] == [0, 0]
+
+    def check() -> None:
+        more = [Gate(), Gate()]
+        later = [ex.submit(gate) for gate in more]
+        more[0].began.acquire()
+        stats = ex.stats()
+        assert (stats.active_workers, stats.queued_tasks) == (1, 1)
+        for gate in more:
+            gate.open()
+        assert [future.result() for future in later] == [0, 0]
+        ex.shutdown()
+        assert ex._core.unfinished == 0
+
+    return [lambda: ex._core.resize(1), lambda: ex.submit(int).result()], check
+
+
+def smaller_against_completion() -> Any:
+    """A worker that runs a task while the pool becomes smaller commits it, and only then leaves."""
+    ex = BoundedExecutor(2)
+    gates = [Gate(), Gate()]
+    futures = [ex.submit(gate) for gate in gates]
+    for gate in gates:
+        gate.began.acquire()
+    futures.append(ex.submit(int))
+
+    def check() -> None:
+        assert [future.result() for future in futures] == [0, 0, 0]
+        assert ex.submit(int).result() == 0
+        ex.shutdown()
+        assert ex.stats().completed_tasks == 4
+        assert ex._core.unfinished == 0
+
+    return [lambda: ex._core.resize(1), gates[0].open, gates[1].open], check
+
+
+def larger_against_blocked_submit() -> Any:
+    """Who waits for a place gets one that a larger pool has, though no task ends."""
+    ex = BoundedExecutor(1, queue_size=0)
+    gate = held(ex)
+    futures: list[Any] = []
+
+    def check() -> None:
+        assert futures[0].result() == 0
+        gate.open()
+        ex.shutdown()
+        assert ex._core.unfinished == 0
+
+    return [lambda: futures.append(ex.submit(int)), lambda: ex._core.resize(2)], check
+
+
+def hand_out_against_start() -> Any:
+    """A task that is drained from the queue is cancelled, or it runs and is not drained."""
+    ex = BoundedExecutor(1)
+    gate = held(ex)
+    ran: list[int] = []
+    future = ex.submit(ran.append, 1)
+    taken: list[Any] = []
+
+    def check() -> None:
+        ex.shutdown()
+        assert future.done()
+        assert [taken[0] is not None, bool(ran)] == [future.cancelled(), not future.cancelled()]
+        assert ex._core.unfinished == 0
+
+    return [lambda: taken.append(ex._core.hand_out()), gate.open], check
+
+
 SCENARIOS: list[Build] = [
     submit_against_idle_worker,
     two_idle_workers,
@@ -521,6 +596,10 @@ SCENARIOS: list[Build] = [
     snapshot_against_everything,
     help_against_start,
     bound_against_completion,
+    smaller_against_submit,
+    smaller_against_completion,
+    larger_against_blocked_submit,
+    hand_out_against_start,
 ]
 
 
@@ -538,6 +617,21 @@ def test_no_schedule_breaks_it(build: Build) -> None:
 
 #: (scenario, class, method, what is replaced, by what): each of these must be caught.
 MUTANTS: list[tuple[Build, Any, str, str, str]] = [
+    (
+        smaller_against_submit,
+        CoreLife,
+        "_come_back",
+        "if self.threads > self.max",
+        "if 0 and self.max",
+    ),
+    (larger_against_blocked_submit, CoreLife, "resize", "self._freed()", "pass"),
+    (
+        hand_out_against_start,
+        CoreLife,
+        "hand_out",
+        "self._cancel_locked(future, _sync.get_ident())",
+        "pass",
+    ),
     (submit_against_idle_worker, Submitting, "submit", "open_gate(gate)", "pass"),
     (submit_against_idle_worker, CoreLife, "_come_back", "self.waking = False", "pass"),
     (submit_against_idle_worker, CoreLife, "turn", "self.idle.append(record)", "pass"),

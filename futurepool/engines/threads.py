@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import operator
 import sys
 import threading
 import weakref
@@ -163,9 +164,10 @@ class ThreadEngine:
                 record.fresh = []
         # Whoever sees it there may join it, so it is listed only once it has started; by itself,
         # too, as it may leave before its starter goes on.
-        for thread in list(self.threads):  # those that left when the pool became smaller
-            if thread.ident is not None and not thread.is_alive():
-                self.threads.discard(thread)
+        if len(self.threads) > core.threads:  # some have left, as the pool became smaller
+            for thread in sorted(self.threads, key=operator.attrgetter("name")):
+                if thread.ident is not None and not thread.is_alive():
+                    self.threads.discard(thread)
         self.threads.add(record.thread)
         if self._initialized(record):
             work(core, record)
