@@ -597,6 +597,9 @@ def test_bench(main: Main, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None
     bench.add_arguments = lambda parser: parser.add_argument("--rounds", type=int)
     bench.main = lambda args: args.rounds
     monkeypatch.setitem(sys.modules, "futurepool._cli.bench", bench)
+    monkeypatch.setattr(
+        "futurepool._cli.bench", bench, raising=False
+    )  # where it was imported before
     assert main("bench", "--rounds", "7") == 7
     assert main("bench", "--rounds", "7", "more") == 2
     assert "unrecognized arguments: more" in capsys.readouterr().err

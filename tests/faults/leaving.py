@@ -108,7 +108,7 @@ def exit_and_threads_of_tasks(subject: Subject) -> None:
         subject,
         """
         left = threading.Event()
-        def save(): left.wait(); time.sleep(0.3); print("saved", flush=True)
+        def save(): left.wait(); time.sleep(0.3); print("saved\\n", end="", flush=True)
         def start(*_): threading.Thread(target=save).start()
         ex, go = make(1), threading.Event()
         ex.submit(start).result()
