@@ -220,7 +220,9 @@ class Failure:
         self.pool = pool
         self.seen = None
         # The callback is all C: nothing can come in between.
-        _watched[weakref.ref(self, _watched.pop)] = None
+        forget: Any = _watched.pop
+        ref: Any = weakref.ref(self, forget)
+        _watched[ref] = None
 
     def __del__(self) -> None:
         if self.latest is not None:
