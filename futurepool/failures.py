@@ -632,12 +632,14 @@ class _Recipe:
     __slots__ = ("bind", "dual", "fields", "finalizer", "group", "guarded", "new", "owner", "stop")
 
     def __init__(self, owner: type, dual: Any, new: Callable[..., TaskError]) -> None:
-        self.owner = owner  # a namespace may be copied into another class
+        self.owner: type = owner  # a namespace may be copied into another class
         self.dual: type[TaskError] | None = dual  # None: there can be none
-        self.new = new
+        self.new: Callable[..., TaskError] = new
         self.bind: Callable[[object, Failure], None]
         # A finalizer of E's own might find half of what it wants, where E is made of its parts.
-        self.group = self.stop = self.finalizer = False
+        self.group: bool = False
+        self.stop: bool = False
+        self.finalizer: bool = False
         #: Whether asyncio makes something else of it, see `Failure.for_loop`.
         self.guarded: bool = is_among(owner, _GUARDED)
         # What the interpreter itself reads, past all attributes.
@@ -865,10 +867,10 @@ class Parts:
     __slots__ = ("args", "data", "fields", "kind")
 
     def __init__(self, kind: Any, args: Any, data: Any, fields: Any) -> None:
-        self.kind = kind
-        self.args = args
-        self.data = data
-        self.fields = fields
+        self.kind: Any = kind
+        self.args: Any = args
+        self.data: Any = data
+        self.fields: Any = fields
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Parts, (self.kind, self.args, self.data, self.fields)
