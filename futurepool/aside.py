@@ -24,18 +24,17 @@ With nothing to do there is no thread.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 
-from futurepool import _sync
+from futurepool import _sync, logs
 
 __all__: list[str] = []  # internal
 
-_log = logging.getLogger("futurepool")
+_log = logs.log
 
 Job = Callable[[], object]
 

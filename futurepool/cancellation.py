@@ -23,7 +23,6 @@ Longer than most modules, because each step above leans on all the others.
 
 from __future__ import annotations
 
-import logging
 import operator
 import sys
 import weakref
@@ -34,7 +33,7 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
-from futurepool import _sync, aside
+from futurepool import _sync, aside, logs
 from futurepool.checks import NoCopy, check_callable, check_timeout
 from futurepool.errors import safe_text
 from futurepool.timer import timer
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CancelToken"]
 
-_log = logging.getLogger("futurepool")
+_log = logs.log
 
 
 class Listener(Protocol):

@@ -330,7 +330,7 @@ class Failure:
         return self._itself()
 
 
-_watched: dict[weakref.ref[Failure], None] = {}  # single C calls only
+_watched: dict[Any, None] = {}  # weak references; single C calls only
 
 
 def _say(failure: Failure) -> None:

@@ -15,13 +15,12 @@ is cancelled. One that is closed (`coroutine.close()`) cannot wait at all: all g
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from futurepool import _sync, lifecycle
+from futurepool import _sync, lifecycle, logs
 from futurepool.cancellation import CancelToken
 from futurepool.errors import ForcedShutdownError
 
@@ -33,7 +32,7 @@ __all__: list[str] = []  # internal
 E = TypeVar("E", bound="futurepool.BoundedExecutor")
 Raised = type[BaseException] | None
 
-_log = logging.getLogger("futurepool")
+_log = logs.log
 
 
 def _is(exc_type: Raised, *kinds: type[BaseException]) -> bool:

@@ -17,7 +17,6 @@ parent (an event loop's would write to the parent's wake-up pipe), and the core 
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []  # internal
 
-_log = logging.getLogger("futurepool")
+_log = logs.log
 _cores: dict[weakref.ref[Core], None] = {}  # in order of construction; single C calls only
 TELLING = 1.0  # seconds that a shutdown waits for callbacks of the tasks it has cancelled
 _CALLBACKS = 30.0  # seconds that interpreter exit waits for callbacks that are nobody's

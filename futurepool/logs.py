@@ -51,15 +51,19 @@ def emit(
     pool: str | None = None,
     task_id: int | None = None,
     task_name: str | None = None,
+    depth: int = 1,
 ) -> None:
-    """Log here and now. The record has `pool`, `task_id` and `task_name` as attributes."""
+    """Log here and now. The record has `pool`, `task_id` and `task_name` as attributes.
+
+    It shows the caller's line, `depth` frames up.
+    """
     logger = logging.getLogger(_NAME)
     by_accident = logger.disabled and _witness.disabled
     if logger.disabled and not by_accident:
         return
     if logger.manager.disable >= level or level < logger.getEffectiveLevel():
         return
-    code = sys._getframe(1)
+    code = sys._getframe(depth)
     record = logger.makeRecord(
         *(_NAME, level, code.f_code.co_filename, code.f_lineno, message, args, exc_info),
         func=code.f_code.co_name,
@@ -70,6 +74,28 @@ def emit(
         logger.handle(record)
     elif logger.filter(record):
         logger.callHandlers(record)
+
+
+class Log:
+    """`emit`, called as a logger is."""
+
+    def warning(self, message: str, *args: object, extra: dict[str, Any] | None = None) -> None:
+        """Log a warning; `extra` has what `emit` takes."""
+        emit(logging.WARNING, message, *args, depth=2, **extra or {})
+
+    def error(self, message: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """Log an error, with the traceback of an exception."""
+        info = None if exc_info is None else (type(exc_info), exc_info, exc_info.__traceback__)
+        emit(logging.ERROR, message, *args, exc_info=info, depth=2)
+
+    def exception(self, message: str, *args: object) -> None:
+        """Log an error with the exception that is being handled."""
+        kind, error, traceback = sys.exc_info()
+        info = None if kind is None or error is None else (kind, error, traceback)
+        emit(logging.ERROR, message, *args, exc_info=info, depth=2)
+
+
+log: Log = Log()
 
 
 class Desk:

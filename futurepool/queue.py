@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import sys
 import warnings
 import weakref
@@ -18,7 +17,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar, cast
 
-from futurepool import _sync, aside, patched
+from futurepool import _sync, aside, logs, patched
 from futurepool.checks import check_callable
 from futurepool.core import Waiter, mending, open_gate
 from futurepool.errors import FuturePoolWarning, SubmitTimeoutError
@@ -34,7 +33,7 @@ AnyFuture = Future[Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_log = logging.getLogger("futurepool")
+_log = logs.log
 _BATCH = 256  # tasks admitted in one section at most
 
 

@@ -19,7 +19,6 @@ that came in since the timer's thread last ran.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import weakref
@@ -27,11 +26,11 @@ from collections import deque
 from heapq import heapify, heappop, heappush
 from typing import Any, Protocol
 
-from futurepool import _sync
+from futurepool import _sync, logs
 
 __all__ = ["Target", "Timer", "timer"]
 
-_log = logging.getLogger("futurepool")
+_log = logs.log
 
 BATCH = 1024
 NEVER = float("inf")

@@ -17,7 +17,8 @@ import pytest
 #: Low to high. A module imports from lower layers, never from its own or a higher one.
 LAYERS: list[set[str]] = [
     {"_sync", "contexts", "priority"},
-    {"aside", "errors", "logs", "patched", "timer"},
+    {"logs"},
+    {"aside", "errors", "patched", "timer"},
     {"checks", "failures"},
     {"stats", "summaries"},
     {"cancellation", "recorder", "report"},

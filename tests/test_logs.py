@@ -186,6 +186,16 @@ def test_dict_config_does_not_silence_it(
     assert len(handler.heard) == heard  # type: ignore[attr-defined]
 
 
+def test_nor_does_it_silence_what_is_said_of_tokens(root: logging.Logger) -> None:
+    """Nor anything else that is said in the package's name; the line is that which says it."""
+    logging.config.dictConfig(CONFIG)
+    token = futurepool.CancelToken()
+    token.add_callback(fail)
+    token.cancel()
+    (handler,) = (each for each in root.handlers if type(each).__name__ == "Heard")
+    assert len(handler.heard) == 1  # type: ignore[attr-defined]
+
+
 def test_who_disables_it_is_obeyed(root: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
     """By name, or all of logging."""
     with BoundedExecutor(1) as pool:
