@@ -13,12 +13,16 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from futurepool._cli import journal
+from futurepool._cli.journal import Entry, Log, Output
+from futurepool._cli.work import Outcome
 from tests.command import FOREGROUND, PATIENCE, environment
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
@@ -196,3 +200,89 @@ def test_nothing_is_lost(seed: int, tmp_path: Path) -> None:
     moment.resume()
     moment.check_all()
     assert not (tmp_path / "log.journal").exists()
+
+
+# -- one step after the other ----------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """As if the process ended here."""
+
+
+@posix
+@pytest.mark.parametrize("left", range(0, 37, 4))
+@pytest.mark.parametrize("step", ["journal", "output", "log"])
+def test_killed_while_it_writes(
+    step: str, left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends in the middle of a write, after so many bytes; the log is made right."""
+    output, path = tmp_path / "output", str(tmp_path / "log")
+    entries = [entry(n) for n in range(6)]
+    log = Log(path, str, resume=False, failed=False, as_json=False)
+    fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    streams = types.SimpleNamespace(out=fd)
+
+    def write(data: bytes, _waiting: object) -> None:
+        os.write(fd, data[:left] if step == "output" else data)
+        if step == "output":
+            raise Killed
+
+    streams.write = write
+    writer = Output(cast("Any", streams), log, lambda: True)
+    if step == "output":
+        writer_of_all = streams.write
+        streams.write = lambda data, _waiting: os.write(fd, data)
+        writer.write(entries[:2])
+        streams.write = writer_of_all
+    else:
+        writer.write(entries[:2])
+        write_all = journal._write_all
+
+        def cut(target: int, data: bytes) -> None:
+            at_log = target == log._fd
+            if at_log == (step == "log"):
+                os.write(target, data[:left])
+                raise Killed
+            write_all(target, data)
+
+        monkeypatch.setattr(journal, "_write_all", cut)
+    with pytest.raises(Killed):
+        writer.write(entries[2:])
+    monkeypatch.undo()
+    os.close(log._fd)
+    os.close(cast("int", log._journal))
+    os.close(fd)
+
+    again = Log(path, str, resume=True, failed=False, as_json=False)
+    settled = [n for n in range(6) if again.settled(n, str(n))]
+    again.close(True)
+    lines = output.read_text("utf-8").splitlines()
+    assert lines == [f"line {n}" for n in settled]
+    assert settled == list(range({"journal": 2, "log": 6, "output": min(6, 2 + left // 7)}[step]))
+
+
+def entry(number: int) -> Entry:
+    line = f"line {number}\n"
+    return Entry(line.encode(), Outcome(number, str(number), line, None, 1.0, 0.5, 0))
+
+
+@posix
+def test_others_write_into_the_same_file(tmp_path: Path) -> None:
+    """What they have written is not taken for ours, and stays."""
+    output, path = tmp_path / "output", str(tmp_path / "log")
+    log = Log(path, str, resume=False, failed=False, as_json=False)
+    fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def write(_data: bytes, _waiting: object) -> None:
+        os.write(fd, b"something else of that length, or more\n")
+        raise Killed
+
+    streams = types.SimpleNamespace(out=fd, write=write)
+    with pytest.raises(Killed):
+        Output(cast("Any", streams), log, lambda: True).write([entry(0), entry(1)])
+    os.close(fd)
+    again = Log(path, str, resume=True, failed=False, as_json=False)
+    assert not again.settled(0, "0")
+    assert output.read_text("utf-8") == "something else of that length, or more\n"
+    for one in (log, again):
+        one.close(True)

@@ -101,7 +101,7 @@ class Log:
         failed: bool,
         as_json: bool,
     ) -> None:
-        self._path = path = Path(file)
+        self._path = path = Path(file).absolute()  # the target may change the directory
         self._key = key
         self._as_json = as_json
         self._again = failed
@@ -386,14 +386,13 @@ class Trace:
         self._file = Path(file).open("w", encoding="utf-8")  # noqa: SIM115 - open for the run
         self._kind = kind
         self._rows: set[int] = set()
-        self._file.write(
-            '[\n{"name": "process_name", "ph": "M", "pid": 1, "args": {"name": "map"}}'
-        )
+        self.error: OSError | None = None  # that ended it
+        self._write('[\n{"name": "process_name", "ph": "M", "pid": 1, "args": {"name": "map"}}')
 
     def add(self, outcome: Outcome) -> None:
         """A call."""
         row = outcome.drawer + 1
-        write = self._file.write
+        write = self._write
         if row not in self._rows:
             self._rows.add(row)
             write(
@@ -409,12 +408,22 @@ class Trace:
 
     def counter(self, now: float, running: int, queued: int) -> None:
         """How much runs and waits at a moment."""
-        self._file.write(
+        self._write(
             f',\n{{"name": "items", "ph": "C", "pid": 1, "ts": {now * 1e6:.1f}, '
             f'"args": {{"running": {running}, "queued": {queued}}}}}'
         )
 
     def close(self) -> None:
         """End the list."""
-        self._file.write("\n]\n")
-        self._file.close()
+        self._write("\n]\n")
+        try:
+            self._file.close()
+        except OSError as error:
+            self.error = self.error or error
+
+    def _write(self, text: str) -> None:
+        if self.error is None:
+            try:
+                self._file.write(text)
+            except OSError as error:
+                self.error = error

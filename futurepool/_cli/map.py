@@ -432,6 +432,9 @@ class _Mapping:
                 self._log.close(complete)
             if self._trace is not None:
                 self._trace.close()
+                if self._trace.error is not None:
+                    self._say(f"cannot write the trace: {self._trace.error}")
+                    self._status = self._status or 1
         if self._signals:
             return 128 + self._signals[0]
         return self._status
