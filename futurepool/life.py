@@ -659,12 +659,26 @@ def _wait_told(told: _sync.SimpleQueue[None], number: int, timeout: float) -> No
         pass
 
 
+_looked: tuple[int, Any, Any] = (0, None, None)  # how many modules there were, and two of them
+
+
 def in_event_loop() -> bool:
     """Whether an event loop is running in this thread: asyncio's, or trio's."""
-    asyncio = sys.modules.get("asyncio.events")
+    global _looked
+    looked = _looked
+    # Free-threaded CPython 3.13 may take a lock to look a module up. A daemon thread that waits for
+    # it as the interpreter ends keeps it, and the interpreter waits for it in vain. To import
+    # one of these adds many modules, so it is enough to count them.
+    if looked[0] != len(sys.modules) or not _sync.free_threaded:
+        count = len(sys.modules)
+        _looked = looked = (
+            count,
+            sys.modules.get("asyncio.events"),
+            sys.modules.get("trio.lowlevel"),
+        )
+    _, asyncio, trio = looked
     if asyncio is not None and asyncio._get_running_loop() is not None:
         return True
-    trio = sys.modules.get("trio.lowlevel")
     return trio is not None and getattr(trio, "in_trio_run", _no)()
 
 

@@ -29,6 +29,7 @@ from futurepool.cancellation import CancelToken
 from futurepool.core import CoreState, RunState
 from futurepool.errors import ForcedShutdownError
 from futurepool.future import CANCELLED, FINISHED, NOTIFIED
+from futurepool.life import in_event_loop
 from futurepool.queue import Core
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def register(core: Core) -> None:
     """List `core` for exit and fork; close it if exit has begun, as nobody would drain it."""
     # The callback is all C: a Ctrl-C that lands in Python code called by the collector is lost.
     _cores[weakref.ref(core, _cores.pop)] = None
+    in_event_loop()  # so that no daemon thread is the first who looks modules up
     if CoreState.exiting:
         core.close()
 
