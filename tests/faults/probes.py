@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.faults import (
     asynchronous,
+    clients,
     forking,
     interrupts,
     leaving,
@@ -27,6 +28,7 @@ _ORDER = (
     interrupts,
     memory,
     waiting,
+    clients,
     leaving,
     neighbours,
 )
