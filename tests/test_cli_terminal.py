@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from futurepool._cli import progress
+from futurepool._cli.streams import Streams
 from tests.command import MAP, Terminal, plain, screen
 
 pytest_plugins = ["tests.command.fixtures"]
@@ -162,6 +163,23 @@ def test_ctrl_z(terminal: Start, tasks: str) -> None:
     shown.wait_for(r"/3 ", len(before))
     shown.wait_for("ended 0")
     assert HIDE_CURSOR not in shown.seen
+
+
+def test_ctrl_z_while_the_line_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is on the screen and not yet known to be there is taken away as well."""
+    with Streams(True, False) as streams:
+        foreign = streams.foreign
+
+        def struck(text: str) -> None:
+            foreign(text)
+            monkeypatch.undo()
+            streams.wipe()
+
+        monkeypatch.setattr(streams, "foreign", struck)
+        streams.show("1/3")
+        assert screen(capsys.readouterr().err) == []
 
 
 @pytest.mark.slow

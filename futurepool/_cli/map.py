@@ -587,7 +587,7 @@ class _Mapping:
             os._exit(128 + number)  # whatever holds it up
 
     def _on_suspend(self, number: int, _frame: object) -> None:
-        self._streams.show("")
+        self._streams.wipe()
         handler = signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         signal.signal(number, handler)

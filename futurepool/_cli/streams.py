@@ -358,6 +358,12 @@ class Streams:
             self.foreign((_ERASE if old else "") + bar)
             self._bar = bar
 
+    def wipe(self) -> None:
+        """Take the progress line away, for a signal handler: it may strike while one is drawn."""
+        with self._lock:
+            self._bar = ""
+            self.foreign(_ERASE)
+
     def width(self) -> int:
         """Columns of the terminal that shows the progress."""
         with contextlib.suppress(OSError, ValueError):
