@@ -737,15 +737,19 @@ def test_a_callback_with_a_loop_of_its_own(way: str) -> None:
 
 
 def test_a_loop_in_a_task_that_its_caller_runs() -> None:
-    """In the submitting thread, which is none of the engine's; its own tasks run there, too."""
+    """In the submitting thread, which is none of the engine's: its own tasks go over the bound."""
     go = threading.Event()
     with BoundedExecutor(engine=cf.ThreadPoolExecutor(1), queue_size=0) as ex:
         ex.submit(go.wait, 30)
 
         async def main() -> int:
-            return await ex.arun(abs, -3)
+            inner = asyncio.ensure_future(ex.arun(abs, -3))
+            await asyncio.sleep(0)
+            go.set()
+            return await inner
 
         view = ex.options(on_full=OnFull.CALLER_RUNS)
         task = view.submit(lambda: asyncio.run(asyncio.wait_for(main(), 20)))
         assert task.result(0) == 3
+        assert ex.stats().overflow_tasks == 1
         go.set()
