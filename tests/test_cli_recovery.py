@@ -29,7 +29,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and li
 
 ITEMS = 1500
 MOMENTS = 200
-FEW = 12  # of these, where the thorough tests are left out
+FEW = 12  # of these, unless all are asked for: -m exhaustive
 
 WORK = '''
 import os
@@ -185,7 +185,13 @@ class Moment:
 
 def moments() -> list[Any]:
     return [
-        pytest.param(seed, marks=[pytest.mark.slow, *([pytest.mark.thorough] * (seed >= FEW))])
+        pytest.param(
+            seed,
+            marks=[
+                pytest.mark.slow,
+                *([pytest.mark.thorough, pytest.mark.exhaustive] * (seed >= FEW)),
+            ],
+        )
         for seed in range(MOMENTS)
     ]
 

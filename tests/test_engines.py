@@ -201,6 +201,46 @@ def test_a_process_that_dies(make: Any) -> None:
         assert ex.wait(60)
 
 
+@pytest.mark.skipif(
+    not hasattr(cf.ProcessPoolExecutor, "kill_workers"), reason="kill_workers came with 3.14"
+)
+# The test process has threads of other tests; the executor alone would warn, too.
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize("way", ["kill_workers", "terminate_workers"])
+def test_workers_ended_behind_our_back(tmp_path: Path, method: str, way: str) -> None:
+    """All that was inside, or waited, and what follows ends, and soon; as broken, unless...
+
+    ...the executor cancels one that it has not begun, as it does alone.
+    """
+    context = multiprocessing.get_context(method)
+    for idle in (False, True):
+        engine: Any = cf.ProcessPoolExecutor(2, mp_context=context)
+        with BoundedExecutor(engine=engine, error_handler=id) as ex:
+            assert ex.submit(tasks.square, 2).result(60) == 4
+            never = str(tmp_path / "never")
+            futures = [] if idle else [ex.submit(tasks.wait_for, never) for _ in range(5)]
+            while sum(future.running() for future in futures) < 2 and not idle:
+                ex.stats()
+            getattr(engine, way)()
+            futures += [ex.submit(tasks.square, number) for number in range(3)]
+            assert not cf.wait(futures, 60).not_done
+            for future in futures:
+                if future.cancelled():
+                    continue
+                assert isinstance(future.exception(0), (BrokenProcessPool, cf.CancelledError))
+            assert isinstance(futures[-1].exception(0), BrokenProcessPool)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="max_tasks_per_child came with 3.11")
+def test_workers_that_are_replaced() -> None:
+    """With max_tasks_per_child all tasks run."""
+    context = multiprocessing.get_context("spawn")
+    engine = cf.ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=2)  # type: ignore[call-arg,unused-ignore]
+    with BoundedExecutor(engine=engine) as ex:
+        assert list(ex.map(tasks.square, range(5))) == [0, 1, 4, 9, 16]
+
+
 def test_a_broken_pool_whose_processes_stay(tmp_path: Path) -> None:
     """Shutdown does not wait for a process that the pool cannot end, as those of 3.11 may not."""
     engine: Any = processes()

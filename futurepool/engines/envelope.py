@@ -249,8 +249,11 @@ class StandardEnvelope(SealedEnvelope):
             return super()._send(executor, data)
         except Exception as error:
             broken = cast(Any, executor)._broken
+            if getattr(executor, "_force_shutting_down", False):
+                broken = "its workers were killed or terminated"
             if broken and not isinstance(error, cf.BrokenExecutor):
-                # It broke in the middle of this, and stumbled over its own closed pipes.
+                # It broke in the middle of this, and stumbled over its own closed pipes; or it has
+                # been told to, by kill_workers or terminate_workers, and has not yet found it has.
                 from concurrent.futures.process import BrokenProcessPool
 
                 raise BrokenProcessPool(broken) from error
