@@ -41,7 +41,6 @@ from futurepool.worker import run_one, work  # noqa: E402
 MORE = int(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
 #: For scenarios that depend on steps of others, too.
 MORE_CODE: dict[str, list[Any]] = {"cancel_against_token": [CancelToken]}
-FRESH = [(aside, "_runners", Aside)]
 CODE = [
     Aside,
     CoreState,
@@ -609,7 +608,7 @@ SCENARIOS: list[Build] = [
 @pytest.mark.parametrize("build", SCENARIOS, ids=lambda build: build.__name__)
 def test_no_schedule_breaks_it(build: Build) -> None:
     """All within two preemptions, up to the limit, then PCT with its own depths."""
-    scenario = loom.Scenario(build, code=CODE + MORE_CODE.get(build.__name__, []), rebind=FRESH)
+    scenario = loom.Scenario(build, code=CODE + MORE_CODE.get(build.__name__, []))
     print(scenario.explore(loom.DFS(2), limit=1000 * MORE, seconds=2.0 * MORE))
     for depth in (3, 5):
         print(scenario.explore(loom.PCT(depth, depth=depth), limit=500 * MORE, seconds=1.0 * MORE))
@@ -752,7 +751,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
 def test_mutants_are_caught(mutant: tuple[Build, Any, str, str, str]) -> None:
     """The model is able to fail."""
     build, owner, where, old, new = mutant
-    scenario = loom.Scenario(build, code=CODE + MORE_CODE.get(build.__name__, []), rebind=FRESH)
+    scenario = loom.Scenario(build, code=CODE + MORE_CODE.get(build.__name__, []))
     for strategy in (loom.DFS(2), loom.PCT(1), loom.RandomWalk(1)):
         try:
             with loom.mutate(owner, where, old, new):

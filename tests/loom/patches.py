@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from futurepool import _sync
+from futurepool import _sync, aside, logs
 
 from . import models, threads
 
@@ -58,10 +58,14 @@ def _is_local(value: Any) -> bool:
     return isinstance(value, threading.local)
 
 
+#: What the process has one of, with threads of its own: those of a run must not outlive it there.
+_ALWAYS: Rebind = [(aside, "_runners", aside.Aside), (logs, "desk", logs.Desk)]
+
+
 @contextmanager
 def rebound(rebind: Rebind) -> Iterator[None]:
     """Replace module globals by fresh objects, for one run."""
-    with _patched((module, name, make()) for module, name, make in rebind):
+    with _patched((module, name, make()) for module, name, make in [*_ALWAYS, *rebind]):
         yield
 
 
