@@ -941,6 +941,15 @@ def test_nothing_gets_in_over_the_bound_after_a_shutdown(
 # -- what stays behind ------------------------------------------------------------------------------
 
 
+class InPlace(cf.Executor):
+    """An engine without threads."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        future: cf.Future[Any] = cf.Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
 class Thing:
     """Something that a weak reference can watch."""
 
@@ -1053,14 +1062,16 @@ def test_nothing_stays_behind_for_the_collector(way: str) -> None:
             gc.enable()
 
 
+@pytest.mark.parametrize("engine", [False, True])
 @pytest.mark.parametrize("end", ["drained", "dropped"])
-def test_a_pool_leaves_nothing_behind(end: str) -> None:
+def test_a_pool_leaves_nothing_behind(end: str, engine: bool) -> None:
     """Neither itself, nor its core."""
     BoundedExecutor(1).shutdown()
     gc.collect()
     gc.disable()
     try:
-        ex = BoundedExecutor(2)
+        # One that runs tasks in its `submit`, so that it has no thread that holds a result.
+        ex = BoundedExecutor(2, engine=InPlace() if engine else None)
         ex.submit(int).add_done_callback(lambda _: None)
         ex.submit(int).result()
         refs = [weakref.ref(ex), weakref.ref(ex._core)]

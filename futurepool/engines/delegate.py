@@ -32,6 +32,7 @@ import logging
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent import futures as cf
 from functools import partial
@@ -111,7 +112,7 @@ class DelegateEngine:
         "_broken",
         "_busy",
         "_close",
-        "_core",
+        "_core_ref",
         "_envelope",
         "_flights",
         "_forked",
@@ -123,7 +124,8 @@ class DelegateEngine:
     )
 
     def __init__(self, core: Core, executor: cf.Executor, close: bool) -> None:
-        self._core = core
+        # Weak, as the core holds this; the dispatcher and its places hold the core.
+        self._core_ref = weakref.ref(core)
         self._close = close
         self._forked = False
         self._broken: BaseException | None = None  # what the executor says of itself
@@ -136,6 +138,10 @@ class DelegateEngine:
         self._flights: dict[Record, cf.Future[Any]] = {}
         self._busy: set[Record] = set()  # in the dispatcher's hands, perhaps further up its stack
         self._inbox: _sync.SimpleQueue[Any] = _sync.SimpleQueue()
+
+    @property
+    def _core(self) -> Any:
+        return self._core_ref()
 
     # -- what the core asks for ----------------------------------------------------------------
 
@@ -371,7 +377,10 @@ class DelegateEngine:
                 error = self._forward(record, task)
                 if error is None:
                     return
-            elif record.leave or record.away == PARKED or record in flights:
+            elif record.leave:
+                record.gate = None  # which holds the record
+                return
+            elif record.away == PARKED or record in flights:
                 return  # the last if a callback waited, see run_aside
 
     def _forward(self, record: Record, task: AnyFuture) -> BaseException | None:
