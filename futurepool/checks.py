@@ -89,7 +89,8 @@ def check_timeout(
         value: Any real number; infinite and very long ones become `_sync.TIMEOUT_MAX`.
         config: Whether a bad value is an `InvalidConfigError`.
         rule: What it must be, for the message.
-        negative: Whether a negative one counts as 0, as in the standard library.
+        negative: Whether a negative one counts as 0, and a bool as the number it is, as in the
+            standard library.
         none: Whether None may be given.
 
     Raises:
@@ -98,6 +99,8 @@ def check_timeout(
     """
     if value is None and none:
         return None
+    if negative and type(value) is bool:
+        return float(value)
     seconds = _seconds(name, value, none)
     if negative and seconds < 0:
         return 0.0

@@ -194,6 +194,10 @@ class Engine(Protocol):
         """
         ...
 
+    def takes_chunks(self, fn: Any) -> bool:
+        """Whether several calls of `fn` can be made by one task."""
+        ...
+
     def calls_back(self, waiting: bool = False) -> bool:
         """Whether every worker is inside done-callbacks; with `waiting`, or waits for a thread."""
         ...

@@ -90,6 +90,8 @@ class _Source:
         iterables: tuple[Any, ...],
         chunksize: int,
     ) -> None:
+        if chunksize > 1 and not core.engine.takes_chunks(fn):
+            chunksize = 1
         self._core = core
         #: The executor's `submit`, where a subclass, or someone else, has put their own.
         self.override: Callable[..., Future[Any]] | None = None
@@ -168,6 +170,7 @@ def map_ordered(
     timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
     end = None if timeout is None else _sync.clock() + timeout
     source = _Source(core, keep, options, fn, iterables, chunksize)
+    chunksize = source.chunksize
     if buffersize is not None:
         lazy = _Window(source, buffersize)
         try:
@@ -345,6 +348,7 @@ def map_unordered(
     timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
     end = None if timeout is None else _sync.clock() + timeout
     source = _Source(core, keep, options, fn, iterables, chunksize)
+    chunksize = source.chunksize
     width = 2 * core.max_workers if buffersize is None else max(1, buffersize // chunksize)
     return _unordered(core, keep, source, width, end)
 

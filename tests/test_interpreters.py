@@ -311,6 +311,8 @@ def squares(count):
 
 with BoundedExecutor(engine=cf.InterpreterPoolExecutor(1)) as ex:
     print(ex.submit(squares, 4).result())
+    print(list(ex.map(squares, range(3), chunksize=2)))
+    print(list(ex.map_unordered(squares, range(3), chunksize=2)))
 """
 
 AT_EXIT = """
@@ -362,7 +364,8 @@ def test_an_engine_in_use_with_an_initializer(tmp_path: Path) -> None:
 
 def test_an_unguarded_script(tmp_path: Path) -> None:
     """A function that refers to nothing of it does not make it run again."""
-    assert _run(tmp_path, UNGUARDED) == ["[0, 1, 4, 9]"]
+    chunks = "[[], [0], [0, 1]]"  # each call a task of its own
+    assert _run(tmp_path, UNGUARDED) == ["[0, 1, 4, 9]", chunks, chunks]
 
 
 def test_tasks_left_behind_by_a_script(tmp_path: Path) -> None:

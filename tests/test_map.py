@@ -459,6 +459,12 @@ def test_breaking_out_of_a_loop_cancels_the_rest(method: str, gate: threading.Ev
         gate.set()
 
 
+def test_a_bool_is_a_number_of_seconds(ex: BoundedExecutor) -> None:
+    """As for the standard class."""
+    assert list(ex.map(int, ["1"], timeout=True)) == [1]
+    assert ex.submit(int, "2").result(timeout=True) == 2
+
+
 def test_a_timeout_counts_from_the_call(
     ex: BoundedExecutor, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ) -> None:

@@ -268,6 +268,10 @@ class DelegateEngine:
     def start_spare(self, future: AnyFuture, waiting: Record | None) -> None:
         """Nothing: what is queued is for the engine, which no thread of ours holds up."""
 
+    def takes_chunks(self, fn: Any) -> bool:
+        """Not a function that travels by its code alone."""
+        return self._envelope.takes_chunks(fn)
+
     def calls_back(self, waiting: bool = False) -> bool:
         """The dispatcher is in a callback: it serves nobody meanwhile."""
         with self._core.mutex:

@@ -60,6 +60,10 @@ class Envelope:
         """The result that came back."""
         return result
 
+    def takes_chunks(self, fn: Any) -> bool:
+        """Whether `fn` can travel inside of something else."""
+        return True
+
     def broken(self, executor: cf.Executor) -> bool:
         """Whether a `BrokenExecutor` that came back is the executor's own, as far as it says."""
         flags = getattr(executor, "_flags", None)  # loky's

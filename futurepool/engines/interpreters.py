@@ -126,6 +126,10 @@ class InterpreterEnvelope(Envelope):
         inner.add_done_callback(partial(_keep, (fn, args, kwargs)))
         return inner
 
+    def takes_chunks(self, fn: Any) -> bool:
+        """Not one that is sent as it is, as is a lambda: several calls of it are several tasks."""
+        return not _is_bare(fn) and getattr(fn, "__name__", "") != "<lambda>"
+
     def _seal(self, fn: Any, args: tuple[Any, ...], kwargs: Any) -> tuple[Any, ...] | None:
         """All but the last of the arguments of `call_there`; None for what is to go as it is."""
         # Then it needs no import of the script there, which may be unguarded.

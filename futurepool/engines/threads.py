@@ -265,6 +265,9 @@ class ThreadEngine:
             while wanted:
                 self._spares.pop(wanted.popleft(), None)
 
+    def takes_chunks(self, fn: Any) -> bool:
+        return True
+
     def calls_back(self, waiting: bool = False) -> bool:
         core = self._core()
         with core.mutex:
