@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, cast
 
+from futurepool import _sync
 from futurepool.errors import LostCauseError, safe_text
 
 __all__: list[str] = []  # internal
@@ -142,3 +143,6 @@ def _dumps_here() -> Callable[[Any], Any]:
     from multiprocessing.reduction import ForkingPickler
 
     return cast("Callable[[Any], Any]", ForkingPickler.dumps)
+
+
+_sync.import_now(__name__)
