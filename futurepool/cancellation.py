@@ -70,7 +70,7 @@ class _Callback:
 
     def __init__(self, fn: Callable[[CancelToken], object]) -> None:
         self._token_cancelled: Any = fn
-        self._due = [self]
+        self._due = [None]
 
     def _token_expired(self, token: CancelToken) -> None:
         aside.run(partial(self._call_aside, token))

@@ -94,8 +94,11 @@ class Owner(Protocol):
         """
         ...
 
-    def want(self, future: Future[Any], /) -> None:
-        """The same for a thread that may hold conditions of futures: never here."""
+    def want(self, future: Future[Any], in_loop: bool = False, /) -> None:
+        """The same for a thread that may hold conditions of futures: never here.
+
+        `in_loop`: if an event loop is running in this thread.
+        """
         ...
 
     def flush(self) -> None:
@@ -441,6 +444,9 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         _sync.here.registers = True
         if not self._subscribe(lambda watch: watch.add_callback(fn)):
             self._call(fn)
+        elif _sync.here.record is not None and self._state is PENDING:
+            # If by asyncio's `wrap_future`, the loop of a task is about to wait for it.
+            self._core.want(self, True)
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.done():
@@ -848,7 +854,7 @@ class Detached:
     def help(self, future: Future[Any], timeout: float | None, again: bool = False, /) -> bool:
         return False
 
-    def want(self, future: Future[Any], /) -> None:
+    def want(self, future: Future[Any], in_loop: bool = False, /) -> None:
         pass
 
     def flush(self) -> None:

@@ -376,9 +376,11 @@ class CoreLife(CoreState):
     def help(self, future: AnyFuture, timeout: float | None, again: bool = False, /) -> bool:
         """In a worker of this pool, which waits for `future`: see that it is run.
 
-        A worker that is free takes it. If none is, this one runs it right here, in its own stack,
-        where nobody can tell. Where somebody could, a spare thread does: this worker runs nothing
-        meanwhile, so no more tasks run than there are workers. True if it was run here.
+        A worker that is free takes it. If none is, a spare thread does: this worker runs nothing while
+        it waits, so no more tasks run than there are workers, until a timeout lets it go on. The only
+        worker of a pool runs it right here, in its own stack, where nobody can tell; beside others
+        somebody might, as a lock that this thread may enter again, or its local data, would be shared.
+        True if it was run here.
         """
         record = self.own_record()
         if record is None or self.mutex._is_owned():
@@ -390,13 +392,13 @@ class CoreLife(CoreState):
             )
         if (timeout is not None and timeout <= 0) or self._is_seen_to(future, again):
             return False
-        if timeout is None and _nobody_can_tell():
+        if timeout is None and self.max_workers == 1 and _nobody_can_tell():
             return self.engine.run_here(future)
         self.engine.start_spare(future, None)
         return False
 
     @mending
-    def want(self, future: AnyFuture, /) -> None:
+    def want(self, future: AnyFuture, in_loop: bool = False, /) -> None:
         """The same for a worker that may hold conditions of futures, or runs an event loop.
 
         It may go on to wait for many, so one spare thread runs them one after the other.
@@ -405,6 +407,7 @@ class CoreLife(CoreState):
         if (
             record is not None
             and record.thread is not self.engine
+            and not (in_loop and not in_event_loop())
             and not self.mutex._is_owned()
             and not self._is_seen_to(future, False)
         ):
@@ -552,6 +555,8 @@ class CoreLife(CoreState):
             record = Record(self)
             if self.claim(record, future):
                 self.finish(record, None, make_error(), wrap=False)
+        with self.mutex:
+            self.order.recount()  # no worker comes to drop what was queued
 
     @mending
     def resize(self, max_workers: int | None = None, queue_size: int | None = UNSET) -> None:

@@ -83,6 +83,8 @@ def join(core: Core, timeout: float | None = None) -> bool:
 def shutdown(core: Core) -> None:
     """Wait for the end of a closed core, however long that takes; say what for if it takes long."""
     if not join(core, None if core.told else core.shutdown_timeout):
+        if core.abandoned:
+            return
         _tell(core)
         if not join(core):
             return
@@ -139,7 +141,10 @@ def stop(
     if forced or error.unfinished:
         core.told = True
         core.exit_timeout = 0.0  # interpreter exit need not wait once more
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame
 
 
 def _wait_told(

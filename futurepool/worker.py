@@ -140,6 +140,7 @@ def run_one(core: Core, future: Future[Any]) -> bool:
     record = Record(core, depth=1 if own is None else own.depth + 1)
     record.ident = _sync.get_ident()
     error: BaseException | None = None
+    interrupt: BaseException | None = None
     result: Any = None
     try:
         if not core.claim(record, future):
@@ -158,6 +159,10 @@ def run_one(core: Core, future: Future[Any]) -> bool:
         _sync.here.record = outer
         future._drop()
         core.finish(record, result, error)
+        if error is not None:
+            main = threading.current_thread() is threading.main_thread()
+            interrupt = error if main and is_a(error, KeyboardInterrupt) else None
+            error = None  # its traceback leads back to this frame
     except BaseException as raised:
         _sync.here.record = outer
         # Should there be no stack left for what follows, the next section's end does it.
@@ -167,9 +172,14 @@ def run_one(core: Core, future: Future[Any]) -> bool:
             core.finish(record, None, raised)
         elif future._state is FINISHED:
             core.tell_outcome(future)
+        error = None
         raise
-    if is_a(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-        raise error
+    if interrupt is not None:
+        try:
+            raise interrupt
+        finally:
+            del interrupt, future
+    del future  # a failure's traceback leads back to this frame
     return True
 
 

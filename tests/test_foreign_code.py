@@ -222,6 +222,47 @@ def test_where_nobody_can_tell_the_waiting_worker_runs_it(gate: threading.Event)
         assert here == there
 
 
+def test_beside_other_workers_the_waiting_one_never_runs_it(gate: threading.Event) -> None:
+    """They come free one day: until then its locks are its own, as with the standard class."""
+    lock = threading.RLock()
+
+    def audit() -> bool:
+        entered = lock.acquire(blocking=False)
+        if entered:
+            lock.release()
+        return entered
+
+    def outer() -> tuple[bool, bool]:
+        with lock:
+            inner = ex.submit(lambda: (ident(), audit()))
+            there, entered = inner.result()
+        return there == ident(), entered
+
+    with BoundedExecutor(2) as ex:
+        occupy(ex, gate)
+        assert ex.submit(outer).result(PATIENCE) == (False, False)
+        gate.set()
+
+
+@pytest.mark.parametrize("how", ["run_in_executor", "to_thread", "wrap_future"])
+def test_asyncios_own_ways_are_helped_along(how: str) -> None:
+    """In a task with a loop, whose pool has no other worker."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        if how == "run_in_executor":
+            return await loop.run_in_executor(ex, int, "7")
+        if how == "to_thread":
+            loop.set_default_executor(ex)
+            result = await asyncio.to_thread(int, "7")
+            loop._default_executor = None  # type: ignore[attr-defined] # or it is shut down
+            return result
+        return await asyncio.wrap_future(ex.submit(int, "7"))
+
+    with BoundedExecutor(1) as ex:
+        assert ex.submit(asyncio.run, main()).result(PATIENCE) == 7
+
+
 def in_a_loop(inner: Future[int]) -> int:
     async def main() -> int:
         return inner.result()
@@ -801,6 +842,31 @@ def test_a_slow_task_does_not_let_the_submitter_in(
         assert ex.stats().overflow_tasks == 0
 
 
+def test_tasks_that_feed_a_full_queue_do_not_let_the_submitter_in(
+    soon: None, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it registers callbacks: backpressure goes on through both."""
+    import queue as queues
+
+    feed: queues.Queue[int] = queues.Queue(1)
+    looks: list[int] = []
+    look = ThreadEngine.look
+
+    def count(engine: ThreadEngine) -> None:
+        looks.append(1)
+        if len(looks) == 30:
+            feed.get()
+        look(engine)
+
+    with BoundedExecutor(1, queue_size=0) as ex:
+        feed.put(0)
+        ex.submit(feed.put, 1).add_done_callback(lambda _: None)
+        monkeypatch.setattr(ThreadEngine, "look", count)
+        ex.submit(int)
+        assert len(looks) >= 30
+        assert ex.stats().overflow_tasks == 0
+
+
 def test_a_submitter_that_waits_in_vain_says_what_for(
     soon: None, gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1060,6 +1126,52 @@ def test_nothing_stays_behind_for_the_collector(way: str) -> None:
             assert [ref() for ref in refs] == [None, None]
         finally:
             gc.enable()
+
+
+def forced_stop(thing: Thing) -> None:
+    gate = threading.Event()
+    ex = BoundedExecutor(1)
+    occupy(ex, gate)
+    with pytest.raises(ForcedShutdownError):
+        ex.stop(0.01)
+    gate.set()
+    ex.shutdown()
+    del thing
+
+
+def token_with_a_callback(thing: Thing) -> None:
+    CancelToken().add_callback(lambda _: thing)
+    with CancelToken() as token:
+        token.add_callback(lambda _: thing)
+
+
+def failing_initializer(thing: Thing) -> None:
+    def fail(_: object) -> None:
+        raise ValueError
+
+    with BoundedExecutor(1, initializer=fail, initargs=(thing,)) as ex:
+        try:
+            ex.submit(id, thing).exception()
+        except cf.BrokenExecutor:
+            pass
+
+
+@pytest.mark.parametrize("way", [forced_stop, token_with_a_callback, failing_initializer])
+def test_ends_leave_nothing_behind(way: Callable[[Thing], None]) -> None:
+    """Not even what was in the frames of those who heard of it."""
+    logging.disable(logging.CRITICAL)
+    gc.collect()
+    gc.disable()
+    try:
+        thing = Thing()
+        ref = weakref.ref(thing)
+        way(thing)
+        del thing
+        assert aside.join(PATIENCE)
+        assert ref() is None
+    finally:
+        gc.enable()
+        logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("engine", [False, True])

@@ -283,13 +283,19 @@ class ThreadEngine:
 
 
 def _waits(frame: FrameType | None) -> bool:
-    """Whether a thread waits for another one without a timeout, at a condition, event or queue."""
-    return (
-        frame is not None
-        and frame.f_globals.get("__name__") == "threading"
-        and frame.f_code.co_name == "wait"
-        and frame.f_locals.get("timeout") is None
-    )
+    """Whether a thread waits for another one without a timeout, at a condition or an event.
+
+    Not at a queue: what fills or drains that is seldom the thread that submits, and works on.
+    """
+    if (
+        frame is None
+        or frame.f_globals.get("__name__") != "threading"
+        or frame.f_code.co_name != "wait"
+        or frame.f_locals.get("timeout") is not None
+    ):
+        return False
+    outer = frame.f_back
+    return outer is None or outer.f_globals.get("__name__") != "queue"
 
 
 _DIED = "the worker's thread has died"
