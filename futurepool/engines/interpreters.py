@@ -57,7 +57,7 @@ def call_there(path: Any, main: Any, fn: Any, data: Any, seal: Any, /) -> Any:
             else:
                 names = runpy.run_module(where, run_name="__mp_main__", alter_sys=True)
             module = type(sys)("__mp_main__")
-            vars(module).update(names)
+            vars(module).update(names)  # pyright: ignore[reportUnknownMemberType]
             sys.modules["__main__"] = sys.modules["__mp_main__"] = module
         pickled, args, kwargs = pickle.loads(data)
         result = (pickled if fn is None else fn)(*args, **kwargs)
@@ -82,7 +82,7 @@ def call_there(path: Any, main: Any, fn: Any, data: Any, seal: Any, /) -> Any:
         except Exception:
             remote = text
         try:
-            data = pickle.dumps(error)
+            data = pickle.dumps(error)  # pyright: ignore[reportPossiblyUnboundVariable]
         except Exception:
             data = None
         return (
@@ -104,8 +104,8 @@ class InterpreterEnvelope(Envelope):
         # What comes back names the script so.
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
         pool = cast(Any, executor)
-        make: Any = getattr(pool, "_create_worker_context", None)
-        task = None if make is None else getattr(make(), "initdata", None)
+        make: Callable[[], Any] = getattr(pool, "_create_worker_context", SimpleNamespace)
+        task: Any = getattr(make(), "initdata", None)
         # An initializer of the script works on the module that the executor has made of it. If
         # workers have done that, tasks should find what it did; else it is to work on ours.
         self._plain: bool = bool(task and pool._threads)
@@ -145,12 +145,15 @@ class InterpreterEnvelope(Envelope):
 
     def open(self, result: Any) -> Any:
         """The result that came back; raises what unpickling raises."""
-        kind = result[0] if type(result) is tuple and result else None
+        if type(result) is not tuple:
+            return result
+        parts: list[Any] = list(cast(Any, result))
+        kind: Any = parts[0] if parts else None
         if kind == "futurepool.failed":
-            raise _failure(*result[1:])
+            raise _failure(*parts[1:])
         if kind == "futurepool.pickled":
-            return pickle.loads(result[1])
-        return result[1] if kind == "futurepool.as it is" else result
+            return pickle.loads(parts[1])
+        return parts[1] if kind == "futurepool.as it is" else tuple(parts)
 
 
 def _keep(_call: object, _inner: object) -> None:
@@ -206,7 +209,8 @@ def _failure(
             pass
     if not isinstance(error, BaseException):
         # The executor alone raises the second of these.
-        error = type("LostCauseError", (LostCauseError, failed), {"__module__": "futurepool"})(info)
+        both: Any = type("LostCauseError", (LostCauseError, failed), {"__module__": "futurepool"})
+        error = both(info)
     lost = cast(BaseException, error)
     lost.__cause__ = failed(info)
     return lost
