@@ -89,6 +89,7 @@ class Core(CoreLife):
     starting: int
     submitted: int
     threads: int
+    valve: tuple[int, int]
 
     def submit(
         self,
