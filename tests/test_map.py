@@ -187,8 +187,9 @@ def test_a_failure_in_a_chunk_does_not_keep_its_other_calls() -> None:
 def test_a_chunk_is_called_what_its_function_is() -> None:
     """In errors and in running()."""
     with BoundedExecutor(1) as ex:
-        with pytest.raises(TaskError, match="task 1 [(]int[)]"):
+        with pytest.raises(TaskError) as caught:
             list(ex.map(int, "x", chunksize=2))
+        assert (caught.value.task_id, caught.value.task_name) == (1, "int")
         with pytest.raises(TaskError) as caught:
             list(ex.options(name="mine").map(int, "x", chunksize=2))
         assert caught.value.task_name == "mine"
