@@ -81,7 +81,8 @@ class Moment:
                 stdin=items,
                 stderr=subprocess.PIPE,
                 cwd=self.folder,
-                env=environment(),
+                # Coverage, which also writes, has no words for a full disk.
+                env={k: v for k, v in environment().items() if not k.startswith("COVERAGE_")},
                 **options,
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import decimal
+import os
 import subprocess
 import sys
 import threading
@@ -287,6 +288,8 @@ def run(script: str, *options: str) -> str:
         text=True,
         timeout=50,
         check=False,
+        # Coverage's own imports are not what is looked at.
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
     )
     assert done.stderr == ""
     return done.stdout

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from futurepool import errors, failures, future, lifecycle, summaries, worker
+from futurepool._sync import free_threaded
 from futurepool.queue import Core
 from tests.faults import __main__ as faults
 from tests.faults import interrupts, memory, reentry
@@ -39,6 +40,11 @@ AT_EACH_POINT = {module.__name__ for module in (interrupts, memory, reentry)}
 def test_alive(name: str) -> None:
     """No hang, nothing lost, nothing doubled."""
     word, text = run(name)
+    if name == "async_exception_at_any_point" and free_threaded and word.endswith("not return"):
+        # Once in some twenty runs with other load there, the exception comes before the new thread
+        # has said that it has started, and CPython's `Thread.start` waits for ever: see Limits in
+        # docs/guarantees.md. A hang of ours would be there again.
+        word, text = run(name)
     if word == "-":
         pytest.skip(text)
     assert word == "ok", text
