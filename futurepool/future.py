@@ -521,11 +521,17 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         """Return when FINISHED; raise CancelledError or TimeoutError otherwise."""
         if timeout is not None:
             timeout = check_timeout("timeout", timeout, negative=True)
-        if not self.done() and not self._core.help(self, timeout):
+        look: Callable[[], bool] = self._look
+        if _sync.here.record is not None:  # a worker's thread; asked here, as a call costs 2 %
+            look = functools.partial(self._look, timeout)
+            helped = not self.done() and self._core.help(self, timeout)
+        else:
+            helped = False
+        if not helped and not self.done():
             gate = _sync.Gate()
             if self._subscribe(lambda watch: watch.add_gate(gate)):
                 try:
-                    _sync.sleep_at(gate, timeout, functools.partial(self._look, timeout))
+                    _sync.sleep_at(gate, timeout, look)
                 finally:
                     watch = self._watch
                     if watch is not None and watch.gates is not None:
@@ -535,7 +541,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                 raise cf.CancelledError(self._cancelled_text())
             raise cf.TimeoutError
 
-    def _look(self, timeout: float | None) -> bool:
+    def _look(self, timeout: float | None = 0.0) -> bool:
         self._core.look()
         if self._state is PENDING:
             self._core.help(self, timeout, True)
