@@ -299,13 +299,13 @@ class Failure:
         if self.recipe is None or not self.recipe.stop:
             self.seen = True
             return self._itself()
-        if sys.version_info >= (3, 13):
-            return self.raised()
-        error = RuntimeError(
-            "StopIteration interacts badly with generators and cannot be raised into a Future"
-        )
-        error.__cause__ = self.raised()
-        return error
+        if sys.version_info < (3, 13):
+            error = RuntimeError(
+                "StopIteration interacts badly with generators and cannot be raised into a Future"
+            )
+            error.__cause__ = self.raised()
+            return error
+        return self.raised()
 
     def _itself(self) -> BaseException:
         error = self.cause
