@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from futurepool import _sync
-from futurepool.cancellation import CancelToken
-from futurepool.errors import (
+from futurepool._cancellation import CancelToken
+from futurepool._engines.worker_loop import current_token
+from futurepool._errors import (
     ForcedShutdownError,
     FuturePoolError,
     FuturePoolWarning,
@@ -13,14 +14,13 @@ from futurepool.errors import (
     QueueFullError,
     SubmitTimeoutError,
 )
-from futurepool.executor import BoundedExecutor, ExecutorView
-from futurepool.failures import TaskError
-from futurepool.future import Future
-from futurepool.priority import OnFull, Priority
-from futurepool.worker import current_token
+from futurepool._executor import BoundedExecutor, ExecutorView
+from futurepool._failures import TaskError
+from futurepool._future import Future
+from futurepool._priority import OnFull, Priority
 
 if TYPE_CHECKING:
-    from futurepool.stats import Histogram, RunningTask, Stats
+    from futurepool._stats import Histogram, RunningTask, Stats
 
 __version__ = "0.1.0"
 
@@ -71,11 +71,11 @@ del _public
 if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
 
     def __getattr__(name: str) -> Any:
-        # Late: see the head of futurepool.stats.
+        # Late: see the head of futurepool._stats.
         if name in ("Histogram", "RunningTask", "Stats"):
-            from futurepool import stats
+            from futurepool import _stats
 
-            value = globals()[name] = getattr(stats, name)
+            value = globals()[name] = getattr(_stats, name)
             return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

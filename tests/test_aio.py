@@ -25,7 +25,7 @@ from futurepool import (
     TaskError,
     current_token,
 )
-from futurepool.aio import Mailbox
+from futurepool._aio import Mailbox
 
 
 def _uvloop(main: Awaitable[Any]) -> Any:

@@ -14,10 +14,11 @@ import weakref
 
 import pytest
 
-from futurepool import _sync, aside, cancellation
-from futurepool import timer as timer_module
-from futurepool.cancellation import CancelToken
-from futurepool.timer import BATCH, Timer
+from futurepool import _cancellation, _sync
+from futurepool import _deadlines as timer_module
+from futurepool._cancellation import CancelToken
+from futurepool._deadlines import BATCH, Timer
+from futurepool._foreign import aside
 
 PATIENCE = 30.0  # how long a test waits for what must happen
 
@@ -56,7 +57,7 @@ def clock(monkeypatch):
 def timer(monkeypatch):
     """A timer of the test's own, in place of the process's."""
     timer = Timer()
-    monkeypatch.setattr(cancellation, "timer", timer)
+    monkeypatch.setattr(_cancellation, "timer", timer)
     yield timer
     stop(timer)
 
@@ -70,7 +71,7 @@ def idle(timer, monkeypatch):
 
     monkeypatch.setattr(_sync, "start", refuse)
     # Other tests' tokens with a deadline are not this one's.
-    monkeypatch.setattr(cancellation, "_timed", {})
+    monkeypatch.setattr(_cancellation, "_timed", {})
     return timer
 
 
@@ -305,7 +306,7 @@ def test_a_logging_handler_that_fails_stops_nothing(monkeypatch):
     def fail(*args, **kwargs):
         raise OSError
 
-    monkeypatch.setattr(cancellation._log, "error", fail)
+    monkeypatch.setattr(_cancellation._log, "error", fail)
     token = CancelToken()
     told = []
     token.add_callback(lambda _: 1 / 0)
@@ -379,10 +380,10 @@ def test_a_stale_note_of_a_drain_does_not_stop_the_next():
     def finished():
         return sys._getframe()
 
-    cancellation._draining[place] = finished()
+    _cancellation._draining[place] = finished()
     token.cancel()
     assert told == [token]
-    assert place not in cancellation._draining
+    assert place not in _cancellation._draining
 
 
 def test_a_listener_added_while_it_is_being_cancelled(monkeypatch):
@@ -524,7 +525,7 @@ def test_looking_after_the_deadline_calls_the_callbacks(look, clock, idle, monke
     for job in jobs:
         job()
     assert told == [token]
-    assert cancellation._timed == {}
+    assert _cancellation._timed == {}
 
 
 def test_the_sooner_deadline_counts(clock):
@@ -615,7 +616,7 @@ def test_without_a_thread_deadlines_still_work_and_the_next_one_tries_again(
     other.add_callback(print)  # this deadline is scheduled already, but there is no thread
     assert done.wait(PATIENCE)
     assert told == [other]
-    cancellation._timed.clear()
+    _cancellation._timed.clear()
 
 
 # -- the timer, single-stepped ---------------------------------------------------------------------
@@ -820,7 +821,7 @@ def test_the_process_ends_while_deadlines_are_pending():
     import subprocess
 
     script = (
-        "from futurepool.cancellation import CancelToken\n"
+        "from futurepool._cancellation import CancelToken\n"
         "tokens = [CancelToken(3600) for _ in range(10)]\n"
         "for token in tokens: token.add_callback(print)\n"
     )
@@ -882,7 +883,7 @@ def test_race_of_adding_discarding_and_cancelling(timeout, fast_switches):
             assert called[n] + refused[n] + discarded[n] == 1
         assert not token._listeners
         assert not root._once.get("kept")
-        assert id(token) not in cancellation._timed
+        assert id(token) not in _cancellation._timed
 
 
 @pytest.mark.slow
@@ -954,7 +955,7 @@ def in_a_thread(function):
 @in_a_thread
 def interrupt_at(points, fn):
     """Run `fn`, raising KeyboardInterrupt at the given opcodes of the modules; False if all ran."""
-    files = {cancellation.__file__, timer_module.__file__}
+    files = {_cancellation.__file__, timer_module.__file__}
     count = 0
     rehearsing = False
     left = sorted(points, reverse=True)
@@ -1037,7 +1038,7 @@ def test_running_out_of_memory_between_callbacks(monkeypatch, caplog):
     token = CancelToken()
     told = []
     token.add_callback(told.append)
-    monkeypatch.setattr(cancellation, "deque", fail)
+    monkeypatch.setattr(_cancellation, "deque", fail)
     with pytest.raises(MemoryError):
         token.cancel()
     monkeypatch.undo()
@@ -1055,13 +1056,13 @@ def test_an_interrupt_while_scheduling_takes_the_listener_back(idle, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         token.add_callback(print)
     assert not token._listeners
-    assert id(token) not in cancellation._timed
+    assert id(token) not in _cancellation._timed
 
 
 def test_a_link_whose_child_is_just_dying():
     """Its weak reference is dead already, its weakref callback has not run yet."""
     root = CancelToken()
-    link = cancellation._Link(CancelToken())
+    link = _cancellation._Link(CancelToken())
     root._once["children"] = {link}
     root.cancel()
     assert root.cancelled
@@ -1083,7 +1084,7 @@ def check_tree(root, tokens, told, expected):
     assert all(token.cancelled for token in tokens)
     assert sorted(told) == expected
     assert root._once["kept"] == {}
-    assert all(id(token) not in cancellation._timed for token in tokens)
+    assert all(id(token) not in _cancellation._timed for token in tokens)
     assert not any(token._listeners or token._once.get("children") for token in tokens)
 
 
@@ -1192,7 +1193,7 @@ def test_finalizers_may_use_the_token_at_any_point(idle):
         gc.collect()
         assert root.cancelled
         assert not root._listeners
-        assert id(root) not in cancellation._timed
+        assert id(root) not in _cancellation._timed
     assert counts[0] == 750
     assert counts[1] == 750 * 2 + 150 * 10
 
@@ -1329,7 +1330,7 @@ def scenarios():
             assert late.remaining > 1000
 
         def check():
-            stop(cancellation.timer)
+            stop(_cancellation.timer)
 
         return [watch, lambda: late.add_callback(id)], check
 
@@ -1341,7 +1342,7 @@ def scenario(name):
     return loom, loom.Scenario(
         builds[name],
         code=[CancelToken, Timer],
-        rebind=[(cancellation, "timer", Timer), (cancellation, "_timed", dict)],
+        rebind=[(_cancellation, "timer", Timer), (_cancellation, "_timed", dict)],
     )
 
 
@@ -1369,7 +1370,7 @@ def test_every_interleaving(name):
 def test_the_models_can_fail(name, where, old, new):
     pytest.importorskip("greenlet")
     loom, model = scenario(name)
-    owner = timer_module if where.startswith("Timer") else cancellation
+    owner = timer_module if where.startswith("Timer") else _cancellation
     with loom.mutate(owner, where, old, new):
         model.expect_failure(loom.DFS(2))
 

@@ -9,15 +9,15 @@ from fractions import Fraction
 import pytest
 
 from futurepool import _sync
-from futurepool.checks import (
+from futurepool._checks import (
     check_buffersize,
     check_callable,
     check_int,
     check_priority,
     check_timeout,
 )
-from futurepool.errors import InvalidConfigError
-from futurepool.priority import Priority
+from futurepool._errors import InvalidConfigError
+from futurepool._priority import Priority
 
 
 class Hostile:

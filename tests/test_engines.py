@@ -30,8 +30,8 @@ from futurepool import (
     QueueFullError,
     TaskError,
 )
-from futurepool.engines.delegate import DelegateEngine, capacity
-from futurepool.errors import LostCauseError
+from futurepool._engines.delegate import DelegateEngine, capacity
+from futurepool._errors import LostCauseError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -31,9 +31,9 @@ from typing import Any
 import pytest
 
 import futurepool
-from futurepool import BoundedExecutor, Future, OnFull, TaskError, logs
-from futurepool.future import name_of
-from futurepool.life import CoreLife
+from futurepool import BoundedExecutor, Future, OnFull, TaskError, _logs
+from futurepool._future import name_of
+from futurepool._pool.life import CoreLife
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def ex() -> Iterator[BoundedExecutor]:
 def settle() -> None:
     """Let all garbage go, and all that is to be logged be."""
     gc.collect()
-    logs.desk.settle()
+    _logs.desk.settle()
 
 
 class Custom(Exception):

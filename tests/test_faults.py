@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from futurepool import errors, failures, future, lifecycle, summaries, worker
+from futurepool import _errors, _failures, _future, _shutdown
+from futurepool._engines import worker_loop
+from futurepool._pool import summaries
+from futurepool._pool.queue import Core
 from futurepool._sync import free_threaded
-from futurepool.queue import Core
 from tests.faults import __main__ as faults
 from tests.faults import interrupts, memory, reentry
 from tests.faults.__main__ import TOP, run
@@ -54,16 +56,22 @@ def test_alive(name: str) -> None:
 @pytest.mark.parametrize(
     "function",
     [
-        *(worker.work, worker.run_one, lifecycle.join, future.name_of, future._class_name),
-        *(errors.is_among, failures.failure_of, failures.recipe_for, failures._new_recipe),
-        *(failures._build, failures._Recipe.__init__, failures.Failure.__init__),
         *(
-            failures.Failure.task_error,
-            failures.Failure.raised,
-            failures._make_dual,
-            failures._add_note,
+            worker_loop.work,
+            worker_loop.run_one,
+            _shutdown.join,
+            _future.name_of,
+            _future._class_name,
         ),
-        *(failures.Failure.watch, summaries.Latest.__init__, summaries.Latest.complete),
+        *(_errors.is_among, _failures.failure_of, _failures.recipe_for, _failures._new_recipe),
+        *(_failures._build, _failures._Recipe.__init__, _failures.Failure.__init__),
+        *(
+            _failures.Failure.task_error,
+            _failures.Failure.raised,
+            _failures._make_dual,
+            _failures._add_note,
+        ),
+        *(_failures.Failure.watch, summaries.Latest.__init__, summaries.Latest.complete),
         *(Core.turn, Core.finish, Core.settle_outcome, Core._commit, Core._wrap, Core._recount),
         *(Core.wait_empty, Core.wait_ended, Core.stats, Core.queued, Core.close, Core.recover),
     ],

@@ -32,7 +32,7 @@ from futurepool import (
     current_token,
     queue,
 )
-from futurepool.engines.threads import ThreadEngine
+from futurepool._engines.threads import ThreadEngine
 
 PATIENCE = 30
 

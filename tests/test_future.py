@@ -1338,5 +1338,5 @@ def test_the_traceback_shows_the_task(single):
     future = single.submit(deep, 3, KeyError(1))
     error = future.exception(PATIENCE)
     assert error.traceback.count("in deep") == 4
-    assert "worker.py" not in error.traceback
+    assert "worker_loop.py" not in error.traceback
     assert depth_of(error.cause) == 4 + FREE_THREADED  # where the worker's own frame stays

@@ -28,15 +28,15 @@ from futurepool import (  # noqa: E402 - after the check above
     _sync,
     aside,
 )
-from futurepool.aside import Aside  # noqa: E402
-from futurepool.core import CoreState  # noqa: E402
-from futurepool.engines.threads import ThreadEngine  # noqa: E402
-from futurepool.future import Future, Watch  # noqa: E402
-from futurepool.life import CoreLife  # noqa: E402
-from futurepool.options import Options  # noqa: E402
-from futurepool.order import Levels  # noqa: E402
-from futurepool.queue import Core, Submitting, _make  # noqa: E402
-from futurepool.worker import run_one, work  # noqa: E402
+from futurepool._engines.threads import ThreadEngine  # noqa: E402
+from futurepool._engines.worker_loop import run_one, work  # noqa: E402
+from futurepool._foreign.aside import Aside  # noqa: E402
+from futurepool._future import Future, Watch  # noqa: E402
+from futurepool._options import Options  # noqa: E402
+from futurepool._pool.core import CoreState  # noqa: E402
+from futurepool._pool.life import CoreLife  # noqa: E402
+from futurepool._pool.queue import Core, Submitting, _make  # noqa: E402
+from futurepool._pool.task_queue import Levels  # noqa: E402
 
 MORE = int(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
 #: For scenarios that depend on steps of others, too.

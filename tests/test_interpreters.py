@@ -18,7 +18,7 @@ import engine_tasks as tasks
 import pytest
 
 from futurepool import BoundedExecutor, CancelToken, ForcedShutdownError, TaskError
-from futurepool.errors import LostCauseError
+from futurepool._errors import LostCauseError
 
 pytestmark = [
     pytest.mark.slow,

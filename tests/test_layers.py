@@ -14,24 +14,21 @@ from pathlib import Path
 
 import pytest
 
-#: Low to high. A module imports from lower layers, never from its own or a higher one.
+#: Low to high, modules and folders. A module imports from lower layers and from its own folder, never
+#: from another of its own layer or from a higher one.
 LAYERS: list[set[str]] = [
-    {"_sync", "contexts", "priority"},
-    {"logs"},
-    {"aside", "errors", "patched", "timer"},
-    {"checks", "failures"},
-    {"stats", "summaries"},
-    {"cancellation", "recorder", "report"},
-    {"future"},
-    {"line", "options", "order"},
-    {"core"},
-    {"life"},
-    {"queue"},
-    {"worker"},
-    {"engines"},
-    {"aio", "internals", "lifecycle", "mapping"},
-    {"leaving"},
-    {"executor"},
+    {"_priority", "_sync"},
+    {"_logs"},
+    {"_deadlines", "_errors", "_foreign"},
+    {"_checks", "_failures"},
+    {"_cancellation", "_stats"},
+    {"_future"},
+    {"_options"},
+    {"_pool"},
+    {"_engines"},
+    {"_aio", "_internals", "_map", "_shutdown"},
+    {"_leaving"},
+    {"_executor"},
 ]
 
 #: These see what a user sees: names from `futurepool` itself, and modules of their own group.
@@ -40,7 +37,7 @@ OUTSIDE = {"_cli", "__main__"}
 #: (from, to) that cross a layer all the same, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("__main__", "_cli"): "it is the command line's entry",
-    ("future", "aio"): "`await future`; loaded when first awaited, as asyncio is slow to import",
+    ("_future", "_aio"): "`await future`; loaded when first awaited, as asyncio is slow to import",
 }
 
 #: Third-party packages that any module may import. All others are for the command line.
@@ -58,7 +55,7 @@ LOCKED_AWAY = {
 
 #: (module, what) that may be touched all the same, and why.
 ALLOWED: dict[tuple[str, str], str | None] = {
-    ("future", "threading.Condition"): "`concurrent.futures` waits on a future's own Condition",
+    ("_future", "threading.Condition"): "`concurrent.futures` waits on a future's own Condition",
     # It stands outside, as a user does, for whom `_sync` is not there.
     **dict.fromkeys(
         ("_cli", f"{module}.{name}")
@@ -68,7 +65,7 @@ ALLOWED: dict[tuple[str, str], str | None] = {
         }.items()
         for name in names
     ),
-    ("future", "threading.RLock"): "the lock of that Condition, as the standard library's",
+    ("_future", "threading.RLock"): "the lock of that Condition, as the standard library's",
 }
 
 ROOT = Path(str(importlib.util.find_spec("futurepool").origin)).parent  # type: ignore[union-attr]
@@ -197,21 +194,21 @@ def test_the_tables_name_no_module_twice() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "complaint"),
     [
-        ("order.py", "from .queue import Queue", "order.py:1: order imports queue, which is not below it"),
-        ("order.py", "from . import queue", "order.py:1: order imports queue, which is not below it"),
-        ("order.py", "import futurepool.worker", "order.py:1: order imports worker, which is not below it"),
-        ("order.py", "def f():\n  from .core import C", "order.py:2: order imports core, which is not below it"),
-        ("engines/threads.py", "from ..executor import E", "engines/threads.py:1: engines imports executor, which is not below it"),
-        ("queue.py", "from futurepool import Priority", "queue.py:1: queue imports Priority, which stands in no layer"),
-        ("_cli/map.py", "from ..queue import Queue", "_cli/map.py:1: _cli may use only the public API, not queue"),
-        ("_cli/x.py", "from .. import queue", "_cli/x.py:1: _cli may use only the public API, not queue"),
-        ("queue.py", "import rich.table", "queue.py:1: third-party rich outside _cli/"),
+        ("_options.py", "from ._pool.queue import Core", "_options.py:1: _options imports _pool, which is not below it"),
+        ("_options.py", "from . import _pool", "_options.py:1: _options imports _pool, which is not below it"),
+        ("_options.py", "import futurepool._engines.worker_loop", "_options.py:1: _options imports _engines, which is not below it"),
+        ("_options.py", "def f():\n  from ._pool.core import C", "_options.py:2: _options imports _pool, which is not below it"),
+        ("_engines/threads.py", "from .._executor import E", "_engines/threads.py:1: _engines imports _executor, which is not below it"),
+        ("_pool/queue.py", "from futurepool import Priority", "_pool/queue.py:1: _pool imports Priority, which stands in no layer"),
+        ("_cli/map.py", "from .._pool.queue import Core", "_cli/map.py:1: _cli may use only the public API, not _pool"),
+        ("_cli/x.py", "from .. import _pool", "_cli/x.py:1: _cli may use only the public API, not _pool"),
+        ("_pool/queue.py", "import rich.table", "_pool/queue.py:1: third-party rich outside _cli/"),
         ("unknown.py", "", "unknown.py: unknown stands in no layer of tests/test_layers.py"),
-        ("queue.py", "import threading\nthreading.Lock()", "queue.py:2: threading.Lock belongs to _sync"),
-        ("queue.py", "import threading as t\nt.Condition()", "queue.py:2: threading.Condition belongs to _sync"),
-        ("queue.py", "from time import monotonic", "queue.py:1: time.monotonic belongs to _sync"),
-        ("queue.py", "import _thread", "queue.py:1: _thread belongs to _sync"),
-        ("queue.py", "import threading\nthreading.Thread()", "queue.py:2: _sync.new_thread makes threads"),
+        ("_pool/queue.py", "import threading\nthreading.Lock()", "_pool/queue.py:2: threading.Lock belongs to _sync"),
+        ("_pool/queue.py", "import threading as t\nt.Condition()", "_pool/queue.py:2: threading.Condition belongs to _sync"),
+        ("_pool/queue.py", "from time import monotonic", "_pool/queue.py:1: time.monotonic belongs to _sync"),
+        ("_pool/queue.py", "import _thread", "_pool/queue.py:1: _thread belongs to _sync"),
+        ("_pool/queue.py", "import threading\nthreading.Thread()", "_pool/queue.py:2: _sync.new_thread makes threads"),
     ],
 )  # fmt: skip
 def test_the_checker_bites(path: str, source: str, complaint: str) -> None:
@@ -222,12 +219,12 @@ def test_the_checker_bites(path: str, source: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("queue.py", "from . import _sync\nfrom .order import Order\nimport threading, typing_extensions"),
-        ("queue.py", "if TYPE_CHECKING:\n  from .executor import BoundedExecutor"),
+        ("_pool/queue.py", "from .. import _sync\nfrom .task_queue import Order\nimport threading, typing_extensions"),
+        ("_pool/queue.py", "if TYPE_CHECKING:\n  from .._executor import BoundedExecutor"),
         ("_cli/map.py", "from futurepool import BoundedExecutor"),
         ("_cli/bar.py", "import rich.console\nfrom .. import BoundedExecutor\nfrom . import map"),
-        ("engines/delegate.py", "from .threads import Threads\nfrom ..worker import run"),
-        ("__init__.py", "from .executor import BoundedExecutor"),
+        ("_engines/delegate.py", "from .threads import Threads\nfrom .worker_loop import run"),
+        ("__init__.py", "from ._executor import BoundedExecutor"),
     ],
 )  # fmt: skip
 def test_the_checker_lets_pass_what_is_right(path: str, source: str) -> None:

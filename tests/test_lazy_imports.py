@@ -31,7 +31,7 @@ with BoundedExecutor(engine=cf.ThreadPoolExecutor(1)) as pool:
 if __name__ == "__main__":
     with BoundedExecutor(engine=cf.ProcessPoolExecutor(1)) as pool:
         assert list(pool.map(abs, [-1, 2])) == [1, 2]
-assert "futurepool.engines.envelope" in sys.modules
+assert "futurepool._engines.transport" in sys.modules
 print(put_off())
 """
 

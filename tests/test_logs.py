@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import futurepool
-from futurepool import BoundedExecutor, Future, logs
-from futurepool.failures import failure_of
+from futurepool import BoundedExecutor, Future, _logs
+from futurepool._failures import failure_of
 
 
 def fail(*_args: object) -> None:
@@ -28,7 +28,7 @@ def fail(*_args: object) -> None:
 def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     """What has been logged once all is said that is to be."""
     gc.collect()
-    logs.desk.settle()
+    _logs.desk.settle()
     return [record for record in caplog.records if record.name == "futurepool"]
 
 
@@ -51,7 +51,7 @@ def handler() -> Iterator[Heard]:
     handler = Heard()
     logger.addHandler(handler)
     yield handler
-    logs.desk.settle()
+    _logs.desk.settle()
     logger.removeHandler(handler)
 
 
@@ -105,8 +105,8 @@ def test_a_handler_that_raises_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> N
     seen: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.exc_type))
     said = threading.Event()
-    logs.desk.later(fail)
-    logs.desk.later(said.set)
+    _logs.desk.later(fail)
+    _logs.desk.later(said.set)
     assert said.wait(30)
     assert seen == [ValueError]
 
@@ -117,7 +117,7 @@ def test_without_a_thread_it_is_said_later(monkeypatch: pytest.MonkeyPatch) -> N
     def none(*_args: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    desk = logs.Desk()
+    desk = _logs.Desk()
     said: list[int] = []
     with monkeypatch.context() as patch:
         patch.setattr("futurepool._sync.start_new_thread", none)
@@ -139,10 +139,10 @@ def test_its_own_thread_does_not_wait_for_itself() -> None:
     done = threading.Event()
 
     def say() -> None:
-        logs.desk.settle()
+        _logs.desk.settle()
         done.set()
 
-    logs.desk.later(say)
+    _logs.desk.later(say)
     assert done.wait(30)
 
 
@@ -267,7 +267,7 @@ def test_a_waiting_failure_keeps_arguments_no_longer_than_needed() -> None:
         pool.submit(fail, argument)
         del argument
     gc.collect()
-    logs.desk.settle()
+    _logs.desk.settle()
     logging.disable(logging.NOTSET)
     assert gone() is None
 
@@ -344,7 +344,7 @@ def test_the_child_of_a_fork_does_not_log_what_is_the_parents() -> None:
     script = """
 import logging, os
 logging.basicConfig(format="%(message)s")
-from futurepool import BoundedExecutor, logs
+from futurepool import BoundedExecutor, _logs
 pool = BoundedExecutor(1)
 future = pool.submit(int, "x")
 pool.wait()

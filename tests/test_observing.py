@@ -20,7 +20,7 @@ from futurepool import (
     TaskError,
     _sync,
 )
-from futurepool.recorder import BATCH
+from futurepool._pool.histogram import BATCH
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, Future, Priority, _sync
-from futurepool.order import KEEP, Aged, Levels, make_order
+from futurepool._pool.task_queue import KEEP, Aged, Levels, make_order
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, Future, OnFull, PoolClosedError, QueueFullError, patched
+from futurepool import BoundedExecutor, Future, OnFull, PoolClosedError, QueueFullError
+from futurepool._foreign import patched
 
 Submit = Callable[..., Any]
 

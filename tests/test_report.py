@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, ForcedShutdownError, OnFull, report
+from futurepool import BoundedExecutor, ForcedShutdownError, OnFull
+from futurepool._pool import report
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import random
 
 import pytest
 
-from futurepool.failures import wrap_failure
-from futurepool.recorder import BOUNDS, HistogramRecorder, tally
-from futurepool.stats import Histogram, RunningTask, Stats
+from futurepool._failures import wrap_failure
+from futurepool._pool.histogram import BOUNDS, HistogramRecorder, tally
+from futurepool._stats import Histogram, RunningTask, Stats
 
 
 def histogram(*values):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from futurepool import _sync
-from futurepool.core import open_gate
+from futurepool._pool.core import open_gate
 
 
 @pytest.fixture(name="gate")

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, PoolClosedError, QueueFullError, _sync
-from futurepool.core import Record
-from futurepool.engines import threads
-from futurepool.future import NOTIFIED, Future
-from futurepool.order import Level, Levels
-from futurepool.queue import Core
+from futurepool._engines import threads
+from futurepool._future import NOTIFIED, Future
+from futurepool._pool.core import Record
+from futurepool._pool.queue import Core
+from futurepool._pool.task_queue import Level, Levels
 
 
 class Strike(BaseException):

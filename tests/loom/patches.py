@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from futurepool import _sync, aside, logs
+from futurepool import _logs, _sync
+from futurepool._foreign import aside
 
 from . import models, threads
 
@@ -59,7 +60,7 @@ def _is_local(value: Any) -> bool:
 
 
 #: What the process has one of, with threads of its own: those of a run must not outlive it there.
-_ALWAYS: Rebind = [(aside, "_runners", aside.Aside), (logs, "desk", logs.Desk)]
+_ALWAYS: Rebind = [(aside, "_runners", aside.Aside), (_logs, "desk", _logs.Desk)]
 
 
 @contextmanager

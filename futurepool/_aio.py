@@ -1,0 +1,492 @@
+"""asyncio: waiting for places and for results without blocking the loop.
+
+**One wake-up for many completions.** Each loop has a mailbox. Workers append to it; the first one
+also asks the loop, through `call_soon_threadsafe`, to empty it. Nothing is lost:
+
+    a poster appends, then looks at the flag; if it is down, it raises it and wakes the loop
+    the loop takes the flag down, then empties the box
+
+A poster that finds the flag up has appended before the loop took it down, or after, and then the
+flag it saw was up for a wake-up that is still to come. Two posters that both find it down wake the
+loop twice, which is harmless. Appending, popping, and reading or writing the flag are single steps.
+
+A coroutine waits for its place in `futurepool._pool.waiters`, and only for the end of its task here.
+
+Past 400 lines because all that waits here, waits by way of the mailbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import sys
+import weakref
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from types import FunctionType
+from typing import Any, Protocol, cast
+
+from futurepool import _sync
+from futurepool._deadlines import timer
+from futurepool._errors import SubmitTimeoutError
+from futurepool._failures import Failure
+from futurepool._future import FINISHED, PENDING, Future, Watch, name_of
+from futurepool._options import Options
+from futurepool._pool.queue import Core, Submitting
+
+__all__: list[str] = []  # internal
+
+AnyFuture = Future[Any]
+
+
+class Awaited(Protocol):
+    """What can be posted: a future of ours, or what stands for one."""
+
+    #: The loop's own future, for its end. Set and read in the loop's thread only.
+    _waiter: asyncio.Future[None]
+
+
+class Mailbox(Watch):
+    """What workers tell one loop: the watch of all its futures. See the head of this module."""
+
+    __slots__ = ("_box", "_raised", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.shared = True
+        # Weak, because the loop, or the table of mailboxes, holds this one.
+        self.loop: weakref.ref[asyncio.AbstractEventLoop] = weakref.ref(loop)
+        self._box: deque[Awaited] = deque()
+        self._raised = False
+
+    def post(self, future: Awaited) -> None:
+        """Any thread: let whoever waits for `future` go on."""
+        self._box.append(future)
+        if not self._raised:
+            loop = self.loop()
+            try:
+                self._raised = True
+                if loop is not None:
+                    loop.call_soon_threadsafe(self._empty)
+                    return
+            except BaseException:
+                # Struck, perhaps before the loop heard: whoever posts next, or this again, wakes it.
+                self._raised = False
+                if loop is not None and not loop.is_closed():
+                    raise
+            self._raised = False
+            self._box.clear()  # nobody waits
+
+    def _empty(self) -> None:
+        self._raised = False
+        box = self._box
+        future: Awaited | None = None
+        try:
+            while box:
+                future = box.popleft()
+                try:
+                    waiter = future._waiter
+                except AttributeError:
+                    continue
+                if not waiter.done():
+                    waiter.set_result(None)
+        except BaseException:  # a signal handler's, in the middle of this: the rest comes later
+            if future is not None:
+                box.appendleft(future)
+            loop = self.loop()
+            if loop is not None:
+                loop.call_soon(self._empty)
+            raise
+
+
+_mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = (
+    weakref.WeakKeyDictionary()
+)
+_mailboxes_lock = _sync.Lock()
+
+
+def mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
+    """The loop's mailbox: kept on the loop, or in a table if it takes no attributes."""
+    box: Mailbox | None = getattr(loop, "_futurepool_mailbox", None)
+    if box is None:
+        with _mailboxes_lock:
+            box = _mailboxes.setdefault(loop, Mailbox(loop))
+        with contextlib.suppress(AttributeError):
+            loop._futurepool_mailbox = box  # type: ignore[attr-defined]
+    return box
+
+
+def _in_trio(trio: Any) -> bool:
+    try:
+        trio.lowlevel.current_task()
+    except Exception:  # RuntimeError; AttributeError from a version without it
+        return False
+    return True
+
+
+_ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def check_plain(who: str, fn: Any) -> None:
+    """TypeError if calling `fn` only makes a coroutine, or an asynchronous generator.
+
+    Then nothing would have run in the pool. What looks like one by `inspect`, or has such a
+    `__call__`, is one.
+    """
+    if type(fn) is FunctionType and not fn.__code__.co_flags & _ASYNC and not fn.__dict__:
+        return  # most are, and this is asked for each task
+    inner = cast(Any, fn)
+    while (kind := cast(Any, type(inner))) is functools.partial:
+        inner = inner.func
+    for each in (inner, getattr(kind, "__call__", None)):  # noqa: B004 - its code is looked at
+        if inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
+            what = "a coroutine function"
+            if inspect.isasyncgenfunction(each):
+                what = "an asynchronous generator function"
+            raise TypeError(
+                f"{who} runs plain functions in threads, and {name_of(fn)!r} is {what}, which does "
+                "nothing there; use it in the event loop itself"
+            )
+
+
+def running_loop(who: str) -> asyncio.AbstractEventLoop:
+    """The loop of this thread; a RuntimeError that says what to do where there is none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        if trio is not None and _in_trio(trio):
+            advice = "under trio, `await trio.to_thread.run_sync(pool.submit(...).result)` waits"
+        else:
+            advice = "elsewhere, `pool.submit(...).result()` waits"
+        raise RuntimeError(f"{who} needs a running asyncio event loop; {advice}") from None
+
+
+class Lane:
+    """What `Submitting.submit` needs to submit for coroutines of one loop."""
+
+    __slots__ = ("_futurepool", "_futurepool_options", "loop", "native")
+
+    def __init__(self, core: Core, options: Options, box: Mailbox) -> None:
+        self._futurepool = core
+        self._futurepool_options = options.waiting(box)
+        self.loop: weakref.ref[asyncio.AbstractEventLoop] = box.loop
+        # Of asyncio's own kind: then some of its calls can be taken short.
+        self.native: bool = isinstance(box.loop(), asyncio.BaseEventLoop)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a task without a place waits for one."""
+        return self._futurepool_options.waits
+
+
+def lane(core: Core, options: Options, loop: asyncio.AbstractEventLoop) -> Lane:
+    """The one for this loop; the options keep the latest."""
+    found: Lane | None = options.lane
+    if found is None or found.loop() is not loop:
+        options.lane = found = Lane(core, options, mailbox(loop))
+    return found
+
+
+_submit: Any = Submitting.submit
+_Future: Any = asyncio.Future  # what `create_future` of asyncio's own loops makes
+
+
+class Flight:
+    """One task on its way through the pool, and the loop's future for its end."""
+
+    __slots__ = ("__weakref__", "core", "future", "late", "options", "waiter")
+
+    def __init__(
+        self, core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        loop = running_loop("arun()")
+        self.core: Core = core
+        self.options: Options = options
+        self.late: bool = False  # gave up waiting for its place
+        way = lane(core, options, loop)
+        self.future: AnyFuture = _submit(way, fn, *args, **kwargs)
+        self.waiter: asyncio.Future[None] = loop.create_future()
+        self.future._waiter = self.waiter
+        _lend_a_hand(core, self.future)
+        if options.timeout is not None and way.waits and not self.future.task_id:
+            # Not by the loop's clock: a test may have stopped that.
+            timer.schedule(_sync.clock() + options.timeout, self)
+
+    def _expire(self) -> None:
+        """In the timer's thread: it has waited long enough for its place."""
+        self.late = True  # before the loop hears of it
+        if not self.core.withdraw(self.future):
+            self.late = False
+
+    def _settled(self) -> bool:
+        return self.future.task_id != 0 or self.future._state is not PENDING
+
+    def cancel(self) -> None:
+        """Nobody waits for the end any more."""
+        self.future.cancel()
+
+    def has_failed(self) -> bool:
+        """Whether the task has raised."""
+        future = self.future
+        return future._state is FINISHED and type(future._result) is Failure
+
+    async def end(self) -> Any:
+        """Wait for the result; cancelling this cancels the task, or tells it."""
+        future = self.future
+        try:
+            await self.waiter
+        except BaseException:  # cancelled, or closed
+            future.cancel()
+            raise
+        if future._state is FINISHED:
+            try:
+                return future.result()
+            finally:
+                del self, future  # a failure's traceback holds this frame
+        if self.late and not future.task_id:
+            raise self.core.full_error(future, self.options.timeout or 0.0, SubmitTimeoutError)
+        if self.core.state and not future.task_id:
+            raise self.core.closed_error()
+        raise asyncio.CancelledError(future._cancelled_text())
+
+
+def _lend_a_hand(core: Core, future: AnyFuture) -> None:
+    """In a loop that a task of this very pool runs: perhaps nobody else will come for `future`.
+
+    Not in this thread, which has a running loop: the task may want one of its own. In the thread that
+    serves another engine it is this thread that has to go on serving.
+    """
+    record = _sync.here.record
+    if record is not None and record.core is core:
+        if record.thread is core.engine:
+            core.engine.run_aside(future)
+        else:
+            core.want(future)
+
+
+async def run(
+    keep: object,  # noqa: ARG001 - held, or a dropped executor would be closed
+    core: Core,
+    options: Options,
+    fn: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """See `BoundedExecutor.arun`. A flight in line, as this is the hot path of coroutines."""
+    check_plain("arun()", fn)
+    if options.timeout is not None:
+        return await Flight(core, options, fn, args, kwargs).end()
+    way: Lane | None = options.lane
+    loop: Any = None if way is None else way.loop()
+    # Up to Python 3.11 `get_running_loop` asks the system for the process's number.
+    if way is None or loop is None or not way.native or loop._thread_id != _sync.get_ident():
+        loop = running_loop("arun()")
+        way = lane(core, options, loop)
+    future: AnyFuture
+    if args or kwargs:  # noqa: SIM108 - a call with stars takes twice as long
+        future = _submit(way, fn, *args, **kwargs)
+    else:
+        future = _submit(way, fn)
+    # Before the loop comes to look into its mailbox, which it does in this very thread.
+    future._waiter = waiter = _Future(loop=loop) if way.native else loop.create_future()
+    if _sync.here.record is not None:
+        _lend_a_hand(core, future)
+    try:
+        await waiter
+    except BaseException:  # cancelled, or closed
+        future.cancel()
+        raise
+    if future._state is FINISHED:
+        result = future._result
+        if type(result) is not Failure:
+            return result
+        try:
+            return future.result()
+        finally:
+            del future, result  # a failure's traceback holds this frame
+    if core.state and not future.task_id:
+        raise core.closed_error()
+    raise asyncio.CancelledError(future._cancelled_text())
+
+
+class _Source:
+    """The items of `amap`, plain or async. An async one may take its time: it is asked in a task."""
+
+    def __init__(self, items: Any) -> None:
+        self._plain: Any = None
+        self._items: Any = None
+        if isinstance(items, AsyncIterable):
+            self._items = items.__aiter__()
+        else:
+            self._plain = iter(items)
+        self.more: bool = True
+        self.asking: asyncio.Future[Any] | None = None
+
+    def ask(self) -> bool:
+        """True if the next item, or the end, is there."""
+        if self._plain is not None:
+            return True
+        if self.asking is None:
+            self.asking = asyncio.ensure_future(_next(self._items))
+        return self.asking.done()
+
+    def take(self) -> tuple[Any, ...]:
+        """The next item, alone in a tuple; an empty one at the end."""
+        if self._plain is not None:
+            for item in self._plain:
+                return (item,)
+            found: tuple[Any, ...] = ()
+        else:
+            asking, self.asking = self.asking, None
+            found = () if asking is None else asking.result()
+        self.more = bool(found)
+        return found
+
+    async def close(self) -> None:
+        asking, self.asking = self.asking, None
+        if asking is not None:
+            asking.cancel()
+            await asyncio.wait([asking])
+            if not asking.cancelled():
+                asking.exception()
+
+
+async def _next(items: Any) -> tuple[Any, ...]:
+    try:
+        return (await items.__anext__(),)
+    except StopAsyncIteration:
+        return ()
+
+
+async def amap(
+    core: Core,
+    keep: object,
+    options: Options,
+    fn: Any,
+    items: Any,
+    buffersize: int | None,
+    ordered: bool,
+) -> AsyncIterator[Any]:
+    """See `BoundedExecutor.amap`. `keep` is kept alive while this is."""
+    width = buffersize or 2 * core.max_workers
+    flying: dict[asyncio.Future[None], Flight] = {}  # in order of submission
+    source = _Source(items)
+    try:
+        while True:
+            while source.more and len(flying) < width and source.ask():
+                item = source.take()
+                if item:
+                    flight = Flight(core, options, fn, item, {})
+                    flying[flight.waiter] = flight
+                    del flight
+                del item
+            if ordered:
+                due = next(iter(flying), None)
+                if due is not None and not due.done():
+                    due = None
+            else:
+                due = next((waiter for waiter in flying if waiter.done()), None)
+            if due is None:
+                awaited: set[asyncio.Future[Any]] = set(flying)
+                if ordered and flying:
+                    awaited = {next(iter(flying))}
+                if source.asking is not None:
+                    awaited.add(source.asking)
+                if not awaited:
+                    return
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                del awaited
+                continue
+            ending = flying.pop(due)
+            if ending.has_failed():
+                # The one that is raised tells of it, and the log need not tell of the others.
+                for flight in flying.values():
+                    flight.cancel()
+                    flight.future._hush()
+                    del flight
+            awaiting = ending.end()
+            del ending  # the traceback holds this frame
+            result = await awaiting
+            del awaiting
+            yield result
+            del result
+    finally:
+        while flying:
+            flying.popitem()[1].cancel()
+        await source.close()
+        del keep
+
+
+class _Ticket:
+    """Stands in a future's watch for a coroutine that waits for it: a gate, to be released."""
+
+    __slots__ = ("_box", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._box = mailbox(loop)
+        self._waiter: asyncio.Future[None] = loop.create_future()
+
+    def release(self) -> None:
+        """Any thread: it is done."""
+        self._box.post(self)
+
+
+async def wait(future: AnyFuture) -> None:
+    """Until `future` is done. Cancelling this cancels it."""
+    ticket = _Ticket(running_loop("await of a future"))
+    core: Any = future._core
+    record = _sync.here.record
+    if record is not None and future.task_id:
+        _lend_a_hand(core, future)
+    try:
+        if future._subscribe(lambda watch: watch.add_gate(ticket)):
+            await ticket._waiter
+    except BaseException:
+        future.cancel()
+        raise
+
+
+class Errand:
+    """A call in a thread of its own."""
+
+    def __init__(self, call: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
+        self._call = call
+        self._box = mailbox(loop)
+        self._waiter: asyncio.Future[None] = loop.create_future()
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """The thread's body."""
+        try:
+            self._call()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._box.post(self)
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait for its end, or for `timeout` seconds. It goes on if this is cancelled."""
+        await asyncio.wait([self._waiter], timeout=timeout)
+
+    async def end(self, timeout: float | None = None) -> None:
+        """The same, and raise what it has raised, if it is over."""
+        await self.wait(timeout)
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
+
+
+def send(word: str, call: Callable[[], object]) -> Errand:
+    """Have `call` called in a thread of its own; `word` is what needs a loop for that."""
+    errand = Errand(call, running_loop(word))
+    _sync.start(_sync.new_thread(errand.run, name="futurepool-shutdown"))
+    return errand
+
+
+_sync.import_now(__name__)

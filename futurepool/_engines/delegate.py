@@ -1,0 +1,495 @@
+"""The delegate engine: the queue, policies, tokens and stats of this package before another executor.
+
+Each of at most `max_workers` places is a `Record` of the core, with no thread. All are served by one
+thread, the dispatcher: it claims tasks, hands them to the other executor, commits what has come
+back. Whoever has news puts it into the inbox and goes on: a section that wakes a place (`_Gate`), a
+future of the other executor that is done. So neither a submitter nor a thread of the other
+executor (a process pool's manager, dask's event loop) ever runs anything of ours or of a user's
+callbacks, nothing recurses, and an executor whose `submit` blocks delays only what comes after.
+
+    asleep     in `core.idle`                        -> claims       (wake)
+    away       in `_flights`, its task is elsewhere  -> claims       (done; commits the outcome first)
+    left       the pool is closed and has nothing more for it
+
+News that does not fit the state is stale and ignored: a wake while away, a done of an earlier flight.
+An asynchronous exception may strike anywhere in the dispatcher; then what may be lost is asked for
+again: `recover` wakes all who sleep, flights are listened to once more, and a task that was claimed
+but is on no flight fails with the exception. If it strikes between two instructions that catch it, the
+thread ends, and another takes its place.
+
+An executor that is broken may forget about what it was given; so when one task fails with
+`BrokenExecutor`, all that are away do.
+
+The thread starts with the first place and ends with the last one. Then, if the pool was shut down
+(not merely dropped, as then its user may still hold the other executor), it shuts that one down too.
+
+Past 400 lines because all of it is one protocol, told above.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent import futures as cf
+from functools import partial
+from typing import Any, cast
+
+from futurepool import _sync
+from futurepool._cancellation import CancelToken
+from futurepool._engines.sealed import script
+from futurepool._engines.transport import Envelope, envelope_for
+from futurepool._engines.worker_loop import run_one
+from futurepool._future import PENDING, RUNNING, Future
+from futurepool._pool.core import CALLING, PARKED, Record
+from futurepool._pool.queue import Core
+
+__all__: list[str] = []  # internal
+
+AnyFuture = Future[Any]
+
+_log = logging.getLogger("concurrent.futures")
+
+
+def capacity(engine: cf.Executor) -> int:
+    """How many tasks the engine says it can run at a time."""
+    client = getattr(engine, "_client", None)  # dask.distributed's ClientExecutor
+    if client is not None and hasattr(client, "nthreads"):
+        return sum(client.nthreads().values()) or 1
+    for name in ("_max_workers", "max_workers"):
+        count = getattr(engine, name, None)
+        if isinstance(count, int) and count > 0:
+            return count
+    return os.cpu_count() or 1
+
+
+class _Gate:
+    """What a sleeping worker's lock is for threads."""
+
+    __slots__ = ("release",)
+
+    def __init__(self, release: Callable[[], object]) -> None:
+        self.release = release
+
+
+class _TakeBack:
+    """Listens to the token of a task: takes it back from an engine that has not begun with it."""
+
+    __slots__ = ("_inner", "_token_cancelled", "_token_expired")
+
+    def __init__(self, inner: cf.Future[Any]) -> None:
+        self._inner = inner
+        self._token_cancelled: Any = self._cancel
+        self._token_expired: Any = self._cancel
+
+    def _cancel(self, _token: CancelToken) -> None:
+        self._inner.cancel()
+
+
+class _Guard:
+    """Dies with the dispatcher's thread, whatever that died of."""
+
+    __slots__ = ("_engine", "thread")
+
+    def __init__(self, engine: DelegateEngine) -> None:
+        self._engine = engine
+        self.thread: Any = None
+
+    def __del__(self) -> None:
+        if self._engine._thread is self.thread is not None:
+            self._engine.replace(self.thread)
+
+
+class DelegateEngine:
+    """See `futurepool._pool.core.Engine`."""
+
+    apart = True
+
+    __slots__ = (
+        "_broken",
+        "_busy",
+        "_close",
+        "_core_ref",
+        "_envelope",
+        "_flights",
+        "_forked",
+        "_inbox",
+        "_script",
+        "_thread",
+        "executor",
+        "threads",
+    )
+
+    def __init__(self, core: Core, executor: cf.Executor, close: bool) -> None:
+        # Weak, as the core holds this; the dispatcher and its places hold the core.
+        self._core_ref = weakref.ref(core)
+        self._close = close
+        self._forked = False
+        self._broken: BaseException | None = None  # what the executor says of itself
+        self._envelope: Envelope = envelope_for(executor)
+        self._script = script()
+        self.executor: cf.Executor = executor
+        self.threads: set[Any] = set()  # the dispatcher
+        self._thread: Any = None  # guarded by the core's mutex
+        # The dispatcher's own, but for looks at all flights.
+        self._flights: dict[Record, cf.Future[Any]] = {}
+        self._busy: set[Record] = set()  # in the dispatcher's hands, perhaps further up its stack
+        self._inbox: _sync.SimpleQueue[Any] = _sync.SimpleQueue()
+
+    @property
+    def _core(self) -> Any:
+        return self._core_ref()
+
+    # -- what the core asks for ----------------------------------------------------------------
+
+    def start_worker(self) -> None:
+        """Open one more place, with the first one the dispatcher."""
+        core = self._core
+        _sync.refresh()
+        kind: Any = _sync.SimpleQueue
+        if self._thread is None and not isinstance(self._inbox, kind):
+            self._inbox = kind()
+        record = Record(core, thread=self)
+        record.ident = 0  # no thread's
+        if core.latency is not None:
+            record.fresh = []
+        record.gate = _Gate(partial(self._inbox.put, (record, None)))
+        fresh: Any = None
+        listed = False
+        try:
+            if self._thread is None:
+                self._prepare()
+            with core.mutex:
+                if core.starting <= 0:
+                    return  # another thread has made it
+                listed = True
+                core.starting -= 1
+                if core.state and not core.unfinished:
+                    core.threads -= 1  # it would find nothing to do
+                    core._ended()
+                else:
+                    core.records[record] = None
+                    core.workers[record] = self
+                    if self._thread is None:
+                        self._thread = fresh = self._new_thread(None)
+            if fresh is not None:
+                self.threads.add(fresh)
+                _sync.start(fresh)
+            self._inbox.put((record, None))
+        except BaseException as error:
+            with core.mutex:
+                if fresh is not None and self._thread is fresh and fresh.ident is None:
+                    # Nobody serves any place.
+                    self._thread = None
+                    self.threads.discard(fresh)
+                    for other in list(core.workers):
+                        core._leave(other)
+                if not listed and core.starting > 0:
+                    core.starting -= 1
+                core.threads = len(core.workers) + core.starting
+                core._ended()
+                others = bool(core.workers)
+            self._inbox.put((record, None))
+            core.flush()
+            if others and isinstance(error, Exception):
+                return  # fewer places, that is all
+            raise
+        core.flush()
+
+    def _prepare(self) -> None:
+        """Before the dispatcher starts; maybe in several threads at a time."""
+        if self._forked:
+            fresh = _reborn(self.executor)
+            if fresh is None:
+                return
+            with self._core.mutex:
+                if self._forked:
+                    self.executor = fresh
+                    # With nothing of the parent's: its worker processes are not ours to end.
+                    self._envelope = envelope_for(fresh)
+                    self._forked = False
+        self._envelope.prepare(self.executor)
+
+    def _new_thread(self, error: BaseException | None) -> Any:
+        guard = _Guard(self)
+        guard.thread = thread = _sync.new_thread(
+            self._run, error, guard, name="futurepool-dispatcher"
+        )
+        return thread
+
+    def replace(self, dead: Any) -> None:
+        """The dispatcher was struck where nothing could be caught; in its thread, which ends."""
+        core = self._core
+        core.recover()
+        with core.mutex:
+            if self._thread is not dead or dead.ident is None:
+                return
+            self._thread = fresh = self._new_thread(RuntimeError("the dispatcher has died"))
+        _log.error("the dispatcher of a pool was struck by an exception and is replaced")
+        self.threads.discard(dead)
+        self.threads.add(fresh)
+        _sync.start(fresh)
+
+    def run_here(self, future: AnyFuture) -> bool:
+        """Run one that found no place in the thread that submits it; none that is queued."""
+        return not future.task_id and run_one(self._core, future)
+
+    def run_aside(self, future: AnyFuture, timeout: float | None = None) -> bool:
+        """A callback, or an executor that runs tasks in `submit`, waits in the dispatcher itself.
+
+        Then nobody else is there to dispatch. What is queued is for the engine in any case.
+        """
+        if threading.current_thread() is not self._thread:
+            return False
+        for record in list(self._busy):
+            if record.task is None and not record.leave:  # its place is free but for the callback
+                self._serve(record, None)
+        # News for nobody, when it is done: it may be by another thread.
+        stale = Record(self._core)
+        stale.leave = True
+        gate = _Gate(partial(self._inbox.put, (stale, None)))
+        future._subscribe(lambda watch: watch.add_gate(gate))
+        end = None if timeout is None else _sync.clock() + timeout
+        while not future.done():
+            try:
+                if end is None:
+                    record, inner = self._inbox.get()
+                else:
+                    record, inner = self._inbox.get(timeout=max(0.0, end - _sync.clock()))
+            except _sync.Empty:
+                raise cf.TimeoutError from None
+            self._news(record, inner)
+            del inner
+        return True
+
+    def start_spare(self, future: AnyFuture, waiting: Record | None) -> None:
+        """Nothing: what is queued is for the engine, which no thread of ours holds up."""
+
+    def takes_chunks(self, fn: Any) -> bool:
+        """Not a function that travels by its code alone."""
+        return self._envelope.takes_chunks(fn)
+
+    def calls_back(self, waiting: bool = False) -> bool:
+        """The dispatcher is in a callback: it serves nobody meanwhile."""
+        with self._core.mutex:
+            return CALLING in [record.away for record in self._core.workers]
+
+    @property
+    def name(self) -> str:
+        """What `running()` calls the worker: the other executor's class."""
+        return type(self.executor).__name__
+
+    def look(self) -> None:
+        """No worker has a thread of its own."""
+
+    def ended(self) -> None:
+        """The last place is empty, and the pool closed: close the engine, too, if we are to."""
+        if self._core.dismissed and self._thread is None:
+            self._shut(wait=False)
+
+    def joined(self, wait: bool) -> None:
+        """The pool has ended, and who waited for that waits for the engine too; or gives up."""
+        if not wait and self._core.unfinished:
+            self._end()
+        elif self._core.dismissed and (wait or self._thread is None):
+            self._shut(wait=wait)
+
+    def reset(self) -> None:
+        """The dispatcher is the parent's, and the executor most likely of no use here."""
+        self.threads = set()
+        self._thread = None
+        self._flights = {}
+        self._busy = set()
+        self._inbox = _sync.SimpleQueue()
+        self._forked = True
+        self._broken = None
+
+    # -- the dispatcher ------------------------------------------------------------------------
+
+    def _run(self, error: BaseException | None, _guard: _Guard) -> None:
+        try:
+            self._dispatch(error)
+        except BaseException:
+            self.replace(_guard.thread)
+
+    def _dispatch(self, error: BaseException | None) -> None:
+        # Callbacks of users run here. A submit in one never blocks, as in a worker: a task that
+        # finds no place is admitted over the bound; `shutdown` does not wait.
+        _sync.here.record = Record(self._core, thread=self)
+        inbox = self._inbox
+        record: Record | None = None
+        self._busy = set()
+        while True:
+            try:
+                if error is not None:
+                    self._amend(error)
+                    error = None
+                while not (record is not None and record.leave and self._is_over()):
+                    place, inner = inbox.get()
+                    record = place
+                    self._news(place, inner)
+                    del inner
+                return
+            except BaseException as raised:  # noqa: PERF203 - once for each that strikes
+                error = raised
+
+    def _is_over(self) -> bool:
+        """All places are empty: there is no more for this thread to do."""
+        core = self._core
+        with core.mutex:
+            over = not core.workers and self._thread is threading.current_thread()
+            if over:
+                self._thread = None
+        if over and core.dismissed:
+            self._shut(wait=True)
+        return over
+
+    def _news(self, record: Record, inner: cf.Future[Any] | None) -> None:
+        """One place was woken, or its task has come back."""
+        flights = self._flights
+        busy = record in self._busy
+        if record.leave or (busy and inner is None) or flights.get(record) is not inner:
+            return  # stale
+        self._busy.add(record)
+        try:
+            self._serve(record, inner)
+        finally:
+            if not busy:
+                self._busy.discard(record)
+
+    def _serve(self, record: Record, inner: cf.Future[Any] | None) -> None:
+        """Commit what has come back, and send away the next."""
+        flights = self._flights
+        result: Any = None
+        error: BaseException | None = None
+        if inner is not None:
+            result, error = self._outcome(inner)
+        turn = self._core.turn
+        while True:
+            # Only now, so that what strikes before finds the flight still to be done.
+            flights.pop(record, None)
+            if error is not None:
+                self._core.finish(record, None, error)
+            elif record.task is not None:
+                record.task._result = result
+            task = turn(record)
+            result = error = None
+            if task is not None:
+                error = self._forward(record, task)
+                if error is None:
+                    return
+            elif record.leave:
+                record.gate = None  # which holds the record
+                return
+            elif record.away == PARKED or record in flights:
+                return  # the last if a callback waited, see run_aside
+
+    def _forward(self, record: Record, task: AnyFuture) -> BaseException | None:
+        """Hand a task over; what that raises is the task's failure."""
+        try:
+            if self._forked:
+                kind = type(self.executor).__name__
+                raise RuntimeError(  # noqa: TRY301 - as what the executor raises
+                    f"{kind} does not work in the child of a fork"
+                )
+            if self._core.exiting and self._script is not None:
+                # The script has ended, and with it what tells new processes where it is.
+                vars(sys.modules["__main__"]).setdefault("__file__", self._script)
+            inner = self._envelope.submit(self.executor, task._fn, task._args, task._kwargs or {})
+        except BaseException as error:
+            task._drop()
+            return error
+        task._drop()
+        self._flights[record] = inner
+        # The token goes with the task, so nobody has to take the listener off.
+        if self._envelope.cancels:
+            token = self._core.token_of(task)
+            if not token._add_listener(_TakeBack(inner)):
+                inner.cancel()
+        inner.add_done_callback(partial(_put, self._inbox, record))
+        return None
+
+    def _outcome(self, inner: cf.Future[Any]) -> tuple[Any, BaseException | None]:
+        try:
+            if inner.cancelled():
+                raise cf.CancelledError("the engine cancelled the task")  # noqa: TRY301
+            error = inner.exception(0) if inner.done() else self._broken
+            if error is not None:
+                if isinstance(error, cf.BrokenExecutor) and self._envelope.broken(self.executor):
+                    self._bury(error)
+                raise error  # noqa: TRY301 - the core takes this frame for the worker's, and off
+            return self._envelope.open(inner.result(0)), None
+        except BaseException as raised:
+            return None, raised
+        finally:
+            del inner
+
+    def _bury(self, error: BaseException) -> None:
+        """The executor is broken: nothing comes back from it any more."""
+        if error is self._broken:
+            return
+        self._broken = error
+        self._envelope.bury(self.executor)
+        for record, inner in list(self._flights.items()):
+            self._inbox.put((record, inner))
+
+    def _amend(self, error: BaseException) -> None:
+        """After an exception that is no task's: nothing is lost. See the head of this module."""
+        core = self._core
+        core.recover()
+        for record in list(core.workers):
+            inner = self._flights.get(record)
+            task = record.task
+            if inner is not None:
+                inner.add_done_callback(partial(_put, self._inbox, record))
+            elif task is None or task._state is not RUNNING:
+                if task is not None and task._state is PENDING:
+                    with core.mutex:
+                        record.task = None
+                self._inbox.put((record, None))
+            else:
+                core.finish(record, None, error)
+                self._inbox.put((record, None))
+        for record in list(self._flights):
+            if record not in core.workers:
+                self._flights.pop(record, None)
+        if not core.workers:
+            self._inbox.put((_sync.here.record, None))
+            _sync.here.record.leave = True
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _shut(self, wait: bool) -> None:
+        if self._close and not self._forked:
+            self._envelope.close(self.executor, wait)
+
+    def _end(self) -> None:
+        """Time was up: take back what can be; worker processes of this machine are ended."""
+        for inner in list(self._flights.values()):
+            inner.cancel()
+        if self._close and not self._forked:
+            self._envelope.kill(self.executor)
+
+
+def _put(inbox: Any, record: Record, inner: cf.Future[Any]) -> None:
+    inbox.put((record, inner))
+
+
+def _reborn(executor: cf.Executor) -> cf.Executor | None:
+    """In the child of a fork: an executor like the one the parent has, if that can be made."""
+    kind = type(executor)
+    old = cast(Any, executor)
+    if (kind.__module__, kind.__name__) == ("concurrent.futures.process", "ProcessPoolExecutor"):
+        return cf.ProcessPoolExecutor(
+            old._max_workers,
+            mp_context=old._mp_context,
+            initializer=old._initializer,
+            initargs=old._initargs,
+        )
+    return None
+
+
+_sync.import_now(__name__)

@@ -1,0 +1,198 @@
+"""Running tasks: the loop of a worker thread, and one task on the spot.
+
+A worker repeats one step: `Core.turn` commits what it has run and claims the next task; the loop
+runs that in its context. Nothing a task raises ends the loop. An asynchronous exception
+(`PyThreadState_SetAsyncExc`) can strike outside a task as well; where it did is read off the
+record, which always tells the truth:
+
+    no task noted             nothing was claimed, or all is committed    -> come again
+    noted, PENDING            the claim had not happened                  -> un-note, come again
+    noted, RUNNING            it was about to run, or had run uncommitted -> it fails with the error
+    noted, FINISHED           committed, not yet told                     -> tell, come again
+
+A sleeping worker holds no task and no result.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from concurrent.futures.thread import ThreadPoolExecutor
+from contextvars import Context
+from types import FunctionType
+from typing import Any
+
+from futurepool import _sync
+from futurepool._cancellation import CancelToken
+from futurepool._errors import is_a
+from futurepool._foreign import patched
+from futurepool._foreign.contexts import complete, fresh
+from futurepool._future import FINISHED, RUNNING, Future, is_context_run, name_of
+from futurepool._pool.core import PARKED, Record
+from futurepool._pool.queue import Core
+
+__all__ = ["current_token"]
+
+
+def work(core: Core, record: Record) -> None:
+    """The life of a worker whose `record` is in `core.workers`; returns when it has left."""
+    _sync.here.record = record
+    error: BaseException | None = None
+    wrap = True
+    task: Future[Any] | None = None
+    turn = core.turn
+    base: Context | None = _sync.here.base
+    spare = fresh(base)  # for tasks that were submitted without context variables
+    known: Any = None  # the latest function, and what it is called: both are asked for often
+    name = ""
+    while True:
+        try:
+            if error is not None:  # an interruption's
+                core.finish(record, None, error, wrap)
+                error = None
+            while True:
+                task = turn(record)
+                if task is None:
+                    known = None
+                    if record.away == PARKED:
+                        record.gate.acquire()
+                        if ThreadPoolExecutor.submit is not patched.original:
+                            patched.look()
+                    elif record.leave:
+                        return
+                    continue
+                fn = task._fn
+                args = task._args
+                context = task._context
+                if context is None:
+                    context = spare
+                elif base is not None:
+                    complete(context, base)
+                if fn is not known:
+                    known = None
+                try:
+                    # A call with a star costs three times as much as one without.
+                    # The result is safe there: nobody reads it before the state is FINISHED.
+                    if task._kwargs is not None:
+                        task._result = context.run(fn, *args, **task._kwargs)
+                        task._kwargs = None
+                    elif not args:
+                        task._result = context.run(fn)
+                    elif len(args) == 1:
+                        task._result = context.run(fn, args[0])
+                    else:
+                        task._result = context.run(fn, *args)
+                except BaseException as raised:
+                    error = raised
+                # Future._drop, in line.
+                if fn is not known:
+                    known = fn
+                    if type(fn) is FunctionType:
+                        name = fn.__qualname__
+                    else:
+                        name = name_of(fn, args)
+                        if args and is_context_run(fn):
+                            known = None  # with other arguments it has another name
+                task._fn = name
+                if spare:
+                    spare = fresh(base)  # nothing leaks from one task to the next
+                fn = args = context = task._args = task._context = None
+                if error is not None:
+                    task._kwargs = None
+                    core.finish(record, None, error)
+                    error = None
+        except BaseException as raised:
+            # Also if it has left: what its last section left to be done may not be done yet.
+            known = None
+            spare = fresh(base)
+            wrap = error is None  # or it struck in `finish`, which is not to do the same again
+            error = _after_interruption(core, record, task, raised)
+            if record.leave:
+                return
+
+
+def _after_interruption(
+    core: Core, record: Record, last: Future[Any] | None, raised: BaseException
+) -> BaseException | None:
+    """Bring the record to a state in which `turn` can go on; the error it is to commit, if any."""
+    core.recover()
+    task = record.task
+    error = None
+    if task is not None:
+        if task._state is RUNNING:
+            error = raised
+        else:
+            with core.mutex:
+                record.task = None
+            last = task
+    if last is not None and last._state is FINISHED:
+        core.tell_outcome(last)
+    return error
+
+
+def run_one(core: Core, future: Future[Any]) -> bool:
+    """Run `future`, queued or not, in this thread, nested in what it runs already.
+
+    False if it is not PENDING any more. Ctrl-C in the main thread is the caller's as well as the
+    task's: the task fails with it, and it goes on.
+    """
+    outer = _sync.here.record
+    own = core.own_record()
+    record = Record(core, depth=1 if own is None else own.depth + 1)
+    record.ident = _sync.get_ident()
+    error: BaseException | None = None
+    interrupt: BaseException | None = None
+    result: Any = None
+    try:
+        if not core.claim(record, future):
+            return False
+        _sync.here.record = record
+        try:
+            base: Context | None = _sync.here.base
+            context: Context | None = future._context
+            if context is None:
+                context = fresh(base)
+            elif base is not None:
+                complete(context, base)
+            result = context.run(future._fn, *future._args, **future._kwargs or {})
+        except BaseException as raised:
+            error = raised
+        _sync.here.record = outer
+        future._drop()
+        core.finish(record, result, error)
+        if error is not None:
+            main = threading.current_thread() is threading.main_thread()
+            interrupt = error if main and is_a(error, KeyboardInterrupt) else None
+            error = None  # its traceback leads back to this frame
+    except BaseException as raised:
+        _sync.here.record = outer
+        # Should there be no stack left for what follows, the next section's end does it.
+        core.todo.append(functools.partial(core.settle_aside, record, raised))
+        core.recover()
+        if record.task is future and future._state is RUNNING:
+            core.finish(record, None, raised)
+        elif future._state is FINISHED:
+            core.tell_outcome(future)
+        error = None
+        raise
+    if interrupt is not None:
+        try:
+            raise interrupt
+        finally:
+            del interrupt, future
+    del future  # a failure's traceback leads back to this frame
+    return True
+
+
+def current_token() -> CancelToken:
+    """The token of the task that runs in this thread.
+
+    It is cancelled by `Future.cancel()`, by the token the task was submitted under, and by a
+    `stop()` that runs out of time. Outside any task it is a fresh token that nobody cancels, so
+    code that looks at its token runs anywhere.
+    """
+    record: Record | None = _sync.here.record
+    if record is None or record.task is None:
+        return CancelToken()
+    token: CancelToken = record.core.token_of(record.task)
+    return token

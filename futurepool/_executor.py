@@ -1,0 +1,671 @@
+"""`BoundedExecutor` and its views: the wiring.
+
+What happens is written elsewhere:
+
+    admission, cancelling, counting   futurepool._pool.queue
+    which task comes next             futurepool._pool.task_queue
+    running a task                    futurepool._engines.worker_loop
+    where tasks run                   futurepool._engines
+    stop, interpreter exit, fork      futurepool._shutdown
+    leaving `with` and `async with`   futurepool._leaving
+    map                               futurepool._map
+
+An executor owns nothing but its core. Workers hold the core, so a dropped executor is collected,
+and its weak reference closes the core, which runs what it has accepted and ends.
+
+Longer than other modules for its docstrings: they are what users read; the methods are short.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import os
+import sys
+import weakref
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from concurrent import futures as cf
+from concurrent.futures.thread import ThreadPoolExecutor
+from types import FunctionType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
+
+from futurepool import _leaving, _map, _shutdown, _sync
+from futurepool._cancellation import CancelToken
+from futurepool._checks import (
+    NoCopy,
+    check_buffersize,
+    check_callable,
+    check_int,
+    check_seconds,
+    check_timeout,
+    check_workers,
+    show,
+)
+from futurepool._engines.threads import ThreadEngine
+from futurepool._errors import InvalidConfigError, safe_text
+from futurepool._failures import TaskError
+from futurepool._foreign import patched
+from futurepool._foreign.contexts import leave
+from futurepool._future import Future
+from futurepool._internals import Internals, refuse_overrides
+from futurepool._options import UNSET, Options, check_on_full
+from futurepool._pool.core import RunState
+from futurepool._pool.queue import SUBMITS, Core, Submitting
+from futurepool._priority import OnFull
+
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
+
+if TYPE_CHECKING:
+    import futurepool
+else:
+    # By this name `typing.get_type_hints` finds classes that are imported late.
+    futurepool = sys.modules["futurepool"]
+
+__all__ = ["BoundedExecutor", "ExecutorView"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: The standard class's own count, so that no two pools have threads of the same name.
+_number: Callable[[], int] = getattr(ThreadPoolExecutor, "_counter", itertools.count().__next__)
+
+
+class _Alias:
+    """A short name, for tests, of what is stored under one that no subclass has for its own.
+
+    It gives way to whatever a subclass stores under the short one.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, pool: Any, owner: type) -> Any:
+        return self if pool is None else getattr(pool, self._name)
+
+
+class _Submitting(NoCopy, Submitting):
+    """The methods that take tasks in, for the executor and its views."""
+
+    _instead = (
+        "its queue, threads and locks belong to this process and to the one object; hand on the "
+        "arguments it was made with, or leave it out by a __getstate__"
+    )
+
+    if not TYPE_CHECKING:  # pragma: no branch
+        _core = _Alias("_futurepool")
+
+    def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submit, or raise `QueueFullError` at once. Otherwise as `submit`."""
+        options = self._futurepool_options.changed(on_full=OnFull.RAISE)
+        return self._futurepool.submit(options, fn, args, kwargs)
+
+    def submit_with_timeout(
+        self, timeout: float | None, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Submit, waiting at most `timeout` seconds for a place in the queue.
+
+        Args:
+            timeout: Seconds; 0 does not wait, None waits for ever. Negative or NaN: ValueError.
+            fn: As in `submit`.
+            *args: As in `submit`.
+            **kwargs: As in `submit`; `timeout=` among them is the task's.
+
+        Raises:
+            SubmitTimeoutError: No place came free in time; the task will not run.
+        """
+        options = self._futurepool_options.changed(timeout=timeout, on_full=OnFull.BLOCK)
+        return self._futurepool.submit(options, fn, args, kwargs)
+
+    def submit_with_priority(
+        self, priority: int, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Submit with a priority: a `Priority` or any int; higher runs sooner."""
+        options = self._futurepool_options.changed(priority=priority)
+        return self._futurepool.submit(options, fn, args, kwargs)
+
+    def submit_with_token(
+        self, token: CancelToken, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Submit under `token`: cancelling it cancels the task, or tells it if it runs.
+
+        Under a token that is cancelled already the future comes back cancelled.
+        """
+        options = self._futurepool_options.changed(token=token)
+        return self._futurepool.submit(options, fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Like `map(fn, *iterables)`, the calls made concurrently, results in input order.
+
+        Everything is submitted before this returns, so a result nobody reads is computed too.
+        With `buffersize` it is lazy instead: inputs are read as results are, which also works
+        on endless iterables. Leaving the iterator early cancels what has not started.
+
+        Args:
+            fn: Called with one item of each iterable.
+            iterables: Read until the shortest ends.
+            timeout: Seconds from now until the last result; None for no limit. 0 or less: only
+                results that are there when they are asked for.
+            chunksize: So many calls travel as one task, for when they are short; 1 for all below.
+            buffersize: At most so many results unread; None for no limit.
+
+        Raises:
+            concurrent.futures.TimeoutError: From the iterator; a result was not there in time.
+            TaskError: From the iterator; a call raised. The iterator ends.
+        """
+        return _map.map_ordered(
+            self._futurepool,
+            self,
+            self._futurepool_options,
+            fn,
+            iterables,
+            timeout,
+            chunksize,
+            buffersize,
+        )
+
+    def map_unordered(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Like `map`, but results come as they finish, and inputs are always read lazily.
+
+        Args:
+            fn: As in `map`.
+            *iterables: As in `map`.
+            timeout: As in `map`.
+            chunksize: As in `map`.
+            buffersize: At most so many results under way; the default is two for each worker.
+        """
+        return _map.map_unordered(
+            self._futurepool,
+            self,
+            self._futurepool_options,
+            fn,
+            iterables,
+            timeout,
+            chunksize,
+            buffersize,
+        )
+
+    def arun(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]:
+        """Run `fn(*args, **kwargs)` in the pool and return its result, without blocking the loop.
+
+        With no place in the queue the coroutine waits for one, by priority, then arrival
+        (`OnFull.CALLER_RUNS` counts as `OnFull.BLOCK` here). Cancelling it cancels the task, or
+        its token if it runs.
+
+        Raises:
+            As `submit` and `Future.result`; asyncio.CancelledError if the task was cancelled;
+            TypeError for a coroutine function: nothing of it would run in the pool.
+        """
+        # Not a coroutine itself: a layer less for each task.
+        one: Coroutine[Any, Any, T] = _aio().run(
+            self, self._futurepool, self._futurepool_options, fn, args, kwargs
+        )
+        return one
+
+    def amap(
+        self,
+        fn: Callable[[Any], T],
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        buffersize: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncIterator[T]:
+        """Apply `fn` to each of `items` in the pool; `async for` over the results.
+
+        Args:
+            fn: Called with one item.
+            items: Plain or async, read as results are.
+            buffersize: At most so many results unread; the default is two for each worker.
+            ordered: Results in input order; False: as they finish.
+
+        Leaving early (`aclose`) cancels the rest.
+        """
+        check_callable("fn", fn)
+        if not isinstance(cast(object, items), (Iterable, AsyncIterable)):
+            raise TypeError(f"items must be iterable, not {show(items)}")
+        buffersize = check_buffersize(buffersize)
+        _aio().check_plain("amap()", fn)
+        results: AsyncIterator[T] = _aio().amap(
+            self._futurepool, self, self._futurepool_options, fn, items, buffersize, ordered
+        )
+        return results
+
+    def options(
+        self,
+        *,
+        priority: int = UNSET,
+        timeout: float | None = UNSET,
+        token: CancelToken | None = UNSET,
+        on_full: OnFull = UNSET,
+        name: str | None = UNSET,
+    ) -> ExecutorView:
+        """A light, reusable view of this executor that submits with these options.
+
+        Args:
+            priority: A `Priority` or any int; higher runs sooner.
+            timeout: Seconds to wait for a place (and so `OnFull.BLOCK`); None waits for ever.
+            token: Cancelling it cancels the tasks.
+            on_full: What to do without a place in the queue.
+            name: What errors, `running()` and logs call the tasks.
+
+        Options not named are as in the executor or view this is called on.
+        Thread safety: any thread; views are immutable. Cost: about a microsecond.
+        """
+        options = self._futurepool_options.changed(priority, timeout, token, on_full, name)
+        return ExecutorView(self._futurepool_owner(), options)
+
+    def _futurepool_owner(self) -> BoundedExecutor:
+        raise NotImplementedError
+
+
+class ExecutorView(_Submitting):
+    """An executor's `submit` and `map` with other options. Shutting it down does nothing."""
+
+    def __init__(self, executor: BoundedExecutor, options: Options) -> None:
+        self._pool = executor
+        self._futurepool = executor._futurepool
+        self._futurepool_options = options
+
+    def __repr__(self) -> str:
+        options = self._futurepool_options
+        shown = ", ".join(
+            f"{name}={getattr(options, name)!r}"
+            for name in ("priority", "timeout", "token", "on_full", "name")
+            if getattr(options, name) is not None
+        )
+        return f"<ExecutorView of {self._pool!r}: {shown}>"
+
+    def _futurepool_owner(self) -> BoundedExecutor:
+        return self._pool
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: the executor is its owner's to shut down."""
+
+
+def _set_own(name: str) -> Callable[[Any, object], None]:
+    """A setter for a property that a subclass may set to whatever it likes.
+
+    A subclass of ThreadPoolExecutor may have a `name` or a `closed` of its own, and set it before it
+    calls our `__init__`. What the package itself needs to know it reads from the core.
+    """
+
+    def setter(self: Any, value: object) -> None:
+        vars(self)[name] = value
+
+    return setter
+
+
+class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
+    """A `ThreadPoolExecutor` whose queue is bounded and ordered by priority.
+
+    Args:
+        max_workers: Tasks that run at a time; the default is ThreadPoolExecutor's, and as there
+            any number above 0 will do, rounded up.
+        thread_name_prefix: What worker threads are called.
+        initializer: Called in each worker thread before its first task. If it fails the pool is
+            broken: queued tasks fail, and `submit` raises, with `BrokenThreadPool`.
+        initargs: The initializer's arguments.
+        queue_size: Tasks that may wait. 0 accepts a task only if a worker is free for it; None is
+            unbounded. At most `max_workers + queue_size` tasks are unfinished at a time.
+        on_full: What a submission does that finds no place.
+        shutdown_timeout: Seconds `stop()` waits. Whoever waits longer than that in `shutdown()`,
+            `with` or at interpreter exit reads what for, in the log or on stderr, once.
+        enable_metrics: Also keep histograms of run and waiting times.
+        error_handler: Called in the worker with the `TaskError` of each task that failed. Without
+            one, failures that nobody looks at are logged (logger `futurepool`).
+        aging: Seconds in which a waiting task gains one level of priority; None: never.
+        engine: Another executor to run the tasks: processes, interpreters, a cluster. At most
+            `max_workers` are in there at a time, by default as many as it says it can run; the
+            rest wait here, where they can be cancelled and overtaken. Tasks then have no context
+            of the caller's and no `current_token()`.
+        close_engine: Whether to shut the engine down with this executor.
+        name: What the pool is called: in its repr, in messages, and its threads where they have no
+            `thread_name_prefix` of their own. Without one it is called what they are.
+        context: "copy": a task runs in a copy of its submitter's context, see `contextvars`.
+            "none": it finds no variable of the submitter's, only what the initializer has set.
+        exit_timeout: Seconds that interpreter exit waits for what was accepted; then it names on
+            stderr what is left, and leaves it behind. None: for as long as it takes, as
+            `ThreadPoolExecutor` does.
+
+    Raises:
+        InvalidConfigError: An argument has an impossible value.
+        TypeError: An argument has the wrong type.
+
+    It is a ThreadPoolExecutor by name only, for code that asks for one (asyncio's
+    `set_default_executor` does); none of that class's code runs.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_overrides(cls)
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str | None = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        queue_size: int | None = 1000,
+        on_full: OnFull = OnFull.BLOCK,
+        shutdown_timeout: float = 30.0,
+        enable_metrics: bool = False,
+        error_handler: Callable[[TaskError], object] | None = None,
+        aging: float | None = None,
+        engine: cf.Executor | None = None,
+        close_engine: bool = True,
+        name: str | None = None,
+        context: Literal["copy", "none"] = "copy",
+        exit_timeout: float | None = None,
+    ) -> None:
+        if engine is not None:
+            if not isinstance(cast(object, engine), cf.Executor):
+                raise TypeError(f"engine must be a concurrent.futures.Executor, not {show(engine)}")
+            if initializer is not None:
+                raise InvalidConfigError(
+                    f"initializer={show(initializer)} is for threads; give the engine its own"
+                )
+        if max_workers is None:
+            if engine is None:
+                max_workers = min(32, (_cpu_count() or 1) + 4)
+            else:
+                from futurepool._engines.delegate import capacity
+
+                max_workers = capacity(engine)
+        max_workers = check_workers(max_workers)
+        if name is not None and not (name and isinstance(cast(object, name), str)):
+            raise TypeError(f"name must be a str that is not empty, or None, not {show(name)}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        try:
+            initargs = tuple(initargs)  # as in the standard library, anything that can be unpacked
+        except TypeError:
+            raise TypeError(f"initargs must be a tuple, not {show(initargs)}") from None
+        if queue_size is not None:
+            queue_size = check_int("queue_size", queue_size, minimum=0)
+        check_on_full(on_full)
+        if not isinstance(cast(object, enable_metrics), bool):
+            raise TypeError(f"enable_metrics must be a bool, not {show(enable_metrics)}")
+        limit = check_seconds("shutdown_timeout", shutdown_timeout)
+        if error_handler is not None:
+            check_callable("error_handler", error_handler)
+        if aging is not None:
+            rule = "more than 0 seconds, or None"
+            aging = check_timeout("aging", aging, config=True, rule=rule)
+            if not aging:
+                raise InvalidConfigError("aging must be more than 0 seconds, or None, not 0")
+        if not isinstance(cast(object, close_engine), bool):
+            raise TypeError(f"close_engine must be a bool, not {show(close_engine)}")
+        # As in the standard library, whatever is not empty will do.
+        prefix = safe_text(str, thread_name_prefix or name or f"ThreadPoolExecutor-{_number()}")
+        if not isinstance(cast(object, context), str):
+            raise TypeError(f'context must be "copy" or "none", not {show(context)}')
+        if context not in ("copy", "none"):
+            raise InvalidConfigError(f'context must be "copy" or "none", not {context!r}')
+        if exit_timeout is not None:
+            rule = "zero or more seconds, or None"
+            exit_timeout = check_timeout("exit_timeout", exit_timeout, config=True, rule=rule)
+        self._futurepool = core = Core(
+            max_workers, queue_size, aging, enable_metrics, error_handler, limit, exit_timeout
+        )
+        core.name = name or prefix
+        self._futurepool_options = Options(on_full=on_full)
+        if context == "none" or engine is not None:
+            core.adopt = leave
+        if engine is None:
+            core.engine = ThreadEngine(core, prefix, initializer, initargs)
+        else:
+            from futurepool._engines.delegate import DelegateEngine
+
+            core.engine = DelegateEngine(core, engine, close_engine)
+            _shutdown.precede(engine)
+        patched.look()
+        _shutdown.register(core)
+        # When the executor is collected: no new tasks, run what there is, end the threads. At exit
+        # all that has been done, and by now our modules may be empty.
+        self._futurepool_collected: Any = weakref.ref(self, lambda _: core.exiting or core.close())
+        core.collected = self._futurepool_collected
+
+    def __repr__(self) -> str:
+        core = self._futurepool
+        size = "unbounded" if core.queue_size is None else f"queue_size={core.queue_size}"
+        state = core.state.name.lower()
+        name = show(core.name)
+        return f"<{type(self).__name__} {name} max_workers={core.max_workers} {size} {state}>"
+
+    def _futurepool_owner(self) -> BoundedExecutor:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Literal[False]:
+        """`shutdown()`; leaving by Ctrl-C or SystemExit also cancels what has not started."""
+        _leaving.leave(self, exc_type)
+        return False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Literal[False]:
+        """As `with`, without blocking the loop. A cancellation ends it.
+
+        If the block is left by one, or one comes while this waits (asyncio makes one of Ctrl-C), what
+        has not started is cancelled, and so are the tokens of what runs; a tenth of a second later
+        this returns, though tasks may run on.
+        """
+        await _leaving.leave_async(self, exc_type)
+        return False
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuse new tasks and finish what was accepted, however long that takes.
+
+        Args:
+            wait: Return only when every task has finished and every thread has ended. A task of
+                this executor cannot wait for itself; there this counts as False.
+            cancel_futures: Cancel what has not started.
+
+        Thread safety: any thread; with `wait=False` also finalizers and signal handlers.
+        Calling it again is fine.
+        """
+        core = self._futurepool
+        core.dismissed = True
+        core.close(RunState.STOPPING if cancel_futures else RunState.DRAINING)
+        self._futurepool_collected = core.collected = None  # nothing left to do for it
+        told = core.cancel_queued() if cancel_futures else None
+        if wait and not _shutdown.is_own_worker(core):
+            _shutdown.shutdown(core)
+            if told is not None:
+                told(_shutdown.TELLING)
+
+    def stop(self, timeout: float | None = UNSET, *, token: CancelToken | None = None) -> None:
+        """Refuse new tasks and finish what was accepted, but for a bounded time only.
+
+        Args:
+            timeout: Seconds; the default is the executor's `shutdown_timeout`, None is no limit.
+            token: Time is up when this is cancelled, too.
+
+        Raises:
+            ForcedShutdownError: Time was up. What was queued is cancelled, the tokens of running
+                tasks are; the error names those that still run, with their stacks.
+
+        Returns within `timeout` plus a fraction of a second. A thread cannot be killed: a task that
+        does not look at its token runs on. A task of this executor that calls it, by way of
+        `asyncio.to_thread` too, waits for all tasks but those that wait like this themselves;
+        another worker takes its place meanwhile.
+        """
+        limit = self._stop_limit(timeout, token)
+        ident = _sync.get_ident() if _shutdown.is_own_worker(self._futurepool) else None
+        _shutdown.stop(self._futurepool, limit, token, ident)
+
+    async def astop(
+        self, timeout: float | None = UNSET, *, token: CancelToken | None = None
+    ) -> None:
+        """`stop`, without blocking the loop; also where this is the loop's default executor.
+
+        Args:
+            timeout: As in `stop`.
+            token: As in `stop`.
+
+        Raises:
+            ForcedShutdownError: As `stop`.
+
+        Cancelling it says that time is up.
+        """
+        await _leaving.stop(self, self._stop_limit(timeout, token), token)
+
+    def stopping(
+        self, timeout: float | None = UNSET, *, token: CancelToken | None = None
+    ) -> _leaving.Stopping[Self]:
+        """For `with` and `async with`: a block that is left by `stop(timeout, token=token)`.
+
+        For services, which are to end soon after SIGTERM even if a task hangs::
+
+            async with BoundedExecutor(8).stopping(10.0) as pool:
+                ...
+
+        If the block is left by Ctrl-C, SystemExit or a cancellation, what has not started is
+        cancelled first. `ForcedShutdownError` is raised if the block ended normally; if an exception
+        leaves it that one goes on, and the other's text is logged (logger `futurepool`).
+
+        Args:
+            timeout: As in `stop`.
+            token: As in `stop`.
+        """
+        return _leaving.Stopping(self, self._stop_limit(timeout, token), token)
+
+    def _stop_limit(self, timeout: float | None, token: CancelToken | None) -> float | None:
+        if token is not None and not isinstance(cast(object, token), CancelToken):
+            raise TypeError(f"token must be a CancelToken or None, not {show(token)}")
+        if timeout is UNSET:
+            # A token alone is limit enough.
+            timeout = self._futurepool.shutdown_timeout if token is None else None
+        return check_timeout("timeout", timeout)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is queued or running; the executor stays open.
+
+        Args:
+            timeout: Seconds; None for no limit.
+
+        Returns:
+            False if the time was up first.
+
+        Raises:
+            RuntimeError: A task of this executor would wait for itself, for ever.
+        """
+        limit = check_timeout("timeout", timeout)
+        if limit is None and _shutdown.is_own_worker(self._futurepool):
+            raise RuntimeError("wait() in a task of the executor would wait for itself")
+        return self._futurepool.wait_empty(limit)
+
+    @property
+    def closed(self) -> bool:
+        """True once the executor takes no new tasks."""
+        mine = vars(self)
+        if "closed" in mine:
+            return cast(bool, mine["closed"])
+        return self._futurepool.state > RunState.RUNNING
+
+    if not TYPE_CHECKING:  # pragma: no branch
+        closed = closed.setter(_set_own("closed"))
+
+    @property
+    def name(self) -> str:
+        """What the pool was called when it was made, else what its threads are called."""
+        mine = vars(self)
+        if "name" in mine:
+            return cast(str, mine["name"])
+        return self._futurepool.name
+
+    if not TYPE_CHECKING:  # pragma: no branch
+        name = name.setter(_set_own("name"))
+
+    # -- what it is doing ------------------------------------------------------------------------
+
+    def stats(self) -> futurepool.Stats:
+        """A snapshot of the counters, consistent in itself.
+
+        Thread safety: any thread, finalizers and signal handlers included.
+        Cost: one lock acquisition and a look at each worker, however many tasks were run; up to
+        200 microseconds more with histograms.
+        """
+        return self._futurepool.stats()
+
+    def running(self, *, stack: bool = False) -> list[futurepool.RunningTask]:
+        """The tasks that run now, longest first; with `stack`, where each is in its code."""
+        return _shutdown.running(self._futurepool, stack)
+
+
+def _shared() -> dict[str, FunctionType]:
+    """The public methods that the two classes below share, by name."""
+    found = {**vars(Submitting), **vars(_Submitting)}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, FunctionType) and not name.startswith("_")
+    }
+
+
+def _give_own_names() -> None:
+    """Have the two public classes list those, and errors about wrong arguments name the class."""
+    for name, method in _shared().items():
+        if name not in vars(ExecutorView):
+            # The view gets copies, so that its executor's methods are the very ones it inherits.
+            copy = FunctionType(
+                method.__code__, method.__globals__, name, method.__defaults__, method.__closure__
+            )
+            copy.__kwdefaults__ = method.__kwdefaults__
+            copy.__annotations__ = method.__annotations__
+            copy.__doc__ = method.__doc__
+            copy.__qualname__ = f"{ExecutorView.__name__}.{name}"
+            setattr(ExecutorView, name, copy)
+        if name not in vars(BoundedExecutor):
+            method.__qualname__ = f"{BoundedExecutor.__name__}.{name}"
+            setattr(BoundedExecutor, name, method)
+    SUBMITS.append(ExecutorView.submit)
+
+
+_give_own_names()
+
+
+@functools.cache
+def _aio() -> Any:
+    """The module behind the async methods, loaded when first used: asyncio is slow to import."""
+    return importlib.import_module("futurepool._aio")
+
+
+def _cpu_count() -> int | None:
+    count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
+    return count()

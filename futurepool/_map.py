@@ -1,0 +1,412 @@
+"""`map` and `map_unordered`: many calls of one function, results as an iterator.
+
+The eager map admits many tasks to a section where the inputs are containers, whose items cost
+nothing to produce; from other iterables it admits one task at a time, so that no task waits for
+the production of the next item. A chunk is one task that makes several calls.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures as cf
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar, cast
+
+from futurepool import _sync
+from futurepool._checks import check_buffersize, check_callable, check_chunksize, check_timeout
+from futurepool._errors import is_among
+from futurepool._failures import Failure
+from futurepool._future import FINISHED, PENDING, Future, Watch, name_of
+from futurepool._options import Options
+from futurepool._pool.queue import SUBMITS, Core
+
+__all__: list[str] = []  # internal
+
+T = TypeVar("T")
+
+_CONTAINERS = (list, tuple, range, str, bytes, dict, set, frozenset, deque)
+_BATCH = 256
+
+
+class Chunk:
+    """Several calls as one task.
+
+    As with single tasks, a call that fails does not keep the ones after it from being made; the
+    first failure is the task's. `results` holds what came before it.
+    """
+
+    __slots__ = ("_calls", "_fn", "_single", "results")
+
+    def __init__(self, fn: Callable[..., Any], calls: list[Any], single: bool) -> None:
+        self._fn = fn
+        self._calls = calls
+        self._single = single
+        self.results: list[Any] = []
+
+    def __call__(self) -> list[Any]:
+        fn, calls, results = self._fn, self._calls, self.results
+        del self._fn, self._calls
+        todo = iter(calls)
+        append = results.append
+        failure: Exception | None = None
+        while True:
+            try:
+                # Not by way of `map`, which a StopIteration in the function would end.
+                if self._single:
+                    for item in todo:
+                        append(fn(item))
+                else:
+                    for args in todo:
+                        append(fn(*args))
+                break
+            except Exception as error:
+                if failure is None:
+                    failure = error
+                    append = _ignore
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
+        return results
+
+
+def _ignore(_result: object) -> None:
+    pass
+
+
+class _Source:
+    """The calls of one map, as tasks: argument tuples, or chunks."""
+
+    def __init__(
+        self,
+        core: Core,
+        keep: Any,
+        options: Options,
+        fn: Any,
+        iterables: tuple[Any, ...],
+        chunksize: int,
+    ) -> None:
+        if chunksize > 1 and not core.engine.takes_chunks(fn):
+            chunksize = 1
+        self._core = core
+        #: The executor's `submit`, where a subclass, or someone else, has put their own.
+        self.override: Callable[..., Future[Any]] | None = None
+        if not is_among(cast(Any, type(keep)).submit, SUBMITS) or "submit" in vars(keep):
+            self.override = keep.submit
+        self._fn = fn
+        self.chunksize: int = chunksize
+        self._single = len(iterables) == 1
+        self._ready = all(type(iterable) in _CONTAINERS for iterable in iterables)
+        if chunksize > 1 and options.name is None:
+            options = options.changed(name=name_of(fn))
+        self._options = options
+        self._calls: Iterator[Any]
+        if chunksize > 1 and self._single:
+            self._calls = iter(iterables[0])
+        else:
+            self._calls = zip(*iterables, strict=False)
+
+    def submit(self, watch: Watch | None = None) -> tuple[Future[Any], Chunk | None] | None:
+        """Submit the next task; None at the end."""
+        if self.chunksize == 1:
+            for args in self._calls:
+                return self._send(self._fn, args, watch), None
+            return None
+        calls = list(islice(self._calls, self.chunksize))
+        if not calls:
+            return None
+        chunk = Chunk(self._fn, calls, self._single)
+        return self._send(chunk, (), watch), chunk
+
+    def _send(self, fn: Any, args: tuple[Any, ...], watch: Watch | None) -> Future[Any]:
+        if self.override is None:
+            return self._core.submit(self._options, fn, args, {}, watch)
+        future = self.override(fn, *args)
+        if watch is not None and watch.mail is not None:
+            future.add_done_callback(lambda _, mail=watch.mail: mail())  # type: ignore[misc]
+        return future
+
+    def submit_all(self, done: list[Any]) -> None:
+        """Submit all tasks, appending futures or (future, chunk) pairs to `done`."""
+        if self.chunksize > 1:
+            while (task := self.submit()) is not None:
+                done.append(task)
+        elif self._ready and self.override is None:
+            while calls := list(islice(self._calls, _BATCH)):
+                done += self._core.submit_many(self._options, self._fn, calls)
+        else:
+            for args in self._calls:
+                done.append(self._send(self._fn, args, None))
+
+
+def _check(
+    fn: object, timeout: object, chunksize: object, buffersize: object
+) -> tuple[float | None, int, int | None]:
+    check_callable("fn", fn)
+    # A time that is over is one: then only results come that are there already.
+    seconds = check_timeout("timeout", timeout, negative=True)
+    size = check_chunksize(chunksize)
+    buffer = check_buffersize(buffersize)
+    if buffer is None:
+        return seconds, size, None
+    return seconds, min(size, buffer), buffer
+
+
+def map_ordered(
+    core: Core,
+    keep: object,
+    options: Options,
+    fn: Callable[..., T],
+    iterables: tuple[Iterable[Any], ...],
+    timeout: float | None,
+    chunksize: int,
+    buffersize: int | None,
+) -> Iterator[T]:
+    """See `BoundedExecutor.map`. `keep` is kept alive while a lazy iterator is."""
+    timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
+    end = None if timeout is None else _sync.clock() + timeout
+    source = _Source(core, keep, options, fn, iterables, chunksize)
+    chunksize = source.chunksize
+    if buffersize is not None:
+        lazy = _Window(source, buffersize)
+        try:
+            lazy.fill()
+        except BaseException:
+            lazy.cancel()
+            raise
+        return _lazy(lazy, keep, end)
+    tasks: list[Any] = []
+    try:
+        source.submit_all(tasks)
+    except BaseException:
+        for task in tasks:
+            _future_of(task).cancel()
+        raise
+    tasks.reverse()
+    if chunksize > 1:
+        return _chunked(tasks, end)
+    return _single(tasks, end, _move if source.override is None else _take)
+
+
+def _future_of(task: Any) -> Future[Any]:
+    return cast("Future[Any]", task[0] if type(task) is tuple else task)
+
+
+def _take(future: Future[Any], end: float | None, rest: Iterable[Any]) -> Any:
+    """The result of a future, ours or not; one that is given up is cancelled.
+
+    Once somebody has seen that a call of the map has failed, the log need not tell of the `rest`.
+    """
+    try:
+        try:
+            if end is None:
+                return future.result()
+            return future.result(end - _sync.clock())
+        except BaseException:
+            if future.done() and not future.cancelled():
+                for task in list(rest):
+                    _hush(_future_of(task))
+            raise
+        finally:
+            future.cancel()
+    finally:
+        del future, rest  # the traceback holds this frame
+
+
+def _hush(future: Future[Any]) -> None:
+    if not future.cancel() and isinstance(cast(object, future), Future):
+        future._hush()
+
+
+def _move(future: Future[Any], end: float | None, rest: Iterable[Any]) -> Any:
+    """`_take`, out of a future of ours: its worker may hold on to that a little longer."""
+    try:
+        if future._state is FINISHED and type(future._result) is not Failure:
+            result = future._result  # Future.result, in line
+        else:
+            result = _take(future, end, rest)
+        future._result = None
+        return result
+    finally:
+        del future
+
+
+def _single(
+    tasks: list[Future[Any]],
+    end: float | None,
+    take: Callable[[Future[Any], float | None, Iterable[Any]], Any],
+) -> Iterator[Any]:
+    try:
+        while tasks:
+            yield take(tasks.pop(), end, tasks)
+    finally:
+        for future in tasks:
+            future.cancel()
+
+
+def _chunked(tasks: list[tuple[Future[Any], Chunk]], end: float | None) -> Iterator[Any]:
+    try:
+        while tasks:
+            results, failed = _unpack(*tasks.pop(), end, tasks)
+            results.reverse()
+            while results:  # holding on to none
+                yield results.pop()
+            if failed:
+                _take(failed.pop(), None, tasks)
+    finally:
+        for future, _ in tasks:
+            future.cancel()
+
+
+def _unpack(
+    future: Future[Any], chunk: Chunk | None, end: float | None, rest: Iterable[Any]
+) -> tuple[list[Any], list[Future[Any]]]:
+    """The results of one task; of a chunk that failed those before the failure, and its future.
+
+    Who has delivered them raises the failure by `_take`, and lets go of the future by that. No frame
+    in the error's traceback may hold the error, or what holds it: they would keep each other alive.
+    """
+    try:
+        if chunk is not None and _has_failed(future, end):
+            return chunk.results, [future]
+        result = _take(future, end, rest)
+        return result if chunk is not None else [result], []
+    finally:
+        del future
+
+
+def _has_failed(future: Future[Any], end: float | None) -> bool:
+    """Wait for it, and say whether it raised; one that is given up is cancelled."""
+    try:
+        left = None if end is None else end - _sync.clock()
+        return future.exception(left) is not None
+    except BaseException:
+        future.cancel()
+        raise
+    finally:
+        del future
+
+
+class _Window:
+    """What a lazy map has submitted, and how many of its results are unread."""
+
+    def __init__(self, source: _Source, size: int) -> None:
+        self._source = source
+        self._size = size
+        self._more = True
+        self.unread = 0  # of what was drawn
+        self.tasks: deque[tuple[Future[Any], Chunk | None]] = deque()
+
+    def fill(self) -> None:
+        """Submit as long as there is room for all the results of one more task."""
+        while self._more and self.unread + self._source.chunksize <= self._size:
+            task = self._source.submit()
+            if task is None:
+                self._more = False
+            else:
+                self.unread += self._source.chunksize
+                self.tasks.append(task)
+
+    def cancel(self) -> None:
+        """Give up what has not started."""
+        for future, _ in self.tasks:
+            future.cancel()
+
+
+def _lazy(window: _Window, keep: object, end: float | None) -> Iterator[Any]:
+    try:
+        while window.tasks:
+            results, failed = _unpack(*window.tasks.popleft(), end, window.tasks)
+            results.reverse()
+            while results:
+                # The next one goes in before this is read, so that the workers stay busy.
+                window.unread -= 1
+                window.fill()
+                yield results.pop()
+            if failed:
+                _take(failed.pop(), None, window.tasks)
+    finally:
+        window.cancel()
+        del keep
+
+
+def map_unordered(
+    core: Core,
+    keep: object,
+    options: Options,
+    fn: Callable[..., T],
+    iterables: tuple[Iterable[Any], ...],
+    timeout: float | None,
+    chunksize: int,
+    buffersize: int | None,
+) -> Iterator[T]:
+    """See `BoundedExecutor.map_unordered`."""
+    timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
+    end = None if timeout is None else _sync.clock() + timeout
+    source = _Source(core, keep, options, fn, iterables, chunksize)
+    chunksize = source.chunksize
+    width = 2 * core.max_workers if buffersize is None else max(1, buffersize // chunksize)
+    return _unordered(core, keep, source, width, end)
+
+
+def _unordered(
+    core: Core, keep: object, source: _Source, width: int, end: float | None
+) -> Iterator[Any]:
+    _sync.refresh()
+    finished: _sync.SimpleQueue[int] = _sync.SimpleQueue()
+    flying: dict[int, tuple[Future[Any], Chunk | None]] = {}  # by number
+    numbers = itertools.count()
+    more = True
+    try:
+        while more or flying:
+            while more and len(flying) < width:
+                number = next(numbers)
+                # One C call tells us: a done-callback could be interrupted, and is not called again.
+                task = source.submit(Watch(partial(finished.put, number)))
+                if task is None:
+                    more = False
+                else:
+                    flying[number] = task
+                del task
+            if not flying:
+                return
+            try:
+                left = None if end is None else max(0.0, end - _sync.clock())
+                if finished.empty():
+                    _help_one(core, flying, left, False)
+                look = partial(_help_one, core, flying, left, True)
+                number = _sync.get_at(finished, left, look)
+            except _sync.Empty:
+                raise cf.TimeoutError from None
+            done = flying.pop(number, None)
+            if done is not None:
+                results, failed = _unpack(*done, None, flying.values())
+                done = None  # it holds the result
+                results.reverse()
+                while results:
+                    yield results.pop()
+                if failed:
+                    _take(failed.pop(), None, flying.values())
+    finally:
+        for future, _ in list(flying.values()):
+            future.cancel()
+        del keep
+
+
+def _help_one(
+    core: Core,
+    flying: dict[int, tuple[Future[Any], Chunk | None]],
+    timeout: float | None,
+    again: bool,
+) -> None:
+    """In a worker of this pool: nobody else may be there to run what this one waits for."""
+    core.look()
+    if core.own_record() is not None:
+        for future, _ in list(flying.values()):
+            if future._state is PENDING:
+                core.help(future, timeout, again)
+                return

@@ -1,0 +1,125 @@
+"""Counting durations into the buckets of a histogram.
+
+Buckets are fixed, so they take the same room and time however much they count; the idea and the
+layout are HdrHistogram's (https://hdrhistogram.org): each octave from one microsecond up to 68
+minutes is cut into sixteen equal parts, so a percentile is off by at most a sixteenth. Below and
+above that range there is one bucket each. A value's bucket is then the exponent and the first four
+bits of the fraction of its IEEE 754 double: its first two bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left, bisect_right
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from futurepool._stats import Histogram
+
+__all__: list[str] = []  # internal
+
+_PARTS = 16  # of an octave; four bits
+_FIRST, _LAST = -20, 12  # powers of two, in seconds
+
+#: Upper bounds of the buckets, exclusive.
+BOUNDS: tuple[float, ...] = (
+    2.0**_FIRST,
+    *(
+        2.0**power * (1 + part / _PARTS)
+        for power in range(_FIRST, _LAST)
+        for part in range(1, _PARTS + 1)
+    ),
+    inf,
+)
+
+_LAST_BUCKET = len(BOUNDS) - 1
+
+#: So many values a worker notes, two for each task, before they go into the buckets.
+BATCH = 1024
+
+#: (bucket, how many), and the largest value that was ever seen.
+Tally = tuple[list[tuple[int, int]], float]
+
+
+def _bucket(value: float) -> int:
+    return min(bisect_right(BOUNDS, value), _LAST_BUCKET)
+
+
+_ALL = bytes(range(256))
+_ZERO = (1023 + _FIRST) * _PARTS - 1  # what the first two bytes are in bucket 0, at most
+
+#: Buckets by the first byte of a value, and the second.
+_BUCKETS: dict[int, list[int]] = {
+    first: [min(max(0, 256 * first + second - _ZERO), _LAST_BUCKET) for second in _ALL]
+    for first in (0x3E, 0x3F, 0x40)  # from 0.5 ns to 36 hours
+}
+
+
+def tally(values: list[float], most: float = 0.0) -> Tally:
+    """What `values` add to a histogram whose largest value is `most`.
+
+    Some 10 microseconds for 512 values of similar size: no branch depends on one of them, as many
+    do in sorting, which takes three times as long.
+    """
+    if not values:
+        return [], most
+    buckets: list[tuple[int, int]]
+    raw = struct.pack(f">{len(values)}d", *values)
+    first, seconds = raw[0], raw[1::8]
+    if first in _BUCKETS and raw[::8].count(first) == len(seconds):
+        absent = _ALL.translate(None, seconds)
+        buckets = [
+            (_BUCKETS[first][second], seconds.count(second))
+            for second in _ALL.translate(None, absent)
+        ]
+    else:
+        values = sorted(values)
+        buckets = []
+        start = 0
+        while start < len(values):
+            bucket = _bucket(values[start])
+            end = (
+                bisect_left(values, BOUNDS[bucket], start) if bucket < _LAST_BUCKET else len(values)
+            )
+            buckets.append((bucket, end - start))
+            start = end
+    if BOUNDS[max(buckets)[0]] > most:
+        most = max(most, *values)
+    return buckets, most
+
+
+class HistogramRecorder:
+    """Counts durations into the buckets. Not thread-safe: the caller holds its mutex."""
+
+    __slots__ = ("counts", "max")
+
+    def __init__(self) -> None:
+        self.counts: list[int] = [0] * len(BOUNDS)
+        self.max: float = 0.0
+
+    def record(self, seconds: float) -> None:
+        """Count one value."""
+        self.counts[_bucket(seconds)] += 1
+        self.max = max(self.max, seconds)
+
+    def add(self, more: Tally) -> None:
+        """Count many. Some microseconds."""
+        buckets, most = more
+        for bucket, number in buckets:
+            self.counts[bucket] += number
+        self.max = max(self.max, most)
+
+    def copy(self) -> HistogramRecorder:
+        """Another one that has counted the same."""
+        other = HistogramRecorder()
+        other.counts, other.max = self.counts.copy(), self.max
+        return other
+
+    def snapshot(self, total: float) -> Histogram:
+        """The state now, `total` being the sum of the values. Some tens of microseconds."""
+        from futurepool._stats import Histogram
+
+        return Histogram(
+            sum(self.counts), total, self.max, tuple(zip(BOUNDS, self.counts, strict=True))
+        )

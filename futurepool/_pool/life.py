@@ -1,0 +1,712 @@
+"""The life of a task: run, finished, helped along, cancelled.
+
+See `futurepool._pool.core` for the states, the sections, and why an interruption does no harm. Past 400
+lines because a worker's turn is written in line.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from concurrent import futures as cf
+from typing import Any
+
+from futurepool import _logs, _sync
+from futurepool._cancellation import CancelToken
+from futurepool._errors import is_a
+from futurepool._failures import Failure, failure_of
+from futurepool._foreign.aside import run as run_aside
+from futurepool._future import (
+    CANCELLED,
+    FINISHED,
+    NOTIFIED,
+    PENDING,
+    RUNNING,
+    Future,
+    traceback_slot,
+)
+from futurepool._options import UNSET
+from futurepool._pool.core import (
+    BUSY,
+    CALLING,
+    LOOKING,
+    NOBODY,
+    PARKED,
+    UNBOUNDED,
+    CoreState,
+    Record,
+    RunState,
+    mending,
+    open_gate,
+)
+from futurepool._pool.histogram import BATCH
+from futurepool._pool.summaries import Latest
+from futurepool._pool.task_queue import is_doomed
+
+__all__: list[str] = []  # internal
+
+AnyFuture = Future[Any]
+
+_NOTHING = object()
+_DEEP = 50  # frames; a task that runs on top of more may miss the rest of the stack
+
+
+class CoreLife(CoreState):
+    """What can happen to a task that is there."""
+
+    __slots__ = ()
+
+    # What is written here, declared again for type checkers.
+    calling: int
+    ceiling: int
+    limit: int
+    max_workers: int
+    queue_size: int | None
+    broken: str | None
+    completed: int
+    failed: int
+    inline: int
+    last_error: Latest | None
+    run_time: float
+    state: RunState
+    submitted: int
+    wait_time: float
+    waking: bool
+
+    def turn(self, record: Record) -> AnyFuture | None:
+        """Commit what `record` has run, if anything, and claim its next task: a worker's turn.
+
+        The result is in the task already; one that failed was committed by `finish`.
+        Returns None when there is nothing to run now: then the worker has left (`record.leave`),
+        is to sleep at its gate (`record.away`), or has told watchers and should come again.
+        The hot path of workers, one section for each task; long and flat on purpose.
+        """
+        task = record.task
+        now = _sync.clock()
+        mutex = self.mutex
+        mutex.acquire()
+        watch = None
+        if task is not None:
+            watch = task._watch
+            if watch is not None and watch.slow:
+                mutex.release()
+                self.finish(record, task._result, None)
+                return None
+            # _commit, in line.
+            task._state = FINISHED
+            record.task = None
+            self.completed += 1
+            self.ceiling += 1
+            started = record.started
+            waited = started - task._queued_at
+            if waited < 0.0:  # noqa: PLR1730 - without a call; it was queued while this worker came
+                waited = 0.0
+            fresh = record.fresh
+            if fresh is None:
+                self.wait_time += waited
+            else:
+                fresh.append(now - started)
+                fresh.append(waited)
+            if self.blocked or self.empties:
+                self._freed()
+            if (watch is not None and watch.gates) or (fresh is not None and len(fresh) >= BATCH):
+                # Before it looks for more: somebody sleeps in result(), or there is much to count.
+                self.run_time += now - record.since
+                mutex.release()
+                task._announce()
+                if self.todo:
+                    self.flush()
+                if fresh is not None and len(fresh) >= BATCH:
+                    self.count_fresh(record)
+                return None
+        away = record.away
+        if away:
+            self._come_back(record)
+            if record.leave:  # the pool has become smaller
+                if task is not None:
+                    self.run_time += now - record.since
+                mutex.release()
+                if watch is not None and task is not None:
+                    task._announce()
+                self.flush()
+                return None
+        record.started = now
+        if task is None:
+            record.since = now
+        # Order.take, in line.
+        order = self.order
+        level = order.top
+        following = None
+        if level or (level := order.advance()):
+            following = level[0]
+            record.task = following
+            hopes = following._watch
+            if following._state is PENDING and (hopes is None or hopes.token is None):
+                following._state = RUNNING
+                level.popleft()
+                if task is not None:
+                    # From one task to the next: nobody to wake.
+                    mutex.release()
+                    if watch is not None:
+                        if watch.shared:
+                            watch.post(task)
+                        else:
+                            task._announce()
+                    if self.todo:
+                        self.flush()
+                    return following
+            else:
+                record.task = None
+                following = self._take(record)
+        else:
+            following = self._take(record)
+        gate = None
+        if following is not None:
+            if (
+                away == PARKED
+                and self.idle
+                and self.unfinished + self.calling - self.inline > self.threads - len(self.idle)
+            ):
+                self.waking = True
+                gate = self.idle.pop().gate
+        else:
+            if task is not None:
+                self.run_time += now - record.since
+            if self.state or record not in self.workers:
+                self._leave(record)
+            else:
+                record.away = PARKED
+                self.idle.append(record)
+        mutex.release()
+        if watch is not None and task is not None:
+            task._announce()
+        if gate is not None:
+            open_gate(gate)
+        if self.todo:
+            self.flush()
+        return following
+
+    def _take(self, record: Record) -> AnyFuture | None:
+        """The order's next task, those whose token is cancelled already set aside. Mutex held."""
+        task = self.order.take(record)
+        if self.order.doomed:
+            self._cancel_doomed()
+        return task
+
+    def _come_back(self, record: Record) -> None:
+        """A worker that slept, or was in callbacks, takes its next turn. Mutex held."""
+        if record.away == CALLING:
+            self.calling -= 1
+        elif record.away == PARKED:
+            self.waking = False
+            if record in self.idle:  # not woken by a submit, but by recover or a shutdown
+                self.idle.remove(record)
+        record.away = BUSY
+        if self.threads > self.max_workers and self.threads > self.room and record in self.workers:
+            self._leave(record)
+            self._rouse()  # what it was woken for is another's now
+
+    def finish(
+        self, record: Record, result: Any, error: BaseException | None, wrap: bool = True
+    ) -> None:
+        """Commit what `record` has run, and tell everyone; the whole of it, for any record."""
+        self.settle_outcome(record, result, error, wrap)
+        self.flush()
+
+    def settle_outcome(
+        self,
+        record: Record,
+        result: Any,
+        error: BaseException | None,
+        wrap: bool = True,
+        aside: bool = False,
+    ) -> None:
+        """`finish`, as something left to be done, which must not flush. Idempotent.
+
+        `aside`: by whoever comes by, so what is users' to hear is told in another thread.
+        """
+        task = record.task or record.telling
+        if task is None:  # we are in the child of a fork, or this was done before
+            return
+        failure = latest = None
+        if error is not None and task._state is RUNNING:
+            failure = self._wrap(task, error) if wrap else Failure(error, task.task_id, task.name)
+            latest = Latest(failure)
+        while task._state is RUNNING:
+            watch = task._watch
+            condition = None if watch is None else watch.condition
+            if condition is None:
+                with self.mutex:
+                    watch = task._watch
+                    # Two threads may do what a section has left to be done.
+                    if task._state is RUNNING and (watch is None or watch.condition is None):
+                        self._commit(record, task, result, failure, latest)
+            else:
+                # The order of locks is condition, then mutex: see futurepool._future.
+                with condition:
+                    with self.mutex:
+                        if task._state is RUNNING:
+                            self._commit(record, task, result, failure, latest)
+                    task._tell_waiters()
+        if aside:
+            task._announce()
+            run_aside(functools.partial(self.tell_outcome, task))
+            if latest is not None and failure is not None:
+                run_aside(functools.partial(latest.complete, failure))
+        else:
+            # First whoever has got this task's place: its submit may have been called under a lock
+            # that the callbacks take.
+            if self.todo:
+                self.flush()
+            self.tell_outcome(task)
+            if latest is not None and failure is not None:
+                latest.complete(failure)
+        record.telling = None
+
+    def settle_aside(self, record: Record, error: BaseException) -> None:
+        """What a section may leave to be done for a task whose thread is gone."""
+        self.settle_outcome(record, None, error, aside=True)
+
+    def tell_outcome(self, task: AnyFuture) -> None:
+        """Tell everyone of a task that has run. Idempotent."""
+        task._tell()
+        if task._failure is not None:
+            unheard = vars(task).pop("_failure", None)  # by one of them
+            if unheard is not None:
+                self._handle(unheard)
+
+    def _commit(
+        self,
+        record: Record,
+        task: AnyFuture,
+        result: Any,
+        failure: Failure | None,
+        latest: Latest | None,
+    ) -> None:
+        """RUNNING -> FINISHED. Mutex held. The outcome is stored before the state that shows it."""
+        now = _sync.clock()
+        if failure is None:
+            task._result = result
+        else:
+            if failure.seen is None:
+                failure.seen = task._hushed
+                if self.error_handler is not None:
+                    failure.seen = True
+                    task._failure = failure
+            task._result = failure
+        record.telling = task
+        task._state = FINISHED
+        record.task = None
+        self.completed += 1
+        self.ceiling += 1
+        waited = max(0.0, record.started - task._queued_at)
+        self.run_time += now - record.since
+        self.wait_time += waited
+        if failure is not None:
+            self.failed += 1
+            if self.last_error is not None:
+                self.last_error.dropped = True
+            self.last_error = latest
+        if record.thread is None:
+            if self.records.pop(record, _NOTHING) is None:
+                self.inline -= 1
+        else:
+            # Until its next turn the worker tells watchers, which may take long.
+            record.away = CALLING
+            self.calling += 1
+        self._freed()
+        if self.latency is not None and self.wait is not None:
+            self.latency.record(now - record.started)
+            self.wait.record(waited)
+
+    def _wrap(self, task: AnyFuture, error: BaseException) -> Failure:
+        """What a task raised, as its future keeps it."""
+        failure = failure_of(error, task.task_id, task.name)
+        # The first frame is ours: it would keep alive what this worker does later. (Without a GIL
+        # another worker may be raising the same object. CPython 3.13 takes no lock for its
+        # traceback: it survives that as long as nobody cuts it, and only then.)
+        if not _sync.free_threaded:
+            traceback_slot.__set__(error, failure.frames)
+        # A running task that obeys its token is none to hear of.
+        if self.error_handler is not None or not is_a(error, cf.CancelledError):
+            failure.watch(self.name)
+        return failure
+
+    def _handle(self, failure: Failure) -> None:
+        if self.error_handler is not None:
+            try:
+                self.error_handler(failure.task_error())
+            except BaseException as error:
+                _logs.desk.later(
+                    functools.partial(
+                        _logs.emit,
+                        logging.ERROR,
+                        "error_handler of the pool %r raised for task %d (%s)",
+                        *(self.name, failure.task_id, failure.task_name),
+                        exc_info=(type(error), error, traceback_slot.__get__(error)),
+                        pool=self.name,
+                        task_id=failure.task_id,
+                        task_name=failure.task_name,
+                    )
+                )
+
+    @mending
+    def claim(self, record: Record, future: AnyFuture) -> bool:
+        """Claim this very task, queued or not yet, for a record that is no worker's."""
+        with self.mutex:
+            if future._state is PENDING and is_doomed(future):
+                self._cancel_locked(future, NOBODY)
+            if future._state is not PENDING or (self.state and not future.task_id):
+                return False
+            self.records[record] = None
+            self.inline += 1
+            record.started = record.since = _sync.clock()
+            record.task = future
+            if future.task_id:
+                self.order.husks += 1
+                self.order.sweep(self.unfinished)
+            else:
+                future.task_id = self.submitted = self.submitted + 1
+            future._state = RUNNING
+        return True
+
+    @mending
+    def help(self, future: AnyFuture, timeout: float | None, again: bool = False, /) -> bool:
+        """In a worker of this pool, which waits for `future`: see that it is run.
+
+        A worker that is free takes it. If none is, a spare thread does: this worker runs nothing while
+        it waits, so no more tasks run than there are workers, until a timeout lets it go on. The only
+        worker of a pool runs it right here, in its own stack, where nobody can tell; beside others
+        somebody might, as a lock that this thread may enter again, or its local data, would be shared.
+        True if it was run here.
+        """
+        record = self.own_record()
+        if record is None or self.mutex._is_owned():
+            return False
+        if record.thread is self.engine:
+            # A dispatcher: it is the one to bring it.
+            return future._state in (PENDING, RUNNING) and bool(
+                self.engine.run_aside(future, timeout)
+            )
+        if (timeout is not None and timeout <= 0) or self._is_seen_to(future, again):
+            return False
+        if timeout is None and self.max_workers == 1 and _nobody_can_tell():
+            return self.engine.run_here(future)
+        self.engine.start_spare(future, None)
+        return False
+
+    @mending
+    def want(self, future: AnyFuture, in_loop: bool = False, /) -> None:
+        """The same for a worker that may hold conditions of futures, or runs an event loop.
+
+        It may go on to wait for many, so one spare thread runs them one after the other.
+        """
+        record = self.own_record()
+        if (
+            record is not None
+            and record.thread is not self.engine
+            and not (in_loop and not in_event_loop())
+            and not self.mutex._is_owned()
+            and not self._is_seen_to(future, False)
+        ):
+            self.engine.start_spare(future, record)
+
+    def _is_seen_to(self, future: AnyFuture, again: bool) -> bool:
+        """Whether `future` is not queued, or there are workers free for all that is."""
+        with self.mutex:
+            if future._state is not PENDING or not future.task_id:
+                return True
+            free = sum([r.task is None and r.away != CALLING for r in self.workers])
+            running = sum([r.task is not None for r in self.records])
+            wanted = self.unfinished - running - free - self.starting
+            if wanted > 0 and not again:
+                for _ in range(min(wanted, self.max_workers - self.threads)):
+                    self._grow()
+                    wanted -= 1
+            if self.idle and not self.waking:
+                self._rouse()
+        self.flush()
+        return wanted <= 0
+
+    @mending
+    def cancel(self, future: AnyFuture, aside: bool = False, /) -> bool:
+        """See `Future.cancel`. `aside` after a deadline: users' code runs in another thread."""
+        if self.mutex._is_owned():
+            return self._cancel_nested(future)
+        if future._state is PENDING:
+            with self.mutex:
+                if future._state is PENDING:
+                    self._cancel_locked(future, _sync.get_ident())
+            self.flush()
+        if self.untold:
+            self._tell_cancelled(future, aside)
+        if future._state is RUNNING:
+            token = self.token_of(future)
+            if aside:
+                token.cancel_aside("its future was cancelled")
+            else:
+                token.cancel("its future was cancelled")
+        return future._state in (CANCELLED, NOTIFIED)
+
+    def _cancel_locked(self, future: AnyFuture, by: int | None, grant: bool = True) -> None:
+        """PENDING -> CANCELLED. Mutex held.
+
+        `by`: the thread that is to call the callbacks and let go of the arguments when the section
+        has ended (`_tell_cancelled`); NOBODY: whoever cancels its token, who is on the way; None: a
+        thread aside.
+        """
+        self.todo.append(future._announce)
+        if by is None:
+            self.todo.append(future._tell_aside)
+        else:
+            self.untold[future] = by
+        future._state = CANCELLED
+        if future.task_id:
+            self.ceiling += 1
+            self.order.husks += 1
+            self.order.sweep(self.unfinished)
+            if grant:
+                self._freed()
+        else:
+            for waiter in self.blocked:
+                if waiter.future is future:  # of a line it is a husk now
+                    self.todo.append(waiter.open)
+
+    def _tell_cancelled(self, future: AnyFuture, aside: bool = False) -> None:
+        """Tell of a cancelled task, if this thread is the one to do it."""
+        try:
+            by = self.untold[future]
+        except KeyError:
+            return
+        if by == NOBODY or by == _sync.get_ident():
+            if aside:
+                future._tell_aside()
+            else:
+                future._tell()
+            self.untold.pop(future, None)
+
+    def _cancel_nested(self, future: AnyFuture) -> bool:
+        """A cancel from a finalizer or signal handler inside one of our sections.
+
+        `Order.take` notes a task in a record before it looks at its state; so a task noted there
+        counts as started, and one that is not will be seen as cancelled.
+        """
+        if future._state is PENDING and not any(r.task is future for r in list(self.records)):
+            future._state = CANCELLED
+            self.todo.append(self._settle)
+            self.todo.append(future._announce)
+            self.todo.append(future._tell_aside)  # this thread may be about to take locks
+        return future._state in (CANCELLED, NOTIFIED)
+
+    def report_blocked(self, future: AnyFuture, seconds: float) -> str:
+        """What a submitter waits for in which nothing has moved for so many seconds."""
+        from futurepool._pool import report
+
+        what, lines = report.waited_for(self)
+        head = f"the submit of {future.name} waits for a place, and no task has ended for"
+        return "\n".join([f"{head} {seconds:.0f} s; there are {what}:", *lines])
+
+    @mending
+    def token_of(self, future: AnyFuture) -> CancelToken:
+        """The running task's own token: a child of the one it was submitted under, if any."""
+        token = future._own_token
+        if token is None:
+            fresh = CancelToken(parent=future._token)
+            with self.mutex:
+                token = future._own_token
+                if token is None:
+                    future._own_token = token = fresh
+        return token
+
+    @mending
+    def cancel_queued(self) -> Callable[[float], None]:
+        """Cancel all that has not started. Callbacks are called aside.
+
+        Returns:
+            What waits for them, at most so many seconds.
+        """
+        told: _sync.SimpleQueue[None] = _sync.SimpleQueue()
+        silent: list[AnyFuture] = []
+        heard: list[AnyFuture] = []
+        with self.mutex:
+            for future in self.order.tasks():
+                watch = future._watch
+                (silent if watch is None or not watch.callbacks else heard).append(future)
+                self._cancel_locked(future, _sync.get_ident(), grant=False)
+            self._freed()
+        self.flush()
+        for future in heard:
+            run_aside(functools.partial(_tell_and_note, future, told))
+            self.untold.pop(future, None)
+        if silent:
+            run_aside(functools.partial(_tell_and_note_all, silent, told))
+            for future in silent:
+                self.untold.pop(future, None)
+        return functools.partial(_wait_told, told, len(heard) + bool(silent))
+
+    @mending
+    def fail_queued(self, make_error: Callable[[], BaseException]) -> None:
+        """Fail all that has not started: there is no worker, and there will be none."""
+        with self.mutex:
+            futures = self.order.tasks()
+        for future in futures:
+            record = Record(self)
+            if self.claim(record, future):
+                self.finish(record, None, make_error(), wrap=False)
+        with self.mutex:
+            self.order.recount()  # no worker comes to drop what was queued
+
+    @mending
+    def resize(self, max_workers: int | None = None, queue_size: int | None = UNSET) -> None:
+        """Have another number of workers, or of tasks that may wait; exact from here on.
+
+        What is queued stays, over the bound if need be; what runs goes on, and surplus workers leave
+        after it. Submitters that have waited for a place get those that there are now.
+        """
+        if self.mutex._is_owned():
+            self.todo.append(functools.partial(self.resize, max_workers, queue_size))
+            return
+        with self.mutex:
+            unfinished = self.unfinished
+            if max_workers is not None:
+                self.max_workers = max_workers
+            if queue_size is not UNSET:
+                self.queue_size = queue_size
+            bound = self.queue_size
+            self.limit = UNBOUNDED if bound is None else self.max_workers + bound
+            self.ceiling = self.submitted + self.limit - unfinished
+            surplus = self.threads - self.max_workers
+            if surplus > 0:
+                for record in self.workers:
+                    if record.away == BUSY:
+                        record.away = LOOKING
+                self._wake_all()
+            self._freed()
+            for _ in range(self.unfinished + self.calling - self.inline - self.threads):
+                self._grow()
+        self.flush()
+
+    @mending
+    def hand_out(
+        self,
+    ) -> tuple[AnyFuture, Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None:
+        """Cancel the queued task that is due next, and give it away; None if none is queued."""
+        with self.mutex:
+            future = self.order.following()
+            if future is None:
+                return None
+            taken = future, future._fn, future._args, future._kwargs or {}
+            self._cancel_locked(future, _sync.get_ident())
+        self.flush()
+        self._tell_cancelled(future)
+        return taken
+
+    def breaks(self, why: str) -> None:
+        """No worker can run any more: what is queued fails, and so does each submit from now on."""
+        self.broken = why
+        self.close()
+        self.fail_queued(self.closed_error)
+
+    @mending
+    def close(self, state: RunState = RunState.DRAINING) -> None:
+        """Refuse new tasks, turn blocked submitters away, let idle workers leave."""
+        if self.mutex._is_owned():
+            self.state = max(self.state, state)
+            self.todo.append(self._send_home)
+            return
+        with self.mutex:
+            self.state = max(self.state, state)
+        self._send_home()
+        self.flush()
+
+    def _send_home(self) -> None:
+        with self.mutex:
+            while self.blocked:
+                self.todo.append(self.blocked[0].open)
+                self.blocked.popleft()
+            self._wake_all()
+            self._ended()
+
+    def _start_worker(self) -> None:
+        """A worker that some section asked for; without any worker, fail what waits for one."""
+        try:
+            self.engine.start_worker()
+        except Exception as raised:
+            if not self.workers:
+                # Aside, as its callbacks are users' code.
+                run_aside(functools.partial(self.fail_queued, functools.partial(_same, raised)))
+
+
+def _same(error: BaseException) -> BaseException:
+    return error
+
+
+def _tell_and_note(future: AnyFuture, told: _sync.SimpleQueue[None]) -> None:
+    future._tell()
+    told.put(None)
+
+
+def _tell_and_note_all(futures: list[AnyFuture], told: _sync.SimpleQueue[None]) -> None:
+    while futures:
+        futures[-1]._tell()
+        futures.pop()
+    told.put(None)
+
+
+def _wait_told(told: _sync.SimpleQueue[None], number: int, timeout: float) -> None:
+    end = _sync.clock() + timeout
+    try:
+        for _ in range(number):
+            _sync.get_at(told, max(0.0, end - _sync.clock()), int)
+    except _sync.Empty:
+        pass
+
+
+_looked: tuple[int, Any, Any] = (0, None, None)  # how many modules there were, and two of them
+
+
+def in_event_loop() -> bool:
+    """Whether an event loop is running in this thread: asyncio's, or trio's."""
+    global _looked
+    looked = _looked
+    # Free-threaded CPython 3.13 may take a lock to look a module up. A daemon thread that waits for
+    # it as the interpreter ends keeps it, and the interpreter waits for it in vain. To import
+    # one of these adds many modules, so it is enough to count them.
+    if looked[0] != len(sys.modules) or not _sync.free_threaded:
+        count = len(sys.modules)
+        _looked = looked = (
+            count,
+            sys.modules.get("asyncio.events"),
+            sys.modules.get("trio.lowlevel"),
+        )
+    _, asyncio, trio = looked
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return True
+    return trio is not None and getattr(trio, "in_trio_run", _no)()
+
+
+def _no() -> bool:
+    return False
+
+
+def is_deep(frames: int) -> bool:
+    """Whether the stack of this thread is deeper than that."""
+    try:
+        sys._getframe(frames + 1)
+    except ValueError:
+        return False
+    return True
+
+
+def _nobody_can_tell() -> bool:
+    """Whether a task may run on top of this thread's stack: see `CoreLife.help`.
+
+    Not while it holds a condition that whoever finishes another future waits for; nor where the task
+    would see an exception of somebody else's as the one being handled, or a running loop; nor so
+    deep that the rest of the stack may not do.
+    """
+    return not (
+        _sync.here.conditions or sys.exc_info()[0] is not None or in_event_loop() or is_deep(_DEEP)
+    )

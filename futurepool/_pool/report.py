@@ -1,0 +1,197 @@
+"""What a pool is busy with, in words: for `running()`, and for whoever waits or gives up waiting.
+
+One look at the frames of all threads serves all running tasks, and stacks that are alike are
+formatted once: the cost is linear in the number of tasks, some 10 microseconds each. A message shows
+at most `errors.MOST` entries and counts the others. Frames belong to threads that go on meanwhile:
+what is wanted of them is read at once, and none is kept.
+"""
+
+from __future__ import annotations
+
+import linecache
+import sys
+import threading
+import traceback
+from dataclasses import replace
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from futurepool import _sync
+from futurepool._errors import shortened
+from futurepool._stats import RunningTask
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__: list[str] = []  # internal
+
+_RUNNER = "futurepool._engines.worker_loop"  # the module whose frames call tasks
+_DEEP = 100  # innermost frames of a stack that are shown
+
+#: A frame in words: file, line, function.
+Place = tuple[str, int, str]
+
+
+def running(core: Any, stack: bool = False) -> list[RunningTask]:
+    """One entry for each task that runs now, oldest first."""
+    entries = _running(core)
+    if not stack:
+        return [entry for entry, _ in entries]
+    with _Frames() as frames:
+        return [replace(entry, stack=frames.text(record)) for entry, record in entries]
+
+
+def unfinished(core: Any, ident: int | None = None) -> list[RunningTask]:
+    """The same with stacks, and after it what keeps the other workers, a done-callback each.
+
+    Without what the thread `ident` is doing.
+    """
+    with _Frames() as frames:
+        entries = [*_running(core), *_calling(core, frames)]
+        return [
+            replace(entry, stack=frames.text(record))
+            for entry, record in entries
+            if ident is None or record.ident != ident
+        ]
+
+
+def waited_for(*cores: Any) -> tuple[str, list[str]]:
+    """What these pools have still to do: how much of what, and a line for each thing under way.
+
+    Both are empty if all they have to do is to end their threads.
+    """
+    tasks, queued, calls = 0, 0, 0
+    lines: list[str] = []
+    with _Frames() as frames:
+        for core in cores:
+            entries, callers = _running(core), _calling(core, frames)
+            tasks += len(entries)
+            calls += len(callers)
+            queued += core.queued()
+            lines += [f"{entry}{frames.line(record)}" for entry, record in entries + callers]
+    counts = {"running task": tasks, "queued task": queued, "done-callback": calls}
+    parts = [f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items() if count]
+    return " and ".join(parts), shortened(lines)
+
+
+def _running(core: Any) -> list[tuple[RunningTask, Any]]:
+    """What runs, and the record it runs under."""
+    found = core.running()
+    now = _sync.clock()
+    names: dict[Any, str] = {thread.ident: thread.name for thread in threading.enumerate()}
+    entries = [
+        (
+            RunningTask(
+                task_id=task.task_id,
+                name=task.name,
+                worker=names.get(record.ident) or str(getattr(record.thread, "name", "?")),
+                seconds=max(0.0, now - started),
+                waited=max(0.0, started - task._queued_at),
+            ),
+            record,
+        )
+        for task, record, started in found
+    ]
+    return sorted(entries, key=lambda entry: -entry[0].seconds)
+
+
+def _calling(core: Any, frames: _Frames) -> list[tuple[RunningTask, Any]]:
+    """The workers that run no task, but code that is not ours."""
+    now = _sync.clock()
+    entries: list[tuple[RunningTask, Any]] = []
+    for record, thread in list(core.workers.items()):
+        if record.task is None and frames.calls(record):
+            told = record.telling
+            entry = RunningTask(
+                task_id=told.task_id if told is not None else 0,
+                name="a done-callback" if told is None else f"a done-callback of {told.name}",
+                worker=thread.name,
+                seconds=max(0.0, now - record.started),
+                waited=0.0,
+            )
+            entries.append((entry, record))
+    return entries
+
+
+class _Frames:
+    """Where all threads are now, one look for all of them. To be left: it holds their frames."""
+
+    def __init__(self) -> None:
+        self._frames: dict[int, FrameType] = {}
+        self._texts: dict[tuple[Place, ...], str] = {}
+
+    def __enter__(self) -> Self:
+        self._frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._frames.clear()  # our own is among them, and would keep itself alive
+
+    def text(self, record: Any) -> str | None:
+        """Where it is, formatted like a traceback; None if that is no thread of this process."""
+        frame = self._frames.get(record.ident)
+        if frame is None:
+            return None
+        places = tuple(_places(frame, record.depth))
+        if places not in self._texts:
+            for filename in {place[0] for place in places}:
+                linecache.checkcache(filename)
+            summary = [traceback.FrameSummary(*place, lookup_line=False) for place in places]
+            self._texts[places] = "".join(traceback.StackSummary.from_list(summary).format())
+        return self._texts[places]
+
+    def line(self, record: Any) -> str:
+        """The line it is at, to be put after what it is."""
+        places = _places(self._frames.get(record.ident), record.depth)
+        return ", at {}:{} in {}".format(*places[-1]) if places else ""
+
+    def calls(self, record: Any) -> bool:
+        """True if the worker's loop has called anything that is not ours."""
+        frame = self._frames.get(record.ident)
+        called = False
+        while frame is not None:
+            module = frame.f_globals.get("__name__")
+            if module == _RUNNER:
+                return called
+            called = called or not _is_ours(module)
+            frame = frame.f_back
+        return False
+
+
+def _places(frame: FrameType | None, depth: int) -> list[Place]:
+    """Where a task is, outermost first, from its own first frame on.
+
+    Without the frames of threading and of this package, unless there are no others. `depth` tells
+    how many tasks of the thread the wanted one is nested in.
+    """
+    every: list[Place] = []
+    theirs: list[Place] = []
+    runners: list[tuple[int, int, str]] = []  # what was called by a frame that runs tasks
+    while frame is not None:
+        code = frame.f_code
+        place = code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_name
+        module = frame.f_globals.get("__name__")
+        if module == _RUNNER:
+            runners.append((len(every), len(theirs), code.co_name))
+        every.append(place)
+        if not _is_ours(module):
+            theirs.append(place)
+        frame = frame.f_back
+    if runners:
+        runners.reverse()
+        # The outermost is the loop of a worker, or what runs a first task in another thread.
+        index = depth if runners[0][2] == "work" else depth - 1
+        some, others, _ = runners[min(max(index, 0), len(runners) - 1)]
+        every, theirs = every[:some], theirs[:others]
+    places = (theirs or every)[:_DEEP]
+    places.reverse()
+    return places
+
+
+def _is_ours(module: object) -> bool:
+    return type(module) is str and (
+        module in ("threading", "futurepool") or module.startswith("futurepool.")
+    )
+
+
+_sync.import_now(__name__)

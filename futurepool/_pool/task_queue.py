@@ -1,0 +1,348 @@
+"""The order of the queue: which task comes next, which one is dropped first.
+
+Two orders with one interface. Both hold futures; a future whose state is no longer PENDING is a
+husk: cancelled, or run by a thread that waited for it. Husks are skipped when they reach the
+front, and swept out together once there are more of them than of the living, so cancelling a
+queued task costs O(1) and its memory is free soon after.
+
+Everything here is called with the core's mutex held. An exception may strike between any two
+steps (Ctrl-C, an asynchronous exception, a failing allocation), so each step leaves the order
+usable, if not complete: an interruption is followed by a `recount`, which rebuilds all of it. A task
+is noted in the worker's record and marked RUNNING before it leaves the queue, so it is always in one
+of the two.
+It is noted before its state is looked at: a `cancel` from a finalizer that runs between two steps
+finds it noted and leaves it alone, or comes before, and is seen.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Any, Protocol
+
+from futurepool._future import PENDING, RUNNING, Future
+
+__all__: list[str] = []  # internal
+
+AnyFuture = Future[Any]
+
+_SWEEP = 64  # fewer husks than this are not worth a sweep
+KEEP = 2048  # so many levels are kept, empty or not, for their next task
+
+
+class Record(Protocol):
+    """What a claim writes to: whoever runs tasks has one."""
+
+    task: AnyFuture | None
+
+
+class Order(Protocol):
+    """What admission and the workers need of an order."""
+
+    doomed: list[AnyFuture]  # taken off by `take`, PENDING still: their token was cancelled
+    husks: int
+    levels: dict[int, Level]
+    top: Level  # what is due next is in front here, if anything is
+
+    def push(self, future: AnyFuture) -> None:
+        """Queue a PENDING future."""
+        ...
+
+    def enlist(self, level: Level) -> None:
+        """A level of `levels` that was not in use has got a task."""
+        ...
+
+    def push_all(self, futures: list[AnyFuture]) -> None:
+        """Queue PENDING futures, all of one priority."""
+        ...
+
+    def advance(self) -> Level:
+        """Make the next level that has tasks the top one; an empty one if there is none."""
+        ...
+
+    def take(self, record: Record) -> AnyFuture | None:
+        """Claim the task that is due next for `record`, mark it RUNNING; None if there is none."""
+        ...
+
+    def victim(self) -> AnyFuture | None:
+        """The task that has waited longest in the lowest priority. It stays queued."""
+        ...
+
+    def following(self) -> AnyFuture | None:
+        """The task that is due next. It stays queued."""
+        ...
+
+    def sweep(self, living: int) -> None:
+        """Drop the husks if there are more than `living`, the number of tasks. O(1) if not."""
+        ...
+
+    def recount(self) -> int:
+        """Drop the husks, mend what an interruption left half done; the number of tasks."""
+        ...
+
+    def tasks(self) -> list[AnyFuture]:
+        """All queued tasks, in no particular order."""
+        ...
+
+
+def is_doomed(future: AnyFuture) -> bool:
+    """Its token is cancelled, and about to cancel it, but has not come so far."""
+    watch = future._watch
+    return watch is not None and watch.token is not None and watch.token._marked()
+
+
+class Level(deque[AnyFuture]):
+    """The tasks of one priority, oldest first."""
+
+    __slots__ = ("below", "rank")
+
+    below: Level | None  # None if it is neither in the pile nor on the heap, see `Levels`
+    rank: float  # the priority with its sign turned, an int, but for that of _GROUND
+
+
+def _make_level(rank: float, tasks: Iterable[AnyFuture] = ()) -> Level:
+    level = Level(tasks)
+    level.rank = rank
+    level.below = None
+    return level
+
+
+#: What lies under each pile.
+_GROUND = _make_level(inf)
+_GROUND.below = _GROUND
+
+
+class Levels:
+    """Highest priority first, FIFO within one: a deque for each priority.
+
+    Those in use lie in a pile, each on a lower one, or on a heap. A level that comes to be used goes
+    on top of the pile if it is higher than what lies there, and on the heap if not; when the top
+    one is empty, the next is the highest of what was under it and what is on the heap. So `top` is
+    always the highest, and a level that is used for one task, as with many priorities, comes and
+    goes in O(1) if it is ahead of the others, else in O(log levels). The heap has priorities with
+    their sign turned, because a heap has the smallest in front. A level that runs empty stays until
+    it is in the way. What is twice on the heap, or on it and in the pile, does no harm.
+
+    `levels` and `top` are read, and their deques used, by the hot paths of `futurepool._pool.queue` and
+    `futurepool._pool.life`.
+    """
+
+    __slots__ = ("_forget_at", "_heap", "doomed", "husks", "levels", "top")
+
+    husks: int
+
+    def __init__(self) -> None:
+        self.doomed: list[AnyFuture] = []
+        self.levels: dict[int, Level] = {}  # by priority
+        self.top: Level = _GROUND
+        self._heap: list[int] = []
+        self._forget_at = KEEP
+        self.husks = 0  # a hint for when to sweep
+
+    def push(self, future: AnyFuture) -> None:
+        priority = future.priority
+        # Not `get`: on a free-threaded 3.13 that takes 15 us in another thread than the dict's.
+        try:
+            level = self.levels[priority]
+        except KeyError:
+            if len(self.levels) >= self._forget_at:
+                self._forget()
+            level = self.levels[priority] = _make_level(-priority)
+        level.append(future)
+        if level.below is None:
+            self.enlist(level)
+
+    def enlist(self, level: Level) -> None:
+        top = self.top
+        rank: Any = level.rank
+        if rank < top.rank:
+            level.below = top
+            self.top = level
+        else:
+            heappush(self._heap, rank)
+            level.below = _GROUND
+
+    def _forget(self) -> None:
+        """Drop levels that are not in use. What is on the heap is always in `levels`."""
+        levels = {
+            priority: level for priority, level in self.levels.items() if level.below is not None
+        }
+        heap = [rank for rank in self._heap if -rank in levels]
+        heapify(heap)
+        self._heap = heap
+        self.levels = levels
+        self._forget_at = max(KEEP, 2 * len(levels))
+
+    def push_all(self, futures: list[AnyFuture]) -> None:
+        if futures:
+            self.push(futures[0])
+            self.levels[futures[0].priority].extend(futures[1:])
+
+    def advance(self) -> Level:
+        level = self.top
+        heap = self._heap
+        while not level:
+            following: Any = level.below  # which the top one always has
+            if heap and heap[0] < following.rank:
+                risen = self.levels[-heap[0]]
+                risen.below = following
+                self.top = risen
+                if level is not risen:
+                    level.below = None
+                level = risen
+                heappop(heap)
+            elif following is _GROUND:
+                if len(self.levels) > KEEP:
+                    self._forget()
+                return level  # the only one: it will soon be used again
+            else:
+                self.top = following
+                level.below = None
+                level = following
+        return level
+
+    def take(self, record: Record) -> AnyFuture | None:
+        while level := self.advance():
+            future = level[0]
+            record.task = future
+            if future._state is PENDING:
+                if not is_doomed(future):
+                    future._state = RUNNING
+                    level.popleft()
+                    return future
+                self.doomed.append(future)
+                self.husks += 1
+            record.task = None
+            level.popleft()
+            self.husks -= 1
+        return None
+
+    def following(self) -> AnyFuture | None:
+        while level := self.advance():
+            if level[0]._state is PENDING:
+                return level[0]
+            level.popleft()
+            self.husks -= 1
+        return None
+
+    def victim(self) -> AnyFuture | None:
+        for priority in sorted([priority for priority, level in self.levels.items() if level]):
+            for future in self.levels[priority]:
+                if future._state is PENDING:
+                    return future
+        return None
+
+    def sweep(self, living: int) -> None:
+        if self.husks > max(living, _SWEEP):
+            self.recount()
+
+    def recount(self) -> int:
+        count = 0
+        levels: dict[int, Level] = {}
+        for priority, old in self.levels.items():
+            level = _make_level(-priority, [task for task in old if task._state is PENDING])
+            if level:
+                level.below = _GROUND
+                levels[priority] = level
+                count += len(level)
+        heap = sorted([-priority for priority in levels])
+        # The heap may have entries only while there is a top level of its own.
+        self._heap = []
+        self.levels = levels
+        self.top = levels[-heap[0]] if heap else _GROUND
+        self._heap = heap[1:]
+        self.husks = 0
+        return count
+
+    def tasks(self) -> list[AnyFuture]:
+        return [
+            future for level in self.levels.values() for future in level if future._state is PENDING
+        ]
+
+
+class Aged:
+    """A waiting task gains one level of priority every `aging` seconds.
+
+    Two waiting tasks gain at the same pace, so their order never changes while they wait, and a
+    plain heap does: the key is the time of admission less `aging` seconds for each level of
+    priority, in whole nanoseconds, as priorities may be larger than a float can tell apart.
+    O(log tasks), and O(tasks) to find a victim.
+    """
+
+    __slots__ = ("_aging", "_heap", "_latest", "doomed", "husks", "levels", "top")
+
+    husks: int
+
+    def __init__(self, aging: float) -> None:
+        self.doomed: list[AnyFuture] = []
+        self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
+        self.top: Level = _GROUND  # as is this one
+        self._aging = max(1, round(aging * 1e9))
+        self._latest = 0.0  # a submitter looks at the clock before it is admitted
+        self._heap: list[tuple[int, int, AnyFuture]] = []
+        self.husks = 0
+
+    def push(self, future: AnyFuture) -> None:
+        self._latest = admitted = max(self._latest, future._queued_at)
+        key = round(admitted * 1e9) - self._aging * future.priority
+        heappush(self._heap, (key, future.task_id, future))
+
+    def enlist(self, level: Level) -> None:
+        raise AssertionError("there are no levels")
+
+    def push_all(self, futures: list[AnyFuture]) -> None:
+        for future in futures:
+            self.push(future)
+
+    def advance(self) -> Level:
+        return self.top
+
+    def take(self, record: Record) -> AnyFuture | None:
+        heap = self._heap
+        while heap:
+            future = heap[0][2]
+            record.task = future
+            if future._state is PENDING:
+                if not is_doomed(future):
+                    future._state = RUNNING
+                    heappop(heap)
+                    return future
+                self.doomed.append(future)
+                self.husks += 1
+            record.task = None
+            heappop(heap)
+            self.husks -= 1
+        return None
+
+    def following(self) -> AnyFuture | None:
+        heap = self._heap
+        while heap:
+            if heap[0][2]._state is PENDING:
+                return heap[0][2]
+            heappop(heap)
+            self.husks -= 1
+        return None
+
+    def victim(self) -> AnyFuture | None:
+        return min(self.tasks(), key=lambda task: (task.priority, task.task_id), default=None)
+
+    def sweep(self, living: int) -> None:
+        if self.husks > max(living, _SWEEP):
+            self.recount()
+
+    def recount(self) -> int:
+        heap = [entry for entry in self._heap if entry[2]._state is PENDING]
+        heapify(heap)
+        self._heap = heap
+        self.husks = 0
+        return len(heap)
+
+    def tasks(self) -> list[AnyFuture]:
+        return [future for _, _, future in self._heap if future._state is PENDING]
+
+
+def make_order(aging: float | None) -> Order:
+    """The order for `BoundedExecutor(aging=)`."""
+    return Levels() if aging is None else Aged(aging)

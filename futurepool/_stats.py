@@ -1,0 +1,148 @@
+"""Snapshots of what an executor is doing: counters, histograms, running tasks.
+
+Everything a user gets from here is frozen. What counts is `futurepool._pool.histogram`. Imported with
+the first executor: `dataclasses` takes longer to import than all the rest of the package.
+"""
+
+# Annotations are not postponed: the classes name the package as their module, and there
+# `typing.get_type_hints` would look for what the texts name.
+
+from dataclasses import dataclass
+
+from futurepool import _sync
+from futurepool._failures import TaskError
+
+__all__ = ["Histogram", "RunningTask", "Stats"]
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How a duration was distributed. All times in seconds.
+
+    Attributes:
+        count: Number of values.
+        sum: Their sum.
+        max: The largest, exactly; 0.0 if there are none.
+        buckets: Pairs of upper bound (exclusive) and number of values in the bucket, in ascending
+            order; the last bound is infinite.
+    """
+
+    __module__ = "futurepool"
+
+    count: int
+    sum: float
+    max: float
+    buckets: tuple[tuple[float, int], ...]
+
+    @property
+    def p50(self) -> float:
+        """The median, to within 6.3 % from a microsecond to an hour; 0.0 if there are no values."""
+        return self._percentile(0.50)
+
+    @property
+    def p90(self) -> float:
+        """What nine in ten values stay below, as exactly as `p50`."""
+        return self._percentile(0.90)
+
+    @property
+    def p99(self) -> float:
+        """What 99 in a hundred values stay below, as exactly as `p50`."""
+        return self._percentile(0.99)
+
+    def _percentile(self, fraction: float) -> float:
+        rank = fraction * self.count
+        below, lower = 0, 0.0
+        for bound, count in self.buckets:
+            if count and below + count >= rank:
+                upper = min(bound, self.max)
+                lower = min(lower, upper)
+                return lower + (upper - lower) * (rank - below) / count
+            below, lower = below + count, bound
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """A task that is running, as one line or, with its stack, as a paragraph.
+
+    Attributes:
+        task_id: Number of the task in its executor.
+        name: Name of the task.
+        worker: Name of the thread it runs in, or of the class of the executor behind `engine=`.
+        seconds: How long it has run.
+        waited: How long it was queued before, in seconds.
+        stack: Where it is now, formatted like a traceback that starts at the task, without the
+            frames of threading and of this package; empty if it is in a function that is not
+            Python's, None if the stack was not asked for or is another process's.
+    """
+
+    __module__ = "futurepool"
+
+    task_id: int
+    name: str
+    worker: str
+    seconds: float
+    waited: float
+    stack: str | None = None
+
+    def __str__(self) -> str:
+        text = (
+            f"task {self.task_id} ({self.name}) in {self.worker}: "
+            f"running for {self.seconds:.3f} s after waiting for {self.waited:.3f} s"
+        )
+        return f"{text}\n{self.stack.rstrip()}" if self.stack else text
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an executor had done, and was doing, at one instant.
+
+    At every instant `submitted_tasks == completed_tasks + cancelled_tasks + active_workers +
+    queued_tasks`.
+
+    Attributes:
+        max_workers: How many tasks may run at a time.
+        active_workers: How many do.
+        queued_tasks: How many wait for a worker.
+        queue_size: How many may wait; None if any number may.
+        submitted_tasks: Tasks that were admitted.
+        completed_tasks: Tasks that ran to an end, failures included.
+        failed_tasks: Those of them that raised.
+        cancelled_tasks: Tasks that were cancelled before they started.
+        rejected_tasks: Tasks that were refused because the queue was full.
+        overflow_tasks: Tasks that were admitted over the bound, as blocking their submitter could
+            have stopped the pool.
+        average_latency: Mean run time, seconds.
+        average_wait: Mean time in the queue, seconds.
+        last_error: The latest failure, if any: what can be shown of it. It has the original's type where
+            one can be made of small plain data, and keeps no frame and no argument of the task.
+        uptime: Seconds since the executor was made.
+        closed: Whether it has been shut down.
+        waiting_submitters: Threads and coroutines that wait for a place.
+        latency: Distribution of the run time, if the executor has `enable_metrics=True`.
+        wait: Distribution of the time in the queue, likewise.
+    """
+
+    __module__ = "futurepool"
+
+    max_workers: int
+    active_workers: int
+    queued_tasks: int
+    queue_size: int | None
+    submitted_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    cancelled_tasks: int
+    rejected_tasks: int
+    overflow_tasks: int
+    average_latency: float
+    average_wait: float
+    last_error: TaskError | None
+    uptime: float
+    closed: bool
+    latency: Histogram | None = None
+    wait: Histogram | None = None
+    waiting_submitters: int = 0
+
+
+_sync.import_now(__name__)
