@@ -659,7 +659,7 @@ def _ours(**openers: Opener) -> list[Contestant]:
 
 
 def _all(value: float) -> dict[str, float]:
-    return dict.fromkeys(("3.11", "3.13", "3.13t"), value)
+    return dict.fromkeys(("3.11", "3.13", "3.13t", "3.15"), value)
 
 
 CASES: list[Case] = [
@@ -673,7 +673,7 @@ CASES: list[Case] = [
             OURS,
             # With one worker joblib runs everything in the calling thread.
             _everyone(_bulk(workers), without=NO_CALLS if workers == 1 else ()),
-            floors={"3.11": 5.5, "3.13": 4.5, "3.13t": 2.0},
+            floors={"3.11": 5.5, "3.13": 4.5, "3.13t": 2.0, "3.15": 4.5},
         )
         for workers in (1, 4, 16)
     ),
@@ -685,7 +685,7 @@ CASES: list[Case] = [
         STANDARD,
         OURS,
         _everyone(_map(None, 1)),
-        floors={"3.11": 6.0, "3.13": 5.0, "3.13t": 2.0},
+        floors={"3.11": 6.0, "3.13": 5.0, "3.13t": 2.0, "3.15": 5.0},
     ),
     Case(
         "map-64",
@@ -695,7 +695,7 @@ CASES: list[Case] = [
         STANDARD,
         OURS,
         _everyone(_map(64, 4), without=("anyio.to_thread",)),
-        floors={"3.11": 30.0, "3.13": 25.0, "3.13t": 15.0},
+        floors={"3.11": 30.0, "3.13": 25.0, "3.13t": 15.0, "3.15": 25.0},
         scale=4,
     ),
     Case(
@@ -731,7 +731,7 @@ CASES: list[Case] = [
         OURS,
         _everyone(_queued, without=(*NO_QUEUE, "bounded-pool-executor")),
         "value at most",
-        {"3.11": 420, "3.13": 400, "3.13t": 420},
+        {"3.11": 420, "3.13": 400, "3.13t": 420, "3.15": 400},
     ),
     Case(
         "producers",
@@ -747,7 +747,7 @@ CASES: list[Case] = [
             without=NO_QUEUE,
             extra=(StandardBounded(),),
         ),
-        floors={"3.11": 3.0, "3.13": 3.0, "3.13t": 2.0},
+        floors={"3.11": 3.0, "3.13": 3.0, "3.13t": 2.0, "3.15": 3.0},
         scale=4,  # or a producer is done before the next one's turn comes
     ),
     Case(
@@ -808,7 +808,7 @@ CASES: list[Case] = [
         OURS,
         _everyone(_import, without=(STANDARD,)),
         "value at most",
-        {"3.11": 15, "3.13": 15},
+        {"3.11": 15, "3.13": 15, "3.15": 15},
     ),
 ]  # fmt: skip
 
