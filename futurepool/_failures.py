@@ -299,13 +299,16 @@ class Failure:
         if self.recipe is None or not self.recipe.stop:
             self.seen = True
             return self._itself()
+        error = self.raised()
         if sys.version_info < (3, 13):
-            error = RuntimeError(
-                "StopIteration interacts badly with generators and cannot be raised into a Future"
+            cause, error = (
+                error,
+                RuntimeError(
+                    "StopIteration interacts badly with generators and cannot be raised into a Future"
+                ),
             )
-            error.__cause__ = self.raised()
-            return error
-        return self.raised()
+            error.__cause__ = cause
+        return error
 
     def _itself(self) -> BaseException:
         error = self.cause

@@ -28,11 +28,11 @@ from futurepool import (
     PoolClosedError,
     SubmitTimeoutError,
     _sync,
-    aside,
     current_token,
-    queue,
 )
 from futurepool._engines.threads import ThreadEngine
+from futurepool._foreign import aside
+from futurepool._pool import queue
 
 PATIENCE = 30
 

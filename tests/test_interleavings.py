@@ -26,10 +26,10 @@ from futurepool import (  # noqa: E402 - after the check above
     PoolClosedError,
     QueueFullError,
     _sync,
-    aside,
 )
 from futurepool._engines.threads import ThreadEngine  # noqa: E402
 from futurepool._engines.worker_loop import run_one, work  # noqa: E402
+from futurepool._foreign import aside  # noqa: E402
 from futurepool._foreign.aside import Aside  # noqa: E402
 from futurepool._future import Future, Watch  # noqa: E402
 from futurepool._options import Options  # noqa: E402

@@ -30,9 +30,9 @@ from futurepool import (
     QueueFullError,
     SubmitTimeoutError,
     TaskError,
-    aside,
     current_token,
 )
+from futurepool._foreign import aside
 
 PATIENCE = 20
 

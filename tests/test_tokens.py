@@ -18,10 +18,9 @@ from futurepool import (
     Future,
     OnFull,
     QueueFullError,
-    core,
     current_token,
-    queue,
 )
+from futurepool._pool import core, queue
 
 
 @pytest.fixture
