@@ -128,7 +128,8 @@ class Aside:
                 if here and not runners:
                     self._serve([threading.current_thread()])
                     continue
-                _sync.sleep_at(pause, 0.01 if left is None else min(left, 0.01), int)
+                # Not by `sleep_at`, which asks a clock that a test may have stopped.
+                pause.acquire(True, 0.01 if left is None else min(left, 0.01))
 
     def _after_fork(self) -> None:
         """In the child: the jobs are the parent's, as the callbacks of its futures are."""
