@@ -32,9 +32,9 @@ from futurepool import _sync
 from futurepool._deadlines import timer
 from futurepool._errors import SubmitTimeoutError
 from futurepool._failures import Failure
-from futurepool._future import FINISHED, PENDING, Future, Watch, name_of
+from futurepool._future import FINISHED, PENDING, Future, Subscribers, name_of
 from futurepool._options import Options
-from futurepool._pool.queue import Core, Submitting
+from futurepool._pool.queue import Pool, Submitting
 
 __all__: list[str] = []  # internal
 
@@ -48,7 +48,7 @@ class Awaited(Protocol):
     _waiter: asyncio.Future[None]
 
 
-class Mailbox(Watch):
+class Mailbox(Subscribers):
     """What workers tell one loop: the watch of all its futures. See the head of this module."""
 
     __slots__ = ("_box", "_raised", "loop")
@@ -164,13 +164,13 @@ def running_loop(who: str) -> asyncio.AbstractEventLoop:
         raise RuntimeError(f"{who} needs a running asyncio event loop; {advice}") from None
 
 
-class Lane:
+class LoopSubmitter:
     """What `Submitting.submit` needs to submit for coroutines of one loop."""
 
     __slots__ = ("_futurepool", "_futurepool_options", "loop", "native")
 
-    def __init__(self, core: Core, options: Options, box: Mailbox) -> None:
-        self._futurepool = core
+    def __init__(self, pool: Pool, options: Options, box: Mailbox) -> None:
+        self._futurepool = pool
         self._futurepool_options = options.waiting(box)
         self.loop: weakref.ref[asyncio.AbstractEventLoop] = box.loop
         # Of asyncio's own kind: then some of its calls can be taken short.
@@ -182,11 +182,11 @@ class Lane:
         return self._futurepool_options.waits
 
 
-def lane(core: Core, options: Options, loop: asyncio.AbstractEventLoop) -> Lane:
+def loop_submitter(pool: Pool, options: Options, loop: asyncio.AbstractEventLoop) -> LoopSubmitter:
     """The one for this loop; the options keep the latest."""
-    found: Lane | None = options.lane
+    found: LoopSubmitter | None = options.loop_submitter
     if found is None or found.loop() is not loop:
-        options.lane = found = Lane(core, options, mailbox(loop))
+        options.loop_submitter = found = LoopSubmitter(pool, options, mailbox(loop))
     return found
 
 
@@ -194,23 +194,23 @@ _submit: Any = Submitting.submit
 _Future: Any = asyncio.Future  # what `create_future` of asyncio's own loops makes
 
 
-class Flight:
+class PendingCall:
     """One task on its way through the pool, and the loop's future for its end."""
 
-    __slots__ = ("__weakref__", "core", "future", "late", "options", "waiter")
+    __slots__ = ("__weakref__", "future", "late", "options", "pool", "waiter")
 
     def __init__(
-        self, core: Core, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, pool: Pool, options: Options, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         loop = running_loop("arun()")
-        self.core: Core = core
+        self.pool: Pool = pool
         self.options: Options = options
         self.late: bool = False  # gave up waiting for its place
-        way = lane(core, options, loop)
+        way = loop_submitter(pool, options, loop)
         self.future: AnyFuture = _submit(way, fn, *args, **kwargs)
         self.waiter: asyncio.Future[None] = loop.create_future()
         self.future._waiter = self.waiter
-        _lend_a_hand(core, self.future)
+        _lend_a_hand(pool, self.future)
         if options.timeout is not None and way.waits and not self.future.task_id:
             # Not by the loop's clock: a test may have stopped that.
             timer.schedule(_sync.clock() + options.timeout, self)
@@ -218,7 +218,7 @@ class Flight:
     def _expire(self) -> None:
         """In the timer's thread: it has waited long enough for its place."""
         self.late = True  # before the loop hears of it
-        if not self.core.withdraw(self.future):
+        if not self.pool.withdraw(self.future):
             self.late = False
 
     def _settled(self) -> bool:
@@ -247,29 +247,29 @@ class Flight:
             finally:
                 del self, future  # a failure's traceback holds this frame
         if self.late and not future.task_id:
-            raise self.core.full_error(future, self.options.timeout or 0.0, SubmitTimeoutError)
-        if self.core.state and not future.task_id:
-            raise self.core.closed_error()
+            raise self.pool.full_error(future, self.options.timeout or 0.0, SubmitTimeoutError)
+        if self.pool.state and not future.task_id:
+            raise self.pool.closed_error()
         raise asyncio.CancelledError(future._cancelled_text())
 
 
-def _lend_a_hand(core: Core, future: AnyFuture) -> None:
+def _lend_a_hand(pool: Pool, future: AnyFuture) -> None:
     """In a loop that a task of this very pool runs: perhaps nobody else will come for `future`.
 
     Not in this thread, which has a running loop: the task may want one of its own. In the thread that
     serves another engine it is this thread that has to go on serving.
     """
-    record = _sync.here.record
-    if record is not None and record.core is core:
-        if record.thread is core.engine:
-            core.engine.run_aside(future)
+    slot = _sync.here.slot
+    if slot is not None and slot.pool is pool:
+        if slot.thread is pool.engine:
+            pool.engine.run_aside(future)
         else:
-            core.want(future)
+            pool.want(future)
 
 
 async def run(
     keep: object,  # noqa: ARG001 - held, or a dropped executor would be closed
-    core: Core,
+    pool: Pool,
     options: Options,
     fn: Any,
     args: tuple[Any, ...],
@@ -278,13 +278,13 @@ async def run(
     """See `BoundedExecutor.arun`. A flight in line, as this is the hot path of coroutines."""
     check_plain("arun()", fn)
     if options.timeout is not None:
-        return await Flight(core, options, fn, args, kwargs).end()
-    way: Lane | None = options.lane
+        return await PendingCall(pool, options, fn, args, kwargs).end()
+    way: LoopSubmitter | None = options.loop_submitter
     loop: Any = None if way is None else way.loop()
     # Up to Python 3.11 `get_running_loop` asks the system for the process's number.
     if way is None or loop is None or not way.native or loop._thread_id != _sync.get_ident():
         loop = running_loop("arun()")
-        way = lane(core, options, loop)
+        way = loop_submitter(pool, options, loop)
     future: AnyFuture
     if args or kwargs:  # noqa: SIM108 - a call with stars takes twice as long
         future = _submit(way, fn, *args, **kwargs)
@@ -292,8 +292,8 @@ async def run(
         future = _submit(way, fn)
     # Before the loop comes to look into its mailbox, which it does in this very thread.
     future._waiter = waiter = _Future(loop=loop) if way.native else loop.create_future()
-    if _sync.here.record is not None:
-        _lend_a_hand(core, future)
+    if _sync.here.slot is not None:
+        _lend_a_hand(pool, future)
     try:
         await waiter
     except BaseException:  # cancelled, or closed
@@ -307,8 +307,8 @@ async def run(
             return future.result()
         finally:
             del future, result  # a failure's traceback holds this frame
-    if core.state and not future.task_id:
-        raise core.closed_error()
+    if pool.state and not future.task_id:
+        raise pool.closed_error()
     raise asyncio.CancelledError(future._cancelled_text())
 
 
@@ -362,7 +362,7 @@ async def _next(items: Any) -> tuple[Any, ...]:
 
 
 async def amap(
-    core: Core,
+    pool: Pool,
     keep: object,
     options: Options,
     fn: Any,
@@ -371,17 +371,17 @@ async def amap(
     ordered: bool,
 ) -> AsyncIterator[Any]:
     """See `BoundedExecutor.amap`. `keep` is kept alive while this is."""
-    width = buffersize or 2 * core.max_workers
-    flying: dict[asyncio.Future[None], Flight] = {}  # in order of submission
+    width = buffersize or 2 * pool.max_workers
+    flying: dict[asyncio.Future[None], PendingCall] = {}  # in order of submission
     source = _Source(items)
     try:
         while True:
             while source.more and len(flying) < width and source.ask():
                 item = source.take()
                 if item:
-                    flight = Flight(core, options, fn, item, {})
-                    flying[flight.waiter] = flight
-                    del flight
+                    pending = PendingCall(pool, options, fn, item, {})
+                    flying[pending.waiter] = pending
+                    del pending
                 del item
             if ordered:
                 due = next(iter(flying), None)
@@ -403,10 +403,10 @@ async def amap(
             ending = flying.pop(due)
             if ending.has_failed():
                 # The one that is raised tells of it, and the log need not tell of the others.
-                for flight in flying.values():
-                    flight.cancel()
-                    flight.future._hush()
-                    del flight
+                for pending in flying.values():
+                    pending.cancel()
+                    pending.future._hush()
+                    del pending
             awaiting = ending.end()
             del ending  # the traceback holds this frame
             result = await awaiting
@@ -420,8 +420,8 @@ async def amap(
         del keep
 
 
-class _Ticket:
-    """Stands in a future's watch for a coroutine that waits for it: a gate, to be released."""
+class _DoneHandle:
+    """Stands in a future's watch for a coroutine that waits for it: a parker, to be released."""
 
     __slots__ = ("_box", "_waiter")
 
@@ -436,20 +436,20 @@ class _Ticket:
 
 async def wait(future: AnyFuture) -> None:
     """Until `future` is done. Cancelling this cancels it."""
-    ticket = _Ticket(running_loop("await of a future"))
-    core: Any = future._core
-    record = _sync.here.record
-    if record is not None and future.task_id:
-        _lend_a_hand(core, future)
+    handle = _DoneHandle(running_loop("await of a future"))
+    pool: Any = future._pool
+    slot = _sync.here.slot
+    if slot is not None and future.task_id:
+        _lend_a_hand(pool, future)
     try:
-        if future._subscribe(lambda watch: watch.add_gate(ticket)):
-            await ticket._waiter
+        if future._subscribe(lambda subscribers: subscribers.add_parker(handle)):
+            await handle._waiter
     except BaseException:
         future.cancel()
         raise
 
 
-class Errand:
+class ThreadCall:
     """A call in a thread of its own."""
 
     def __init__(self, call: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
@@ -482,11 +482,11 @@ class Errand:
                 del error  # its traceback holds this frame
 
 
-def send(word: str, call: Callable[[], object]) -> Errand:
+def send(word: str, call: Callable[[], object]) -> ThreadCall:
     """Have `call` called in a thread of its own; `word` is what needs a loop for that."""
-    errand = Errand(call, running_loop(word))
-    _sync.start(_sync.new_thread(errand.run, name="futurepool-shutdown"))
-    return errand
+    thread_call = ThreadCall(call, running_loop(word))
+    _sync.start(_sync.new_thread(thread_call.run, name="futurepool-shutdown"))
+    return thread_call
 
 
 _sync.import_now(__name__)

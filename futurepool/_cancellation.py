@@ -12,7 +12,7 @@ Why each listener is called once, dropped before, or refused:
    lists. So the canceller lists it, or the adder sees the flag; `pop` settles it if both do.
 4. A child links itself to its parent, then looks at the parent's flag: likewise.
 5. A link goes after all below it is done, so what an interrupt leaves is found by the next `cancel()`.
-6. `_settle` after each change keeps `_kept` right: the last to write it has looked again after.
+6. `_update_kept` after each change keeps `_kept` right: the last to write it has looked again after.
 
 Downward links are weak. A token that somebody listens to must not vanish, so while it has
 listeners it is in `_kept`: a dict in the root of its tree, which every token of the tree keeps alive,
@@ -249,17 +249,17 @@ class CancelToken(NoCopy):
         if limit is not None:
             ends.append(_sync.clock() + limit)
         _sync.refresh()
-        gate = _sync.Lock()
-        gate.acquire()
+        parker = _sync.Lock()
+        parker.acquire()
         # A lock's `__exit__` takes three arguments: so to release it is one C call, like a listener.
-        waiter = Opener(partial(gate.__exit__, None, None))
+        waiter = Opener(partial(parker.__exit__, None, None))
         try:
             if self._listen(waiter):
                 while not self.cancelled:
                     left = min(ends) - _sync.clock() if ends else None
                     if left is not None and left <= 0:
                         return self.cancelled
-                    _sync.sleep_at(gate, left, int)  # there is nothing to look at
+                    _sync.sleep_at(parker, left, int)  # there is nothing to look at
             return True
         finally:
             self._discard_listener(waiter)
@@ -342,7 +342,7 @@ class CancelToken(NoCopy):
         `tell` is the method of a `Listener` that is called.
         """
         if not self._listeners and not self._once.get("children"):
-            self._settle()
+            self._update_kept()
             return
         # A callback that calls `cancel` again must not go deeper and deeper: the outer call does
         # the rest. The frame proves that there still is one; an interrupt may have left the note.
@@ -398,7 +398,7 @@ class CancelToken(NoCopy):
                     left = operator.length_hint(rest)
                     if left:  # a StopIteration looks like the end to a map
                         _report(todo[-1 - left], StopIteration())
-        self._settle()
+        self._update_kept()
 
     # -- listening ---------------------------------------------------------------------------
 
@@ -458,16 +458,16 @@ class CancelToken(NoCopy):
         if self.cancelled:
             return False
         self._listeners[listener] = listener
-        self._settle()
+        self._update_kept()
         return "reason" not in self._once or not self._discard_listener(listener)
 
     def _discard_listener(self, listener: Listener, /) -> bool:
         """Forget a listener; False if it was not there (any more), so was or is being called."""
         found = self._listeners.pop(listener, None) is not None
-        self._settle()
+        self._update_kept()
         return found
 
-    def _settle(self) -> None:
+    def _update_kept(self) -> None:
         """Be in `_kept` while anybody listens. After every change of `_listeners`."""
         kept = self._kept
         if kept is None:

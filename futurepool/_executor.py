@@ -10,8 +10,8 @@ What happens is written elsewhere:
     leaving `with` and `async with`   futurepool._leaving
     map                               futurepool._map
 
-An executor owns nothing but its core. Workers hold the core, so a dropped executor is collected,
-and its weak reference closes the core, which runs what it has accepted and ends.
+An executor owns nothing but its pool. Workers hold the pool, so a dropped executor is collected,
+and its weak reference closes the pool, which runs what it has accepted and ends.
 
 Longer than other modules for its docstrings: they are what users read; the methods are short.
 """
@@ -51,7 +51,7 @@ from futurepool._future import Future
 from futurepool._internals import Internals, refuse_overrides
 from futurepool._options import UNSET, Options, check_on_full
 from futurepool._pool.core import RunState
-from futurepool._pool.queue import SUBMITS, Core, Submitting
+from futurepool._pool.queue import SUBMITS, Pool, Submitting
 from futurepool._priority import OnFull
 
 if sys.version_info >= (3, 11):
@@ -96,7 +96,7 @@ class _Submitting(NoCopy, Submitting):
     )
 
     if not TYPE_CHECKING:  # pragma: no branch
-        _core = _Alias("_futurepool")
+        _pool = _Alias("_futurepool")
 
     def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit, or raise `QueueFullError` at once. Otherwise as `submit`."""
@@ -305,7 +305,7 @@ def _set_own(name: str) -> Callable[[Any, object], None]:
     """A setter for a property that a subclass may set to whatever it likes.
 
     A subclass of ThreadPoolExecutor may have a `name` or a `closed` of its own, and set it before it
-    calls our `__init__`. What the package itself needs to know it reads from the core.
+    calls our `__init__`. What the package itself needs to know it reads from the pool.
     """
 
     def setter(self: Any, value: object) -> None:
@@ -424,33 +424,33 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         if exit_timeout is not None:
             rule = "zero or more seconds, or None"
             exit_timeout = check_timeout("exit_timeout", exit_timeout, config=True, rule=rule)
-        self._futurepool = core = Core(
+        self._futurepool = pool = Pool(
             max_workers, queue_size, aging, enable_metrics, error_handler, limit, exit_timeout
         )
-        core.name = name or prefix
+        pool.name = name or prefix
         self._futurepool_options = Options(on_full=on_full)
         if context == "none" or engine is not None:
-            core.adopt = leave
+            pool.adopt = leave
         if engine is None:
-            core.engine = ThreadEngine(core, prefix, initializer, initargs)
+            pool.engine = ThreadEngine(pool, prefix, initializer, initargs)
         else:
             from futurepool._engines.delegate import DelegateEngine
 
-            core.engine = DelegateEngine(core, engine, close_engine)
+            pool.engine = DelegateEngine(pool, engine, close_engine)
             _shutdown.precede(engine)
         patched.look()
-        _shutdown.register(core)
+        _shutdown.register(pool)
         # When the executor is collected: no new tasks, run what there is, end the threads. At exit
         # all that has been done, and by now our modules may be empty.
-        self._futurepool_collected: Any = weakref.ref(self, lambda _: core.exiting or core.close())
-        core.collected = self._futurepool_collected
+        self._futurepool_collected: Any = weakref.ref(self, lambda _: pool.exiting or pool.close())
+        pool.collected = self._futurepool_collected
 
     def __repr__(self) -> str:
-        core = self._futurepool
-        size = "unbounded" if core.queue_size is None else f"queue_size={core.queue_size}"
-        state = core.state.name.lower()
-        name = show(core.name)
-        return f"<{type(self).__name__} {name} max_workers={core.max_workers} {size} {state}>"
+        pool = self._futurepool
+        size = "unbounded" if pool.queue_size is None else f"queue_size={pool.queue_size}"
+        state = pool.state.name.lower()
+        name = show(pool.name)
+        return f"<{type(self).__name__} {name} max_workers={pool.max_workers} {size} {state}>"
 
     def _futurepool_owner(self) -> BoundedExecutor:
         return self
@@ -499,13 +499,13 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         Thread safety: any thread; with `wait=False` also finalizers and signal handlers.
         Calling it again is fine.
         """
-        core = self._futurepool
-        core.dismissed = True
-        core.close(RunState.STOPPING if cancel_futures else RunState.DRAINING)
-        self._futurepool_collected = core.collected = None  # nothing left to do for it
-        told = core.cancel_queued() if cancel_futures else None
-        if wait and not _shutdown.is_own_worker(core):
-            _shutdown.shutdown(core)
+        pool = self._futurepool
+        pool.user_closed = True
+        pool.close(RunState.STOPPING if cancel_futures else RunState.DRAINING)
+        self._futurepool_collected = pool.collected = None  # nothing left to do for it
+        told = pool.cancel_queued() if cancel_futures else None
+        if wait and not _shutdown.is_own_worker(pool):
+            _shutdown.shutdown(pool)
             if told is not None:
                 told(_shutdown.TELLING)
 

@@ -8,13 +8,13 @@ States are the standard library's strings and only ever move down this list:
     CANCELLED_AND_NOTIFIED  never ran; final
     FINISHED                has a result or an exception; final
 
-Every change of `_state` happens under the mutex of the owner (the pool's core), so exactly one
+Every change of `_state` happens under the mutex of the owner (the pool's pool), so exactly one
 thread makes it. Reading needs no lock: the outcome is stored before the state that announces it,
 each by one C call, so whoever reads a final state reads its outcome too.
 
 Few futures in bulk work are ever waited for, so a future starts without lock, condition, waiters
-and callbacks. The first who wants to be told makes a `Watch` under the mutex. Whoever makes the
-state final reads `_watch` in the same section: a watch made earlier is seen by it, one made later
+and callbacks. The first who wants to be told makes a `Subscribers` under the mutex. Whoever makes the
+state final reads `_subscribers` in the same section: a watch made earlier is seen by it, one made later
 sees the final state. So nobody is forgotten.
 
 `concurrent.futures.wait` and `as_completed` reach into `_condition` and `_waiters`. They count the
@@ -77,7 +77,7 @@ _std_log = logging.getLogger("concurrent.futures")
 
 
 class Owner(Protocol):
-    """What a future needs of the core that owns it."""
+    """What a future needs of the pool that owns it."""
 
     mutex: Any
 
@@ -102,24 +102,24 @@ class Owner(Protocol):
         """
         ...
 
-    def flush(self) -> None:
+    def run_deferred(self) -> None:
         """Do what was left to be done outside the mutex."""
         ...
 
-    def flush_aside(self) -> None:
+    def run_deferred_aside(self) -> None:
         """The same in another thread, if there is anything."""
         ...
 
-    def look(self) -> None:
+    def reap_dead_workers(self) -> None:
         """See whether those live who are to finish it; called now and then by whoever waits."""
         ...
 
-    def recover(self) -> None:
+    def repair(self) -> None:
         """After an exception in or near a section of the mutex: put everything right."""
         ...
 
 
-class Watch:
+class Subscribers:
     """Who wants to hear of one future. Made under the mutex; told once, outside it.
 
     `slow` says that telling may take long, or needs the condition: then the worker commits with
@@ -130,40 +130,40 @@ class Watch:
     __slots__ = (
         "callbacks",
         "condition",
-        "gates",
-        "mail",
+        "notified",
+        "notifying",
+        "on_done",
+        "parkers",
         "shared",
         "slow",
-        "telling",
         "token",
-        "told",
         "waiters",
     )
 
-    def __init__(self, mail: Callable[[], object] | None = None) -> None:
+    def __init__(self, on_done: Callable[[], object] | None = None) -> None:
         # Quick, never raises, may be called twice.
-        self.mail: Callable[[], object] | None = mail
+        self.on_done: Callable[[], object] | None = on_done
         self.slow: bool = False
         self.shared: bool = False
-        self.gates: list[Any] | None = None  # locks that threads in result() sleep at
+        self.parkers: list[Any] | None = None  # locks that threads in result() sleep at
         self.callbacks: deque[Callable[[Future[Any]], object]] | None = None
         self.condition: threading.Condition | None = None
         # concurrent.futures.wait and as_completed; these three under condition.
         self.waiters: list[Any] | None = None
-        self.telling: bool = False
-        self.told: bool = False
+        self.notifying: bool = False
+        self.notified: bool = False
         self.token: CancelToken | None = None  # where the future is listed
 
     def post(self, future: Future[Any]) -> None:
         """If it is shared: `future` is done. Quick, never raises, may be called twice."""
         raise NotImplementedError
 
-    def add_gate(self, gate: Any) -> None:
-        """Open `gate` when the future is done."""
-        if self.gates is None:
-            self.gates = [gate]
+    def add_parker(self, parker: Any) -> None:
+        """Open `parker` when the future is done."""
+        if self.parkers is None:
+            self.parkers = [parker]
         else:
-            self.gates.append(gate)
+            self.parkers.append(parker)
 
     def add_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """Call `fn` when the future is done."""
@@ -249,9 +249,9 @@ class FutureType(type):
         own: Any = cls
         future = own.__new__(own, *args, **kwargs)
         if isinstance(future, own):
-            future._core = Detached()
+            future._pool = Detached()
             future._fn = "detached"
-            future._args = future._kwargs = future._context = future._watch = None
+            future._args = future._kwargs = future._context = future._subscribers = None
             future._state = PENDING
             future._queued_at = 0.0
             future._result = None
@@ -287,14 +287,14 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     __slots__ = (
         "_args",
         "_context",
-        "_core",
         "_fn",
         "_kwargs",
+        "_pool",
         "_queued_at",
         "_result",
         "_state",
+        "_subscribers",
         "_waiter",
-        "_watch",
         "priority",
         "task_id",
     )
@@ -305,7 +305,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     )
 
     if TYPE_CHECKING:
-        _core: Owner
+        _pool: Owner
         _fn: Any  # the function; its name once it has run
         # None once the task is over, or where empty:
         _args: Any
@@ -313,7 +313,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         _context: Any  # a contextvars.Context; None also stands for one without variables
         _queued_at: float
         _state: str
-        _watch: Watch | None
+        _subscribers: Subscribers | None
         _result: Any  # a Failure if it failed
         _waiter: Any  # an event loop's own future, see futurepool._aio; not set without one
         task_id: int
@@ -383,7 +383,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         Cost: one lock acquisition; memory of the queue entry is given back soon after.
         """
         pending = self._state is PENDING
-        cancelled = self._core.cancel(self)
+        cancelled = self._pool.cancel(self)
         if pending and cancelled:
             self._why = "its future was cancelled"
         return cancelled
@@ -449,11 +449,11 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         """
         check_callable("fn", fn)
         _sync.here.registers = True
-        if not self._subscribe(lambda watch: watch.add_callback(fn)):
+        if not self._subscribe(lambda subscribers: subscribers.add_callback(fn)):
             self._call(fn)
-        elif _sync.here.record is not None and self._state is PENDING:
+        elif _sync.here.slot is not None and self._state is PENDING:
             # If by asyncio's `wrap_future`, the loop of a task is about to wait for it.
-            self._core.want(self, True)
+            self._pool.want(self, True)
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.done():
@@ -480,7 +480,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                 reason = token.reason
                 if reason is not None:
                     why = f"{why}: {safe_text(str, reason)}"
-            elif getattr(self._core, "state", 0):
+            elif getattr(self._pool, "state", 0):
                 why = "its pool was shut down"
             else:
                 why = "its future was cancelled"
@@ -489,38 +489,38 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
 
     def _hush(self) -> None:
         """Nobody need hear in the log of its failure, now or later."""
-        core = self._core
+        pool = self._pool
         if self._state is not FINISHED:
             try:
-                with core.mutex:
+                with pool.mutex:
                     self._hushed = True  # whoever commits it reads that in a section
             except BaseException:
-                core.recover()
+                pool.repair()
                 raise
         if self._state is FINISHED and type(self._result) is Failure:
             self._result.seen = True
 
-    def _own_watch(self) -> Watch:
+    def _own_subscribers(self) -> Subscribers:
         """Its watch, made or no longer shared. Mutex held, or nobody else knows the future."""
-        watch = self._watch
-        if watch is None:
-            self._watch = watch = Watch()
-        elif watch.shared:
-            self._watch = watch = Watch(functools.partial(watch.post, self))
-        return watch
+        subscribers = self._subscribers
+        if subscribers is None:
+            self._subscribers = subscribers = Subscribers()
+        elif subscribers.shared:
+            self._subscribers = subscribers = Subscribers(functools.partial(subscribers.post, self))
+        return subscribers
 
-    def _subscribe(self, add: Callable[[Watch], object]) -> bool:
+    def _subscribe(self, add: Callable[[Subscribers], object]) -> bool:
         """Add to the watch under the mutex; False if the future is done already."""
-        core = self._core
+        pool = self._pool
         try:
-            with core.mutex:
+            with pool.mutex:
                 state = self._state
                 pending = state is PENDING or state is RUNNING or state is CANCELLED
                 if pending:
-                    add(self._own_watch())
-            core.flush()
+                    add(self._own_subscribers())
+            pool.run_deferred()
         except BaseException:
-            core.recover()
+            pool.repair()
             raise
         return pending
 
@@ -528,33 +528,33 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         """Return when FINISHED; raise CancelledError or TimeoutError otherwise."""
         if timeout is not None:
             timeout = check_timeout("timeout", timeout, negative=True)
-        look: Callable[[], bool] = self._look
-        if _sync.here.record is not None:  # a worker's thread; asked here, as a call costs 2 %
-            look = functools.partial(self._look, timeout)
-            helped = not self.done() and self._core.help(self, timeout)
+        look: Callable[[], bool] = self._look_again
+        if _sync.here.slot is not None:  # a worker's thread; asked here, as a call costs 2 %
+            look = functools.partial(self._look_again, timeout)
+            helped = not self.done() and self._pool.help(self, timeout)
         else:
             helped = False
         if not helped and not self.done():
-            gate = _sync.Gate()
-            if self._subscribe(lambda watch: watch.add_gate(gate)):
+            parker = _sync.Parker()
+            if self._subscribe(lambda subscribers: subscribers.add_parker(parker)):
                 try:
-                    _sync.sleep_at(gate, timeout, look)
+                    _sync.sleep_at(parker, timeout, look)
                 finally:
-                    watch = self._watch
-                    if watch is not None and watch.gates is not None:
-                        _discard(watch.gates, gate)
+                    subscribers = self._subscribers
+                    if subscribers is not None and subscribers.parkers is not None:
+                        _discard(subscribers.parkers, parker)
         if self._state is not FINISHED:
             if self.cancelled():
                 raise cf.CancelledError(self._cancelled_text())
             raise cf.TimeoutError
 
-    def _look(self, timeout: float | None = 0.0) -> bool:
-        self._core.look()
+    def _look_again(self, timeout: float | None = 0.0) -> bool:
+        self._pool.reap_dead_workers()
         if self._state is PENDING:
-            self._core.help(self, timeout, True)
+            self._pool.help(self, timeout, True)
         done = self.done()
         if done:
-            self._announce()  # whoever was to do it was struck, and struck again
+            self._announce()  # whoever was to do it was interrupted, and interrupted again
         return done  # nobody will, in the child of a fork
 
     def _tell(self) -> None:
@@ -566,14 +566,14 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         self._announce()
         if not self.done():
             return  # as there
-        watch = self._watch
-        if watch is not None:
-            if watch.token is not None:
-                watch.token._discard_listener(self)
-            if watch.callbacks:
-                self._call_all(watch.callbacks)
+        subscribers = self._subscribers
+        if subscribers is not None:
+            if subscribers.token is not None:
+                subscribers.token._discard_listener(self)
+            if subscribers.callbacks:
+                self._call_all(subscribers.callbacks)
         if self._state is not FINISHED:
-            self._bury()
+            self._release_if_cancelled()
 
     def _tell_aside(self) -> None:
         """`_tell` in a thread that nobody waits for. What a section may leave to be done."""
@@ -582,49 +582,49 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     def _announce(self) -> None:
         """Wake everyone who waits for the state to be final: nothing of a user's runs here.
 
-        Idempotent; outside the mutex; any thread. Each gate is taken off after it was opened, so a
+        Idempotent; outside the mutex; any thread. Each parker is taken off after it was opened, so a
         thread that was interrupted here and comes back, or another one, leaves nobody out.
         """
         if self._state is PENDING or self._state is RUNNING:
             return  # the section that was to change it was interrupted before
         if self._state is CANCELLED:
-            with self._core.mutex:
+            with self._pool.mutex:
                 # Without a condition nobody can have counted us as not done yet.
-                watch = self._watch
-                if watch is None or watch.condition is None:
+                subscribers = self._subscribers
+                if subscribers is None or subscribers.condition is None:
                     self._state = NOTIFIED
-        watch = self._watch
-        if watch is None:
+        subscribers = self._subscribers
+        if subscribers is None:
             return
-        if watch.shared:
-            watch.post(self)
+        if subscribers.shared:
+            subscribers.post(self)
             return
-        if watch.condition is not None and not watch.told:
-            with watch.condition:
-                with self._core.mutex:
+        if subscribers.condition is not None and not subscribers.notified:
+            with subscribers.condition:
+                with self._pool.mutex:
                     if self._state is CANCELLED:
                         self._state = NOTIFIED
                 self._tell_waiters()
-        # Who cancels a token comes for each task that is listed there: see `CoreLife.cancel`.
-        if watch.token is not None and self._state is FINISHED:
-            watch.token._discard_listener(self)
-        mail = watch.mail
-        if mail is not None:
-            mail()  # rather twice than not at all
-            watch.mail = None
-        while watch.gates:
-            # Opened first, then taken off: struck in between, it is opened twice.
-            for gate in list(watch.gates):
+        # Who cancels a token comes for each task that is listed there: see `PoolLife.cancel`.
+        if subscribers.token is not None and self._state is FINISHED:
+            subscribers.token._discard_listener(self)
+        on_done = subscribers.on_done
+        if on_done is not None:
+            on_done()  # rather twice than not at all
+            subscribers.on_done = None
+        while subscribers.parkers:
+            # Opened first, then taken off: interrupted in between, it is opened twice.
+            for parker in list(subscribers.parkers):
                 try:
-                    gate.release()
+                    parker.release()
                 except RecursionError:  # a RuntimeError, too
                     raise
                 except RuntimeError:  # open already
                     pass
-                _discard(watch.gates, gate)
+                _discard(subscribers.parkers, parker)
 
     def _call_all(self, callbacks: deque[Callable[[Future[Any]], object]]) -> None:
-        """Call each, once: it is taken off and called inside one C call, which cannot be struck."""
+        """Call each, once: it is taken off and called inside one C call, which cannot be interrupted."""
         message = "exception calling callback for %r"
         while count := len(callbacks):
             last = iter(
@@ -642,7 +642,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                     if not callbacks and type(error) is IndexError and _is_of_this_frame(error):
                         return  # another thread has taken what was left
                     if not calling:
-                        raise  # it struck us, not a callback
+                        raise  # it interrupted us, not a callback
                     _std_log.exception(message, self)
                 else:
                     if operator.length_hint(last):
@@ -653,11 +653,11 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
 
     def _tell_waiters(self) -> None:
         """Tell `wait` and `as_completed`; the condition is held and the state is final."""
-        watch = self._watch
-        assert watch is not None and watch.condition is not None
-        if not watch.told:
-            again, watch.telling = watch.telling, True  # interrupted the first time
-            for waiter in watch.waiters or ():
+        subscribers = self._subscribers
+        assert subscribers is not None and subscribers.condition is not None
+        if not subscribers.notified:
+            again, subscribers.notifying = subscribers.notifying, True  # interrupted the first time
+            for waiter in subscribers.waiters or ():
                 if again and any(future is self for future in waiter.finished_futures):
                     waiter.event.set()
                 elif self._state is NOTIFIED:
@@ -666,19 +666,19 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                     waiter.add_exception(self)
                 else:
                     waiter.add_result(self)
-            watch.condition.notify_all()
-            watch.told = True
+            subscribers.condition.notify_all()
+            subscribers.notified = True
 
-    def _drop(self) -> None:
+    def _release_call(self) -> None:
         """Let go of the function and its arguments: the task has run, or never will."""
         if type(self._fn) is not str:
             self._fn = self.name
         self._args = self._kwargs = self._context = None
 
-    def _bury(self) -> None:
-        """`_drop`, left to be done by a section that cancels; it may have been interrupted."""
+    def _release_if_cancelled(self) -> None:
+        """`_release_call`, left to be done by a section that cancels; it may have been interrupted."""
         if self._state in (CANCELLED, NOTIFIED):
-            self._drop()
+            self._release_call()
 
     def _call(self, fn: Callable[[Future[T]], object]) -> None:
         try:
@@ -690,17 +690,17 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     def _token_cancelled(self, _token: CancelToken) -> None:
         """The token it was submitted under was cancelled."""
         try:
-            self._core.cancel(self)
+            self._pool.cancel(self)
         except BaseException:  # interrupted; the token will not call again
-            self._core.cancel(self)
+            self._pool.cancel(self)
             raise
 
     def _token_expired(self, _token: CancelToken) -> None:
         """The same, after a deadline."""
         try:
-            self._core.cancel(self, True)
+            self._pool.cancel(self, True)
         except BaseException:
-            self._core.cancel(self, True)
+            self._pool.cancel(self, True)
             raise
 
     # -- what the standard library reaches for -------------------------------------------------
@@ -709,32 +709,32 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     # not be what typeshed says `as_completed` takes.
 
     def _get_condition(self) -> threading.Condition:
-        watch = self._watch
-        if watch is not None and watch.condition is not None:
-            return watch.condition
-        core = self._core
+        subscribers = self._subscribers
+        if subscribers is not None and subscribers.condition is not None:
+            return subscribers.condition
+        pool = self._pool
         if self._state is PENDING:
-            core.want(self)
+            pool.want(self)
         try:
-            with core.mutex:
-                watch = self._own_watch()
-                if watch.condition is None:
-                    watch.slow = True
-                    watch.waiters = []
-                    watch.told = self._state in (NOTIFIED, FINISHED)
-                    watch.condition = threading.Condition(_NotedLock())  # type: ignore[arg-type]
-                condition = watch.condition
+            with pool.mutex:
+                subscribers = self._own_subscribers()
+                if subscribers.condition is None:
+                    subscribers.slow = True
+                    subscribers.waiters = []
+                    subscribers.notified = self._state in (NOTIFIED, FINISHED)
+                    subscribers.condition = threading.Condition(_NotedLock())  # type: ignore[arg-type]
+                condition = subscribers.condition
             # Not here: the standard library asks for one condition while it holds those of other
             # futures, and what is left to be done may need one that somebody else holds.
-            core.flush_aside()
+            pool.run_deferred_aside()
         except BaseException:
-            core.recover()
+            pool.repair()
             raise
         return condition
 
     def _get_waiters(self) -> list[Any]:
-        watch = self._watch
-        return [] if watch is None or watch.waiters is None else watch.waiters
+        subscribers = self._subscribers
+        return [] if subscribers is None or subscribers.waiters is None else subscribers.waiters
 
     if not TYPE_CHECKING:  # pragma: no branch
         _condition = property(_get_condition)
@@ -760,8 +760,12 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
 
     @property
     def _done_callbacks(self) -> list[Any]:
-        watch = self._watch
-        return [] if watch is None or watch.callbacks is None else list(watch.callbacks)
+        subscribers = self._subscribers
+        return (
+            []
+            if subscribers is None or subscribers.callbacks is None
+            else list(subscribers.callbacks)
+        )
 
     def set_running_or_notify_cancel(self) -> bool:
         """For executors: the standard step from PENDING to RUNNING, on a detached future."""
@@ -797,7 +801,7 @@ def _is_of_this_frame(error: BaseException) -> bool:
 class _NotedLock:
     """The lock of a future's condition: an RLock whose holder knows that it holds one.
 
-    A thread that does must not run a task: see `CoreLife.help`. An interruption may leave it noted
+    A thread that does must not run a task: see `PoolLife.help`. An interruption may leave it noted
     for ever, which does no harm: that thread then leaves its tasks to others.
     """
 
@@ -841,9 +845,9 @@ class _NotedLock:
         self._lock._acquire_restore(state)
 
 
-def _discard(gates: list[Any], gate: Any) -> None:
+def _discard(parkers: list[Any], parker: Any) -> None:
     try:
-        gates.remove(gate)
+        parkers.remove(parker)
     except ValueError:
         pass
 
@@ -870,16 +874,16 @@ class Detached:
     def want(self, future: Future[Any], in_loop: bool = False, /) -> None:
         pass
 
-    def flush(self) -> None:
+    def run_deferred(self) -> None:
         pass
 
-    def flush_aside(self) -> None:
+    def run_deferred_aside(self) -> None:
         pass
 
-    def look(self) -> None:
+    def reap_dead_workers(self) -> None:
         pass
 
-    def recover(self) -> None:
+    def repair(self) -> None:
         while self.mutex._is_owned():
             self.mutex.release()
 
@@ -907,7 +911,7 @@ class Detached:
 
 
 def _detached(future: Future[Any]) -> Detached:
-    core = future._core
-    if isinstance(core, Detached):
-        return core
+    pool = future._pool
+    if isinstance(pool, Detached):
+        return pool
     raise cf.InvalidStateError(f"{future!r} belongs to an executor, which alone may finish it")

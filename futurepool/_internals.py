@@ -6,7 +6,7 @@ more threads, drain `_work_queue`, put a `queue.Queue(n)` in its place to bound 
 truthfully and has the effect that was meant. What would be called by nobody is refused when a
 subclass is made: the `_adjust_thread_count` of a subclass, for instance.
 
-All of it is read off the core; nothing is kept here but the lock. Called by users only.
+All of it is read off the pool; nothing is kept here but the lock. Called by users only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from futurepool._engines.threads import BROKEN
 from futurepool._foreign import patched
 from futurepool._options import Options
 from futurepool._pool.core import RunState
-from futurepool._pool.queue import Core
+from futurepool._pool.queue import Pool
 
 __all__: list[str] = []  # internal
 
@@ -113,20 +113,20 @@ class QueueView:
     Thread safety: any thread. Each call costs a lock acquisition or two.
     """
 
-    __slots__ = ("_core", "_options")
+    __slots__ = ("_options", "_pool")
 
-    def __init__(self, core: Core, options: Options) -> None:
-        self._core = core
+    def __init__(self, pool: Pool, options: Options) -> None:
+        self._pool = pool
         self._options = options
 
     @property
     def maxsize(self) -> int:
         """How many tasks may wait; 0 if any number may, as in `queue.Queue`."""
-        return self._core.queue_size or 0
+        return self._pool.queue_size or 0
 
     def qsize(self) -> int:
         """How many tasks wait. An instant later it may be another number."""
-        return self._core.queued()
+        return self._pool.queued()
 
     def empty(self) -> bool:
         """True if none does."""
@@ -146,18 +146,18 @@ class QueueView:
             raise ValueError("'timeout' must be a non-negative number")
         end = None if timeout is None else _sync.clock() + timeout
         while True:
-            taken = self._core.hand_out()
+            taken = self._pool.hand_out()
             if taken is not None:
                 fn, args = taken[1], taken[2]
                 return args[0] if fn is _perform else WorkItem(*taken)
             if not block:
                 raise queue.Empty
-            if self._core.state > RunState.RUNNING:
+            if self._pool.state > RunState.RUNNING:
                 return None
             left = None if end is None else end - _sync.clock()
             if left is not None and left <= 0:
                 raise queue.Empty
-            _sync.sleep_at(_sync.Gate(), _POLL if left is None else min(left, _POLL), int)
+            _sync.sleep_at(_sync.Parker(), _POLL if left is None else min(left, _POLL), int)
 
     def get_nowait(self) -> Any:
         """The same, without waiting."""
@@ -177,7 +177,7 @@ class QueueView:
             return
         if not isinstance(getattr(item, "future", None), cf.Future):
             raise TypeError(f"the queue takes work items, not {show(item)}; use submit()")
-        self._core.submit(self._options, _perform, (item,), {})
+        self._pool.submit(self._options, _perform, (item,), {})
 
     def put_nowait(self, item: Any) -> None:
         """As `put`."""
@@ -187,14 +187,14 @@ class QueueView:
 class IdleView:
     """How many threads have nothing to do, as the standard class's semaphore counts them."""
 
-    __slots__ = ("_core",)
+    __slots__ = ("_pool",)
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
 
     @property
     def _value(self) -> int:
-        return len(self._core.idle)
+        return len(self._pool.parked)
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """True if one is idle; this takes none, and never waits."""
@@ -208,10 +208,10 @@ def _part(name: str, default: object) -> Any:
     """What the threads are made with; an engine that is another executor has its own."""
 
     def read(self: Any) -> Any:
-        return getattr(self._futurepool_core().engine, name, default)
+        return getattr(self._futurepool_pool().engine, name, default)
 
     def write(self: Any, value: object) -> None:
-        engine = self._futurepool_core().engine
+        engine = self._futurepool_pool().engine
         if hasattr(engine, name):
             setattr(engine, name, value)
 
@@ -221,12 +221,12 @@ def _part(name: str, default: object) -> Any:
 class Internals:
     """The attributes of the standard class, for `BoundedExecutor`."""
 
-    _futurepool: Core
+    _futurepool: Pool
     _futurepool_options: Options
 
     if not TYPE_CHECKING:  # pragma: no branch - typeshed has them as plain attributes
 
-        def _futurepool_core(self) -> Core:
+        def _futurepool_pool(self) -> Pool:
             try:
                 return self.__dict__["_futurepool"]
             except KeyError:
@@ -236,15 +236,15 @@ class Internals:
 
         @property
         def _max_workers(self) -> int:
-            return self._futurepool_core().max_workers
+            return self._futurepool_pool().max_workers
 
         @_max_workers.setter
         def _max_workers(self, value: object) -> None:
-            self._futurepool_core().resize(check_workers(value))
+            self._futurepool_pool().resize(check_workers(value))
 
         @property
         def _threads(self) -> set[threading.Thread]:
-            return set(self._futurepool_core().engine.threads)
+            return set(self._futurepool_pool().engine.threads)
 
         @_threads.setter
         def _threads(self, value: object) -> None:
@@ -252,14 +252,14 @@ class Internals:
 
         @property
         def _work_queue(self) -> QueueView:
-            return QueueView(self._futurepool_core(), self._futurepool_options)
+            return QueueView(self._futurepool_pool(), self._futurepool_options)
 
         @_work_queue.setter
         def _work_queue(self, value: object) -> None:
             # How many bound the standard class.
             if type(value) is queue.Queue:
                 size = value.maxsize
-                self._futurepool_core().resize(queue_size=size if size > 0 else None)
+                self._futurepool_pool().resize(queue_size=size if size > 0 else None)
             elif not isinstance(value, (queue.SimpleQueue, QueueView)):
                 raise TypeError(
                     f"_work_queue cannot be {show(value)}: the pool has its own queue; set its size by "
@@ -268,15 +268,15 @@ class Internals:
 
         @property
         def _shutdown(self) -> bool:
-            return self._futurepool_core().state > RunState.RUNNING
+            return self._futurepool_pool().state > RunState.RUNNING
 
         @_shutdown.setter
         def _shutdown(self, value: object) -> None:
-            core = self._futurepool_core()
+            pool = self._futurepool_pool()
             if value:
-                core.dismissed = True
-                core.close()
-            elif core.state:
+                pool.user_closed = True
+                pool.close()
+            elif pool.state:
                 raise RuntimeError("a pool that was shut down cannot be opened again")
 
         @property
@@ -290,19 +290,19 @@ class Internals:
 
         @property
         def _broken(self) -> str | bool:
-            return self._futurepool_core().broken or False
+            return self._futurepool_pool().broken or False
 
         @_broken.setter
         def _broken(self, value: object) -> None:
-            core = self._futurepool_core()
+            pool = self._futurepool_pool()
             if value:
-                core.breaks(str(value))
-            elif core.broken:
+                pool.breaks(str(value))
+            elif pool.broken:
                 raise RuntimeError("a broken pool cannot be mended")
 
         @property
         def _idle_semaphore(self) -> IdleView:
-            return IdleView(self._futurepool_core())
+            return IdleView(self._futurepool_pool())
 
         _thread_name_prefix = _part("_prefix", "")
         _initializer = _part("_initializer", None)
@@ -315,4 +315,4 @@ class Internals:
             return fn, args, kwargs
 
         def _initializer_failed(self) -> None:
-            self._futurepool_core().breaks(BROKEN)
+            self._futurepool_pool().breaks(BROKEN)

@@ -53,23 +53,23 @@ async def leave_async(executor: Any, exc_type: Raised) -> None:
     """`async with`."""
     import asyncio
 
-    core = executor._futurepool
+    pool = executor._futurepool
     cancelled = _is(exc_type, asyncio.CancelledError)
     if cancelled:
-        _cut_short(core)
+        _cut_short(pool)
     if _is(exc_type, GeneratorExit):
         executor.shutdown(wait=False)
         return
-    if _shutdown.is_own_worker(core):
+    if _shutdown.is_own_worker(pool):
         leave(executor, exc_type)  # which does not wait for itself
         return
-    errand = _send(executor, partial(leave, executor, exc_type), "async with")
+    thread_call = _send(executor, partial(leave, executor, exc_type), "async with")
     try:
-        await errand.end(_shutdown.GRACE if cancelled else None)
+        await thread_call.end(_shutdown.GRACE if cancelled else None)
     except asyncio.CancelledError:
         if not cancelled:
-            _cut_short(core)
-            await errand.wait(_shutdown.GRACE)
+            _cut_short(pool)
+            await thread_call.wait(_shutdown.GRACE)
         raise
 
 
@@ -79,32 +79,32 @@ async def stop(
     """See `BoundedExecutor.astop`."""
     import asyncio
 
-    core = executor._futurepool
-    record = core.own_record()
-    if record is not None and record.thread is core.engine:
+    pool = executor._futurepool
+    slot = pool.own_slot()
+    if slot is not None and slot.thread is pool.engine:
         # In a callback, in the thread that brings what the engine has done: it cannot wait.
         executor.stop(timeout, token=token)
         return
     time_is_up = CancelToken(parent=token)
     call: Callable[[], object] = partial(executor.stop, timeout, token=time_is_up)
-    if record is not None:
+    if slot is not None:
         # A task of this pool that runs a loop, and cannot wait for itself.
-        call = partial(_shutdown.stop, core, timeout, time_is_up, _sync.get_ident())
-    errand = _send(executor, call, word)
+        call = partial(_shutdown.stop, pool, timeout, time_is_up, _sync.get_ident())
+    thread_call = _send(executor, call, word)
     try:
-        await errand.end()
+        await thread_call.end()
     except asyncio.CancelledError:
         time_is_up.cancel("whoever waited for the executor to stop was cancelled")
-        _cut_short(core)
-        await errand.wait(_shutdown.GRACE)
+        _cut_short(pool)
+        await thread_call.wait(_shutdown.GRACE)
         raise
 
 
-def _cut_short(core: Any) -> None:
+def _cut_short(pool: Any) -> None:
     """Cancel what has not started, and the tokens of what runs, but for the task that runs the loop."""
     why = "whoever waited for the executor's end was cancelled"
-    _shutdown.cancel_queued(core)
-    _shutdown.cancel_running(core, why, _sync.get_ident())
+    _shutdown.cancel_queued(pool)
+    _shutdown.cancel_running(pool, why, _sync.get_ident())
 
 
 def _send(executor: Any, call: Callable[[], object], word: str) -> Any:

@@ -125,9 +125,9 @@ class Desk:
     def settle(self) -> None:
         """Wait until all has been said that is to be, but not for long: a handler may be stuck."""
         if self._owned.locked() and self._owner != _sync.get_ident():
-            gate = _sync.Gate()
-            self._inbox.put(gate.release)
-            gate.acquire(True, _PATIENCE)
+            parker = _sync.Parker()
+            self._inbox.put(parker.release)
+            parker.acquire(True, _PATIENCE)
 
     def drain(self) -> None:
         """Say all that is left, in this thread, but for what another is saying."""

@@ -19,9 +19,9 @@ from futurepool import _sync
 from futurepool._checks import check_buffersize, check_callable, check_chunksize, check_timeout
 from futurepool._errors import is_among
 from futurepool._failures import Failure
-from futurepool._future import FINISHED, PENDING, Future, Watch, name_of
+from futurepool._future import FINISHED, PENDING, Future, Subscribers, name_of
 from futurepool._options import Options
-from futurepool._pool.queue import SUBMITS, Core
+from futurepool._pool.queue import SUBMITS, Pool
 
 __all__: list[str] = []  # internal
 
@@ -83,16 +83,16 @@ class _Source:
 
     def __init__(
         self,
-        core: Core,
+        pool: Pool,
         keep: Any,
         options: Options,
         fn: Any,
         iterables: tuple[Any, ...],
         chunksize: int,
     ) -> None:
-        if chunksize > 1 and not core.engine.takes_chunks(fn):
+        if chunksize > 1 and not pool.engine.takes_chunks(fn):
             chunksize = 1
-        self._core = core
+        self._pool = pool
         #: The executor's `submit`, where a subclass, or someone else, has put their own.
         self.override: Callable[..., Future[Any]] | None = None
         if not is_among(cast(Any, type(keep)).submit, SUBMITS) or "submit" in vars(keep):
@@ -110,24 +110,26 @@ class _Source:
         else:
             self._calls = zip(*iterables, strict=False)
 
-    def submit(self, watch: Watch | None = None) -> tuple[Future[Any], Chunk | None] | None:
+    def submit(
+        self, subscribers: Subscribers | None = None
+    ) -> tuple[Future[Any], Chunk | None] | None:
         """Submit the next task; None at the end."""
         if self.chunksize == 1:
             for args in self._calls:
-                return self._send(self._fn, args, watch), None
+                return self._send(self._fn, args, subscribers), None
             return None
         calls = list(islice(self._calls, self.chunksize))
         if not calls:
             return None
         chunk = Chunk(self._fn, calls, self._single)
-        return self._send(chunk, (), watch), chunk
+        return self._send(chunk, (), subscribers), chunk
 
-    def _send(self, fn: Any, args: tuple[Any, ...], watch: Watch | None) -> Future[Any]:
+    def _send(self, fn: Any, args: tuple[Any, ...], subscribers: Subscribers | None) -> Future[Any]:
         if self.override is None:
-            return self._core.submit(self._options, fn, args, {}, watch)
+            return self._pool.submit(self._options, fn, args, {}, subscribers)
         future = self.override(fn, *args)
-        if watch is not None and watch.mail is not None:
-            future.add_done_callback(lambda _, mail=watch.mail: mail())  # type: ignore[misc]
+        if subscribers is not None and subscribers.on_done is not None:
+            future.add_done_callback(lambda _, on_done=subscribers.on_done: on_done())  # type: ignore[misc]
         return future
 
     def submit_all(self, done: list[Any]) -> None:
@@ -137,7 +139,7 @@ class _Source:
                 done.append(task)
         elif self._ready and self.override is None:
             while calls := list(islice(self._calls, _BATCH)):
-                done += self._core.submit_many(self._options, self._fn, calls)
+                done += self._pool.submit_many(self._options, self._fn, calls)
         else:
             for args in self._calls:
                 done.append(self._send(self._fn, args, None))
@@ -157,7 +159,7 @@ def _check(
 
 
 def map_ordered(
-    core: Core,
+    pool: Pool,
     keep: object,
     options: Options,
     fn: Callable[..., T],
@@ -169,7 +171,7 @@ def map_ordered(
     """See `BoundedExecutor.map`. `keep` is kept alive while a lazy iterator is."""
     timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
     end = None if timeout is None else _sync.clock() + timeout
-    source = _Source(core, keep, options, fn, iterables, chunksize)
+    source = _Source(pool, keep, options, fn, iterables, chunksize)
     chunksize = source.chunksize
     if buffersize is not None:
         lazy = _Window(source, buffersize)
@@ -335,7 +337,7 @@ def _lazy(window: _Window, keep: object, end: float | None) -> Iterator[Any]:
 
 
 def map_unordered(
-    core: Core,
+    pool: Pool,
     keep: object,
     options: Options,
     fn: Callable[..., T],
@@ -347,14 +349,14 @@ def map_unordered(
     """See `BoundedExecutor.map_unordered`."""
     timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
     end = None if timeout is None else _sync.clock() + timeout
-    source = _Source(core, keep, options, fn, iterables, chunksize)
+    source = _Source(pool, keep, options, fn, iterables, chunksize)
     chunksize = source.chunksize
-    width = 2 * core.max_workers if buffersize is None else max(1, buffersize // chunksize)
-    return _unordered(core, keep, source, width, end)
+    width = 2 * pool.max_workers if buffersize is None else max(1, buffersize // chunksize)
+    return _unordered(pool, keep, source, width, end)
 
 
 def _unordered(
-    core: Core, keep: object, source: _Source, width: int, end: float | None
+    pool: Pool, keep: object, source: _Source, width: int, end: float | None
 ) -> Iterator[Any]:
     _sync.refresh()
     finished: _sync.SimpleQueue[int] = _sync.SimpleQueue()
@@ -366,7 +368,7 @@ def _unordered(
             while more and len(flying) < width:
                 number = next(numbers)
                 # One C call tells us: a done-callback could be interrupted, and is not called again.
-                task = source.submit(Watch(partial(finished.put, number)))
+                task = source.submit(Subscribers(partial(finished.put, number)))
                 if task is None:
                     more = False
                 else:
@@ -377,8 +379,8 @@ def _unordered(
             try:
                 left = None if end is None else max(0.0, end - _sync.clock())
                 if finished.empty():
-                    _help_one(core, flying, left, False)
-                look = partial(_help_one, core, flying, left, True)
+                    _help_one(pool, flying, left, False)
+                look = partial(_help_one, pool, flying, left, True)
                 number = _sync.get_at(finished, left, look)
             except _sync.Empty:
                 raise cf.TimeoutError from None
@@ -398,15 +400,15 @@ def _unordered(
 
 
 def _help_one(
-    core: Core,
+    pool: Pool,
     flying: dict[int, tuple[Future[Any], Chunk | None]],
     timeout: float | None,
     again: bool,
 ) -> None:
     """In a worker of this pool: nobody else may be there to run what this one waits for."""
-    core.look()
-    if core.own_record() is not None:
+    pool.reap_dead_workers()
+    if pool.own_slot() is not None:
         for future, _ in list(flying.values()):
             if future._state is PENDING:
-                core.help(future, timeout, again)
+                pool.help(future, timeout, again)
                 return

@@ -25,15 +25,15 @@ class Options:
     """The options of a submission, checked. Immutable by convention; shared by all its tasks."""
 
     __slots__ = (
-        "lane",
+        "loop_submitter",
         "name",
         "on_full",
         "priority",
         "special",
+        "subscribers",
         "timeout",
         "token",
         "waits",
-        "watch",
     )
 
     def __init__(
@@ -52,14 +52,14 @@ class Options:
         self.special: bool = token is not None or name is not None  # off the fast path
 
         self.waits: bool = False  # without a place, in the line of coroutines
-        self.watch: Any = None  # what its futures start with, see futurepool._aio
-        self.lane: Any = None  # futurepool._aio's own
+        self.subscribers: Any = None  # what its futures start with, see futurepool._aio
+        self.loop_submitter: Any = None  # futurepool._aio's own
 
-    def waiting(self, watch: Any) -> Options:
+    def waiting(self, subscribers: Any) -> Options:
         """The same for coroutines: BLOCK and CALLER_RUNS would stop their loop, so they wait."""
         copy = Options(self.priority, self.timeout, self.token, self.on_full, self.name)
         copy.waits = self.on_full in (OnFull.BLOCK, OnFull.CALLER_RUNS)
-        copy.watch = watch
+        copy.subscribers = subscribers
         return copy
 
     def changed(

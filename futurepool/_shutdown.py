@@ -1,17 +1,17 @@
 """The end of pools: a bounded stop, interpreter exit, and fork.
 
-Every core is listed here, weakly, from its construction on.
+Every pool is listed here, weakly, from its construction on.
 
 **Exit.** The hook runs before `threading` joins threads, as the standard library's does. It closes all
 pools and waits for them side by side, for as long as they take, or each for its own `exit_timeout`;
 what still runs then is named on stderr and left behind, which can be since nothing else waits for
 threads of ours (`_sync.Thread`). A pool that is made later is closed from the start.
 
-**Fork.** The hooks take every core's mutex before the fork, so the child's copy is consistent. No
-other lock is held while one of these is taken, but those of other cores, which are always taken
+**Fork.** The hooks take every pool's mutex before the fork, so the child's copy is consistent. No
+other lock is held while one of these is taken, but those of other pools, which are always taken
 in the order of construction here and never elsewhere. In the child only the forking thread
 exists: the futures it inherited are cancelled, without running callbacks, which belong to the
-parent (an event loop's would write to the parent's wake-up pipe), and the core starts afresh.
+parent (an event loop's would write to the parent's wake-up pipe), and the pool starts afresh.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from futurepool._cancellation import CancelToken
 from futurepool._errors import ForcedShutdownError
 from futurepool._foreign import aside
 from futurepool._future import CANCELLED, FINISHED, NOTIFIED
-from futurepool._pool.core import CoreState, RunState
+from futurepool._pool.core import PoolState, RunState
 from futurepool._pool.life import in_event_loop
-from futurepool._pool.queue import Core
+from futurepool._pool.queue import Pool
 
 if TYPE_CHECKING:
     from futurepool._stats import RunningTask
@@ -39,28 +39,28 @@ if TYPE_CHECKING:
 __all__: list[str] = []  # internal
 
 _log = _logs.log
-_cores: dict[weakref.ref[Core], None] = {}  # in order of construction; single C calls only
+_pools: dict[weakref.ref[Pool], None] = {}  # in order of construction; single C calls only
 TELLING = 1.0  # seconds that a shutdown waits for callbacks of the tasks it has cancelled
 _CALLBACKS = 30.0  # seconds that interpreter exit waits for callbacks that are nobody's
 GRACE = 0.1  # seconds for tasks to see that their token was cancelled
 
 
-def register(core: Core) -> None:
-    """List `core` for exit and fork; close it if exit has begun, as nobody would drain it."""
+def register(pool: Pool) -> None:
+    """List `pool` for exit and fork; close it if exit has begun, as nobody would drain it."""
     # The callback is all C: a Ctrl-C that lands in Python code called by the collector is lost.
-    _cores[weakref.ref(core, _cores.pop)] = None
+    _pools[weakref.ref(pool, _pools.pop)] = None
     in_event_loop()  # so that no daemon thread is the first who looks modules up
-    if CoreState.exiting:
-        core.close()
+    if PoolState.exiting:
+        pool.close()
 
 
-def _live() -> list[Core]:
-    return [core for ref in list(_cores) if (core := ref()) is not None]
+def _live() -> list[Pool]:
+    return [pool for ref in list(_pools) if (pool := ref()) is not None]
 
 
-def is_own_worker(core: Core) -> bool:
+def is_own_worker(pool: Pool) -> bool:
     """True in a thread that runs one of this pool's tasks: it cannot wait for itself."""
-    return core.own_record() is not None
+    return pool.own_slot() is not None
 
 
 def _left(end: float | None) -> float | None:
@@ -68,80 +68,80 @@ def _left(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - _sync.clock())
 
 
-def join(core: Core, timeout: float | None = None) -> bool:
-    """Wait until a closed core has finished everything and its threads have ended; True if so."""
+def join(pool: Pool, timeout: float | None = None) -> bool:
+    """Wait until a closed pool has finished everything and its threads have ended; True if so."""
     end = None if timeout is None else _sync.clock() + timeout
-    if core.abandoned or not core.wait_empty(_left(end)) or not core.wait_ended(_left(end)):
+    if pool.abandoned or not pool.wait_empty(_left(end)) or not pool.wait_ended(_left(end)):
         return False
-    for thread in list(core.engine.threads):
+    for thread in list(pool.engine.threads):
         _sync.join(thread, _left(end))
         if thread.is_alive():
             return False
-        core.engine.threads.discard(thread)
+        pool.engine.threads.discard(thread)
     return True
 
 
-def shutdown(core: Core) -> None:
-    """Wait for the end of a closed core, however long that takes; say what for if it takes long."""
-    if not join(core, None if core.told else core.shutdown_timeout):
-        if core.abandoned:
+def shutdown(pool: Pool) -> None:
+    """Wait for the end of a closed pool, however long that takes; say what for if it takes long."""
+    if not join(pool, None if pool.wait_reported else pool.shutdown_timeout):
+        if pool.abandoned:
             return
-        _tell(core)
-        if not join(core):
+        _tell(pool)
+        if not join(pool):
             return
-    core.engine.joined(wait=True)
+    pool.engine.joined(wait=True)
     _logs.desk.settle()  # so that the log has the failures of its tasks
 
 
-def _tell(core: Core) -> None:
+def _tell(pool: Pool) -> None:
     """Say in the log, once, what is waited for."""
     from futurepool._pool.report import waited_for
 
-    what, lines = waited_for(core)
-    if core.told or not what:
+    what, lines = waited_for(pool)
+    if pool.wait_reported or not what:
         return
-    core.told = True
+    pool.wait_reported = True
     text = "the shutdown of %s has waited for %.1f s, and goes on waiting for %s%s"
     shown = "".join([f"\n  {line}" for line in lines])
-    _log.warning(text, core.name, core.shutdown_timeout, what, shown, extra={"pool": core.name})
+    _log.warning(text, pool.name, pool.shutdown_timeout, what, shown, extra={"pool": pool.name})
 
 
 def stop(
-    core: Core, timeout: float | None, token: CancelToken | None, ident: int | None = None
+    pool: Pool, timeout: float | None, token: CancelToken | None, ident: int | None = None
 ) -> None:
     """See `BoundedExecutor.stop`.
 
     Args:
-        core: Of the executor.
+        pool: Of the executor.
         timeout: Seconds, or None.
         token: Time is up when it is cancelled.
         ident: Of the thread in which a task calls this; it does not wait for the tasks of that one.
     """
     end = None if timeout is None else _sync.clock() + timeout
-    core.dismissed = True
-    core.close()
-    record = core.own_record()
-    if record is not None and record.thread is core.engine:
+    pool.user_closed = True
+    pool.close()
+    slot = pool.own_slot()
+    if slot is not None and slot.thread is pool.engine:
         return  # a callback in the thread that brings what the engine has done: it cannot wait
-    forced = not _wait_told(core, timeout, token, ident)
+    forced = not _wait_told(pool, timeout, token, ident)
     if not forced:
         if ident is not None:
             return  # nor can a worker join itself
         left = _left(end)
-        if join(core, None if left is None else left + GRACE):
-            core.engine.joined(wait=timeout is None)
+        if join(pool, None if left is None else left + GRACE):
+            pool.engine.joined(wait=timeout is None)
             return
-    core.close(RunState.STOPPING)
-    core.cancel_queued()
-    cancel_running(core, "the executor was stopped", ident)
-    core.wait_empty(GRACE, None, ident)
+    pool.close(RunState.STOPPING)
+    pool.cancel_queued()
+    cancel_running(pool, "the executor was stopped", ident)
+    pool.wait_empty(GRACE, None, ident)
     from futurepool._pool.report import unfinished
 
-    error = ForcedShutdownError(unfinished(core, ident))
-    core.engine.joined(wait=False)  # which may end what runs
+    error = ForcedShutdownError(unfinished(pool, ident))
+    pool.engine.joined(wait=False)  # which may end what runs
     if forced or error.unfinished:
-        core.told = True
-        core.exit_timeout = 0.0  # interpreter exit need not wait once more
+        pool.wait_reported = True
+        pool.exit_timeout = 0.0  # interpreter exit need not wait once more
         try:
             raise error
         finally:
@@ -149,57 +149,57 @@ def stop(
 
 
 def _wait_told(
-    core: Core, timeout: float | None, token: CancelToken | None, ident: int | None
+    pool: Pool, timeout: float | None, token: CancelToken | None, ident: int | None
 ) -> bool:
     """`wait_empty`; without a limit, say what for if it takes long."""
-    if timeout is None and not core.told:
-        if core.wait_empty(core.shutdown_timeout, token, ident):
+    if timeout is None and not pool.wait_reported:
+        if pool.wait_empty(pool.shutdown_timeout, token, ident):
             return True
         if token is not None and token.cancelled:
             return False
-        _tell(core)
-    return core.wait_empty(timeout, token, ident)
+        _tell(pool)
+    return pool.wait_empty(timeout, token, ident)
 
 
-def cancel_queued(core: Core) -> Callable[[float], None]:
+def cancel_queued(pool: Pool) -> Callable[[float], None]:
     """Take no new task, and cancel what has not started; returns what waits for its callbacks."""
-    core.close(RunState.STOPPING)
-    return core.cancel_queued()
+    pool.close(RunState.STOPPING)
+    return pool.cancel_queued()
 
 
-def cancel_running(core: Core, why: str, ident: int | None = None) -> None:
+def cancel_running(pool: Pool, why: str, ident: int | None = None) -> None:
     """Cancel the tokens of what runs, but for the tasks of the thread `ident`."""
-    for record in list(core.records):
-        task = record.task
-        if task is not None and (ident is None or record.ident != ident):
-            core.token_of(task).cancel_aside(why)
+    for slot in list(pool.slots):
+        task = slot.task
+        if task is not None and (ident is None or slot.ident != ident):
+            pool.token_of(task).cancel_aside(why)
 
 
-def running(core: Core, stack: bool = False) -> list[RunningTask]:
+def running(pool: Pool, stack: bool = False) -> list[RunningTask]:
     """See `BoundedExecutor.running`."""
     from futurepool._pool.report import running
 
-    return running(core, stack)
+    return running(pool, stack)
 
 
 # -- interpreter exit ------------------------------------------------------------------------------
 
 
 def _at_exit() -> None:
-    if CoreState.exiting:
+    if PoolState.exiting:
         return  # it is registered more than once
     # A pool made from now on sees this, or we see it: `register` lists it before it looks.
-    CoreState.exiting = True
-    cores = _live()
-    for core in cores:
-        core.close()
+    PoolState.exiting = True
+    pools = _live()
+    for pool in pools:
+        pool.close()
     began = _sync.clock()
-    limit = min(_CALLBACKS, max([_seconds(core.exit_timeout) for core in cores], default=_NEVER))
-    _drain(cores)
+    limit = min(_CALLBACKS, max([_seconds(pool.exit_timeout) for pool in pools], default=_NEVER))
+    _drain(pools)
     # Who was about to tell of a cancelled task may not live to do it: the thread for deadlines does not.
     alive = {thread.ident for thread in threading.enumerate() if not thread.daemon}
-    for core in cores:
-        for future, by in core.untold.copy().items():
+    for pool in pools:
+        for future, by in pool.unnotified.copy().items():
             if by not in alive:
                 future._tell_aside()  # which may be done twice
     # Callbacks of what a deadline, a drop or a shutdown has ended. They belong to no pool's threads,
@@ -210,35 +210,35 @@ def _at_exit() -> None:
             _say(["interpreter exit, done-callbacks abandoned"])
 
 
-def _drain(cores: list[Core]) -> None:
+def _drain(pools: list[Pool]) -> None:
     """Wait for all of these, side by side."""
     began = _sync.clock()
-    silent = list(cores)  # nothing was said about these yet
+    silent = list(pools)  # nothing was said about these yet
     try:
-        while cores:
+        while pools:
             now = _sync.clock() - began
-            late = [core for core in cores if _seconds(core.exit_timeout) <= now]
-            slow = [core for core in silent if core.shutdown_timeout <= now]
+            late = [pool for pool in pools if _seconds(pool.exit_timeout) <= now]
+            slow = [pool for pool in silent if pool.shutdown_timeout <= now]
             if late or slow:
-                cores = [core for core in cores if not join(core, 0.0)]
-                slow = [core for core in slow if core in cores and core not in late]
+                pools = [pool for pool in pools if not join(pool, 0.0)]
+                slow = [pool for pool in slow if pool in pools and pool not in late]
                 _say_waiting(slow, now)
-                _abandon([core for core in late if core in cores], now)
-                cores = [core for core in cores if core not in late]
-                silent = [core for core in silent if core not in slow and core in cores]
+                _abandon([pool for pool in late if pool in pools], now)
+                pools = [pool for pool in pools if pool not in late]
+                silent = [pool for pool in silent if pool not in slow and pool in pools]
                 continue
             soon = min(
-                [_seconds(core.exit_timeout) for core in cores]
-                + [core.shutdown_timeout for core in silent]
+                [_seconds(pool.exit_timeout) for pool in pools]
+                + [pool.shutdown_timeout for pool in silent]
             )
             left = began + soon - _sync.clock()
-            if join(cores[0], None if left == _NEVER else max(0.0, left)):
-                silent = [core for core in silent if core is not cores[0]]
-                cores = cores[1:]
+            if join(pools[0], None if left == _NEVER else max(0.0, left)):
+                silent = [pool for pool in silent if pool is not pools[0]]
+                pools = pools[1:]
     except BaseException:
         # Ctrl-C, most likely: whoever sends it does not want to wait. The standard class ends its
         # wait, too, and raising this ends that of the interpreter for other threads.
-        _abandon(cores, _sync.clock() - began)
+        _abandon(pools, _sync.clock() - began)
         raise
 
 
@@ -249,25 +249,25 @@ def _seconds(timeout: float | None) -> float:
     return _NEVER if timeout is None else timeout
 
 
-def _say_waiting(cores: list[Core], waited: float) -> None:
-    if cores:
+def _say_waiting(pools: list[Pool], waited: float) -> None:
+    if pools:
         from futurepool._pool.report import waited_for
 
-        what, lines = waited_for(*cores)
+        what, lines = waited_for(*pools)
         if what:
             _say([f"interpreter exit waits for {what}, {waited:.1f} s so far:", *lines])
 
 
-def _abandon(cores: list[Core], waited: float) -> None:
+def _abandon(pools: list[Pool], waited: float) -> None:
     """Leave behind what does not end, and say so."""
     queued = 0
-    for core in cores:
-        core.close(RunState.STOPPING)
-        queued += core.queued()
-        core.cancel_queued()
-        cancel_running(core, "the interpreter exits")
+    for pool in pools:
+        pool.close(RunState.STOPPING)
+        queued += pool.queued()
+        pool.cancel_queued()
+        cancel_running(pool, "the interpreter exits")
     end = _sync.clock() + GRACE
-    left = [core for core in cores if not join(core, _left(end))]
+    left = [pool for pool in pools if not join(pool, _left(end))]
     if left or queued:
         from futurepool._pool.report import waited_for
 
@@ -275,9 +275,9 @@ def _abandon(cores: list[Core], waited: float) -> None:
         if queued:
             lines.append(f"{queued} queued task{'s' * (queued != 1)} cancelled")
         _say(lines)
-    for core in left:
-        core.engine.joined(wait=False)
-        core.abandon()
+    for pool in left:
+        pool.engine.joined(wait=False)
+        pool.abandon()
 
 
 def _say(lines: list[str]) -> None:
@@ -301,7 +301,7 @@ def _register() -> bool:
 
 
 if not _register():
-    CoreState.exiting = True
+    PoolState.exiting = True
 _preceded: set[str] = set()  # modules
 
 
@@ -318,13 +318,13 @@ def precede(executor: object) -> None:
 
 # -- fork ----------------------------------------------------------------------------------------
 
-_forking: list[Core] = []
+_forking: list[Pool] = []
 
 
 def _before_fork() -> None:
-    for core in _live():
-        core.mutex.acquire()
-        _forking.append(core)
+    for pool in _live():
+        pool.mutex.acquire()
+        _forking.append(pool)
 
 
 def _after_fork_in_parent() -> None:
@@ -333,32 +333,32 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _sync.here.record = None
+    _sync.here.slot = None
     while _forking:
         _restart(_forking.pop())
 
 
-def _restart(core: Core) -> None:
-    tasks: list[Any] = core.order.tasks()
-    tasks += [record.task for record in core.records if record.task is not None]
-    tasks += [task for waiter in core.blocked for task in waiter.tasks()]
+def _restart(pool: Pool) -> None:
+    tasks: list[Any] = pool.queue.tasks()
+    tasks += [slot.task for slot in pool.slots if slot.task is not None]
+    tasks += [task for waiter in pool.blocked for task in waiter.tasks()]
     for task in tasks:
         if task._state is not FINISHED:
-            task._watch = None
+            task._subscribers = None
             task._why = "the process was forked, and it is the parent's"
             task._state = CANCELLED
             task._state = NOTIFIED
-            task._drop()
-    for record in core.records:
-        if record.task is not None:
-            core.run_time += record.started - record.since  # of its row, which ends here
-        record.task = None
-        record.leave = True
-    core.mutex = _sync.RLock()
-    for record in core.records:
-        core.count_fresh(record)
-    core.reset()
-    core.engine.reset()
+            task._release_call()
+    for slot in pool.slots:
+        if slot.task is not None:
+            pool.run_time += slot.started - slot.since  # of its row, which ends here
+        slot.task = None
+        slot.leave = True
+    pool.mutex = _sync.RLock()
+    for slot in pool.slots:
+        pool.count_fresh(slot)
+    pool.reset()
+    pool.engine.reset()
 
 
 if sys.platform != "win32" and hasattr(os, "register_at_fork"):

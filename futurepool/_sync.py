@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 __all__ = [
     "TIMEOUT_MAX",
     "Empty",
-    "Gate",
     "Lock",
+    "Parker",
     "RLock",
     "SimpleQueue",
     "Thread",
@@ -71,7 +71,7 @@ _time: Any = _private_time()
 #: Whether two threads of this interpreter can run Python code at the same instant.
 free_threaded: bool = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
-#: Not re-entrant; any thread may release it, so a held one also serves as a gate to sleep at.
+#: Not re-entrant; any thread may release it, so a held one also serves as a parker to sleep at.
 Lock: Callable[[], Any] = _thread.allocate_lock
 
 #: Both RLocks: `_is_owned()` says whether this very thread is inside.
@@ -111,7 +111,7 @@ class SpinLock(_RLock):  # type: ignore[misc]
 RLock: Callable[[], Any] = SpinLock if free_threaded else _RLock
 
 
-class SpinGate(SimpleQueue[None]):
+class SpinParker(SimpleQueue[None]):
     """What a thread sleeps at until it is released; it looks for a while before it sleeps.
 
     For free-threaded builds. No lock: before it puts a thread to sleep, a lock of CPython 3.13 gives
@@ -155,7 +155,7 @@ def _held_lock() -> Any:
 
 
 #: What a thread sleeps at: made held, any thread may release it.
-Gate: Callable[[], Any] = SpinGate if free_threaded else _held_lock
+Parker: Callable[[], Any] = SpinParker if free_threaded else _held_lock
 
 get_ident: Callable[[], int] = _thread.get_ident
 
@@ -166,7 +166,7 @@ clock: Callable[[], float] = _time.perf_counter
 class Here(threading.local):
     """What this thread is doing for a pool."""
 
-    record: Any = None  # the innermost Record whose task runs in this thread
+    slot: Any = None  # the innermost Record whose task runs in this thread
     witness: Any = None  # of a worker: dies with its thread
     registers: bool = False  # done-callbacks with futures of ours
     caught: Any = None  # a list: the work items of a submit that goes through somebody else's
@@ -195,15 +195,15 @@ def _spans_of(timeout: float) -> Iterator[float]:
             return
 
 
-def sleep_at(gate: Any, timeout: float | None, look: Callable[[], object]) -> None:
-    """Sleep until the lock `gate` can be taken, for at most `timeout` seconds; None is for ever.
+def sleep_at(parker: Any, timeout: float | None, look: Callable[[], object]) -> None:
+    """Sleep until the lock `parker` can be taken, for at most `timeout` seconds; None is for ever.
 
     Meanwhile calls `look` once a second: to see what nobody announces, as a thread's sudden death;
     True from it ends the sleep.
     So the handler of a signal that came just before the sleep runs within a second, too.
     """
     for span in _spans(timeout):
-        if gate.acquire(True, span) or look() is True:
+        if parker.acquire(True, span) or look() is True:
             return
 
 

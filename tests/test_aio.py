@@ -93,7 +93,7 @@ def test_ten_thousand_at_once_stay_within_the_bound(run: Any) -> None:
 
         def task(number: int) -> int:
             nonlocal most
-            most = max(most, ex._core.unfinished)
+            most = max(most, ex._pool.unfinished)
             return number
 
         with BoundedExecutor(2, queue_size=2) as ex:
@@ -137,7 +137,7 @@ def test_threads_and_coroutines_wait_in_one_line(gate: threading.Event) -> None:
         ex.submit(gate.wait)
         thread = threading.Thread(target=lambda: ex.submit(int))
         thread.start()
-        while not ex._core.blocked:
+        while not ex._pool.blocked:
             ex.stats()
 
         async def main() -> None:
@@ -438,8 +438,8 @@ def test_who_gave_up_waiting_leaves_nothing_behind(gate: threading.Event) -> Non
                 for task in waiting:
                     task.cancel()
                 await asyncio.gather(*waiting, return_exceptions=True)
-            assert len(ex._core.blocked) <= 1
-            assert len(ex._core.line.tasks()) <= 200
+            assert len(ex._pool.blocked) <= 1
+            assert len(ex._pool.coroutines.tasks()) <= 200
             gate.set()
 
     _asyncio(main())

@@ -391,16 +391,16 @@ def test_a_listener_added_while_it_is_being_cancelled(monkeypatch):
     for taken in (False, True):
         token = CancelToken()
         listener = Listener()
-        settle = CancelToken._settle
+        settle = CancelToken._update_kept
 
         def cancel_now(self, settle=settle, taken=taken):
-            monkeypatch.setattr(CancelToken, "_settle", settle)
+            monkeypatch.setattr(CancelToken, "_update_kept", settle)
             if taken:
                 self.cancel()
             else:
                 self._once.setdefault("reason", ("half-way",))
 
-        monkeypatch.setattr(CancelToken, "_settle", cancel_now)
+        monkeypatch.setattr(CancelToken, "_update_kept", cancel_now)
         assert token._add_listener(listener) is taken
         assert listener.heard == [token] * taken
 
@@ -917,7 +917,7 @@ def test_letting_go_while_another_listens(monkeypatch):
 
     child._kept = kept = Kept()
     kept.done = False
-    child._settle()
+    child._update_kept()
     assert kept == {id(child): child}
 
 

@@ -306,18 +306,18 @@ def test_a_dropped_pool_leaves_the_engine_open() -> None:
     """What was accepted runs; the engine's user may still hold it. If nobody does, it is collected."""
     engine = Immediate()
     ex = BoundedExecutor(1, engine=engine)
-    core = ex._core
+    pool = ex._pool
     future = ex.submit(tasks.square, 3)
     thread = next(iter(ex._threads))
     del ex
     gc.collect()
     assert future.result(60) == 9
-    assert core.state
+    assert pool.state
     thread.join(60)
     assert not thread.is_alive()
     assert engine.closed == []
     gone = weakref.ref(engine)
-    del engine, core, future
+    del engine, pool, future
     gc.collect()
     assert gone() is None
 
@@ -756,7 +756,7 @@ def test_a_callback_with_a_loop_of_its_own(way: str) -> None:
             ex.stats()
         for future in [ex.submit(go.wait, 0) for _ in range(2)]:
             future.result(60)
-        while len(ex._core.idle) < 2:
+        while len(ex._pool.parked) < 2:
             ex.stats()
 
         async def main() -> int:

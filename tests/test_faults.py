@@ -18,7 +18,7 @@ import pytest
 from futurepool import _errors, _failures, _future, _shutdown
 from futurepool._engines import worker_loop
 from futurepool._pool import summaries
-from futurepool._pool.queue import Core
+from futurepool._pool.queue import Pool
 from futurepool._sync import free_threaded
 from tests.faults import __main__ as faults
 from tests.faults import interrupts, memory, reentry
@@ -72,8 +72,8 @@ def test_alive(name: str) -> None:
             _failures._add_note,
         ),
         *(_failures.Failure.watch, summaries.Latest.__init__, summaries.Latest.complete),
-        *(Core.turn, Core.finish, Core.settle_outcome, Core._commit, Core._wrap, Core._recount),
-        *(Core.wait_empty, Core.wait_ended, Core.stats, Core.queued, Core.close, Core.recover),
+        *(Pool.next_task, Pool.complete, Pool._complete, Pool._commit, Pool._wrap, Pool._recount),
+        *(Pool.wait_empty, Pool.wait_ended, Pool.stats, Pool.queued, Pool.close, Pool.repair),
     ],
     ids=lambda function: function.__qualname__,
 )

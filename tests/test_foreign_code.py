@@ -613,7 +613,7 @@ def test_a_cancel_in_the_middle_of_a_submit_calls_back_elsewhere(gate: threading
         occupy(ex, gate)
         future = ex.submit(int)
         future.add_done_callback(lambda _: told.append(ident()))
-        with ex._core.mutex:
+        with ex._pool.mutex:
             assert future.cancel()
         ex.submit(int)
         assert aside.join(PATIENCE)
@@ -658,17 +658,17 @@ def test_arguments_die_in_the_thread_that_cancels(gate: threading.Event) -> None
 
     with BoundedExecutor(1) as ex:
         occupy(ex, gate)
-        core = ex._core
+        pool = ex._pool
         future = ex.submit(id, Argument())
         flushed = threading.Event()
-        flush = core.flush
+        run_deferred = pool.run_deferred
 
         def intrude() -> None:
-            flush()
+            run_deferred()
             flushed.set()
 
         canceller = threading.Thread(target=future.cancel)
-        with core.mutex:
+        with pool.mutex:
             canceller.start()
             intruder = threading.Thread(target=intrude)
             intruder.start()
@@ -828,7 +828,7 @@ def test_a_slow_task_does_not_let_the_submitter_in(
         occupy(ex, gate)
         ex.submit(int)  # the place of the one in its callback
         looks: list[int] = []
-        look = ThreadEngine.look
+        look = ThreadEngine.reap_dead_workers
 
         def count(engine: ThreadEngine) -> None:
             looks.append(1)
@@ -836,7 +836,7 @@ def test_a_slow_task_does_not_let_the_submitter_in(
                 gate.set()
             look(engine)
 
-        monkeypatch.setattr(ThreadEngine, "look", count)
+        monkeypatch.setattr(ThreadEngine, "reap_dead_workers", count)
         ex.submit(int)
         assert len(looks) >= 30
         assert ex.stats().overflow_tasks == 0
@@ -850,7 +850,7 @@ def test_tasks_that_feed_a_full_queue_do_not_let_the_submitter_in(
 
     feed: queues.Queue[int] = queues.Queue(1)
     looks: list[int] = []
-    look = ThreadEngine.look
+    look = ThreadEngine.reap_dead_workers
 
     def count(engine: ThreadEngine) -> None:
         looks.append(1)
@@ -861,7 +861,7 @@ def test_tasks_that_feed_a_full_queue_do_not_let_the_submitter_in(
     with BoundedExecutor(1, queue_size=0) as ex:
         feed.put(0)
         ex.submit(feed.put, 1).add_done_callback(lambda _: None)
-        monkeypatch.setattr(ThreadEngine, "look", count)
+        monkeypatch.setattr(ThreadEngine, "reap_dead_workers", count)
         ex.submit(int)
         assert len(looks) >= 30
         assert ex.stats().overflow_tasks == 0
@@ -967,7 +967,7 @@ def test_nothing_gets_in_over_the_bound_after_a_shutdown(
     ran: list[int] = []
     policy = OnFull.CALLER_RUNS if way == "caller_runs" else OnFull.BLOCK
     ex = BoundedExecutor(1, queue_size=0, on_full=policy)
-    core = ex._core
+    pool = ex._pool
 
     def closing(then: Any) -> Any:
         def call(*args: Any) -> Any:
@@ -977,9 +977,9 @@ def test_nothing_gets_in_over_the_bound_after_a_shutdown(
         return call
 
     if way == "caller_runs":
-        monkeypatch.setattr(type(core), "_run_here", closing(type(core)._run_here))
+        monkeypatch.setattr(type(pool), "_run_here", closing(type(pool)._run_here))
     else:
-        monkeypatch.setattr(type(core), "_submit_over", closing(type(core)._submit_over))
+        monkeypatch.setattr(type(pool), "_submit_over", closing(type(pool)._submit_over))
 
     def submit() -> str:
         try:
@@ -1177,7 +1177,7 @@ def test_ends_leave_nothing_behind(way: Callable[[Thing], None]) -> None:
 @pytest.mark.parametrize("engine", [False, True])
 @pytest.mark.parametrize("end", ["drained", "dropped"])
 def test_a_pool_leaves_nothing_behind(end: str, engine: bool) -> None:
-    """Neither itself, nor its core."""
+    """Neither itself, nor its pool."""
     BoundedExecutor(1).shutdown()
     gc.collect()
     gc.disable()
@@ -1186,7 +1186,7 @@ def test_a_pool_leaves_nothing_behind(end: str, engine: bool) -> None:
         ex = BoundedExecutor(2, engine=InPlace() if engine else None)
         ex.submit(int).add_done_callback(lambda _: None)
         ex.submit(int).result()
-        refs = [weakref.ref(ex), weakref.ref(ex._core)]
+        refs = [weakref.ref(ex), weakref.ref(ex._pool)]
         threads = list(ex._threads)
         if end == "drained":
             ex.shutdown()

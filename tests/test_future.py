@@ -369,13 +369,13 @@ def test_one_final_state_whoever_wins(executor):
 @pytest.mark.parametrize("ask", ["callback", "wait", "memory"])
 def test_a_cancel_whose_rest_another_thread_does(ask, single):
     """At whatever moment another thread comes by to do what the section leaves, nobody is forgotten."""
-    core = single._core
+    pool = single._pool
     intruders = []
 
-    class Todo(deque):
+    class Deferred(deque):
         def append(self, act):
             super().append(act)
-            intruders.append(threading.Thread(target=core.flush))
+            intruders.append(threading.Thread(target=pool.run_deferred))
             intruders[-1].start()
             intruders[-1].join(0.03)  # it may have to wait for the end of the section
 
@@ -387,9 +387,9 @@ def test_a_cancel_whose_rest_another_thread_does(ask, single):
         calls = []
         if ask == "callback":
             future.add_done_callback(calls.append)
-        core.todo = Todo()
+        pool.deferred = Deferred()
         assert future.cancel()
-        core.todo = deque(core.todo)
+        pool.deferred = deque(pool.deferred)
         for intruder in intruders:
             intruder.join(PATIENCE)
         if ask == "callback":

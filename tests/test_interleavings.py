@@ -31,25 +31,25 @@ from futurepool._engines.threads import ThreadEngine  # noqa: E402
 from futurepool._engines.worker_loop import run_one, work  # noqa: E402
 from futurepool._foreign import aside  # noqa: E402
 from futurepool._foreign.aside import Aside  # noqa: E402
-from futurepool._future import Future, Watch  # noqa: E402
+from futurepool._future import Future, Subscribers  # noqa: E402
 from futurepool._options import Options  # noqa: E402
-from futurepool._pool.core import CoreState  # noqa: E402
-from futurepool._pool.life import CoreLife  # noqa: E402
-from futurepool._pool.queue import Core, Submitting, _make  # noqa: E402
-from futurepool._pool.task_queue import Levels  # noqa: E402
+from futurepool._pool.core import PoolState  # noqa: E402
+from futurepool._pool.life import PoolLife  # noqa: E402
+from futurepool._pool.queue import Pool, Submitting, _make  # noqa: E402
+from futurepool._pool.task_queue import PriorityQueue  # noqa: E402
 
 MORE = int(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
 #: For scenarios that depend on steps of others, too.
 MORE_CODE: dict[str, list[Any]] = {"cancel_against_token": [CancelToken]}
 CODE = [
     Aside,
-    CoreState,
-    CoreLife,
-    Core,
+    PoolState,
+    PoolLife,
+    Pool,
     Submitting,
-    Levels,
+    PriorityQueue,
     Future,
-    Watch,
+    Subscribers,
     ThreadEngine,
     work,
     run_one,
@@ -132,7 +132,7 @@ def blocked_submit_against_completion() -> Any:
     def check() -> None:
         assert futures[0].result() == 0
         ex.shutdown()
-        assert ex._core.unfinished == 0
+        assert ex._pool.unfinished == 0
 
     return [lambda: futures.append(ex.submit(int)), gate.open], check
 
@@ -170,7 +170,7 @@ def blocked_submit_against_shutdown() -> Any:
         assert outcome == [None]
         gate.open()
         ex.shutdown()
-        assert not ex._core.blocked
+        assert not ex._pool.blocked
 
     return [submit, lambda: ex.shutdown(wait=False)], check
 
@@ -212,7 +212,7 @@ def drop_against_flush() -> Any:
 
     def come_by() -> None:
         here.append(_sync.get_ident())
-        ex._core.flush()
+        ex._pool.flush()
 
     def check() -> None:
         gate.open()
@@ -315,15 +315,15 @@ def over_the_bound_against_shutdown() -> Any:
     """What goes over the bound is refused, or has ended when the shutdown returns."""
     ex = BoundedExecutor(1, queue_size=0)
     gate = held(ex)
-    core = ex._core
+    pool = ex._pool
     late: list[bool] = []
     down: list[bool] = []
 
     def submit() -> None:
-        future = _make(core, Options(), lambda: late.append(bool(down)), ())
+        future = _make(pool, Options(), lambda: late.append(bool(down)), ())
         future._queued_at = 0.0
         with contextlib.suppress(PoolClosedError):
-            core._submit_over(future)
+            pool._submit_over(future)
 
     def shut_down() -> None:
         gate.open()
@@ -332,8 +332,8 @@ def over_the_bound_against_shutdown() -> Any:
 
     def check() -> None:
         assert True not in late
-        assert core.threads == 0
-        assert core.unfinished == 0
+        assert pool.threads == 0
+        assert pool.unfinished == 0
 
     return [submit, shut_down], check
 
@@ -382,7 +382,7 @@ def token_against_start() -> Any:
         assert futures[0].cancelled()
         gate.open()
         ex.shutdown()
-        assert ex._core.unfinished == 0
+        assert ex._pool.unfinished == 0
 
     return [lambda: futures.append(ex.submit_with_token(token, int)), token.cancel], check
 
@@ -408,7 +408,7 @@ def drop_oldest_against_start() -> Any:
 def worker_exit_against_submit() -> Any:
     """What is accepted while the pool shuts down is run, what is refused is not."""
     ex = BoundedExecutor(1)
-    ex._core.told = True  # or the shutdown would look again after `shutdown_timeout`
+    ex._pool.wait_reported = True  # or the shutdown would look again after `shutdown_timeout`
     ex.submit(int).result()
     ran: list[int] = []
     accepted: list[bool] = []
@@ -423,8 +423,8 @@ def worker_exit_against_submit() -> Any:
 
     def check() -> None:
         assert accepted == [bool(ran)]
-        assert ex._core.threads == 0
-        assert ex._core.unfinished == 0
+        assert ex._pool.threads == 0
+        assert ex._pool.unfinished == 0
 
     return [submit, ex.shutdown], check
 
@@ -480,7 +480,7 @@ def bound_against_completion() -> Any:
     """A place is free for whoever has seen the result, and there is never one too many."""
     ex = BoundedExecutor(1, queue_size=0)
     gate = held(ex)
-    future = next(record.task for record in ex._core.records)
+    future = next(slot.task for slot in ex._pool.slots)
     assert future is not None
     taken: list[Any] = []
 
@@ -518,9 +518,9 @@ def smaller_against_submit() -> Any:
             gate.open()
         assert [future.result() for future in later] == [0, 0]
         ex.shutdown()
-        assert ex._core.unfinished == 0
+        assert ex._pool.unfinished == 0
 
-    return [lambda: ex._core.resize(1), lambda: ex.submit(int).result()], check
+    return [lambda: ex._pool.resize(1), lambda: ex.submit(int).result()], check
 
 
 def smaller_against_completion() -> Any:
@@ -537,9 +537,9 @@ def smaller_against_completion() -> Any:
         assert ex.submit(int).result() == 0
         ex.shutdown()
         assert ex.stats().completed_tasks == 4
-        assert ex._core.unfinished == 0
+        assert ex._pool.unfinished == 0
 
-    return [lambda: ex._core.resize(1), gates[0].open, gates[1].open], check
+    return [lambda: ex._pool.resize(1), gates[0].open, gates[1].open], check
 
 
 def larger_against_blocked_submit() -> Any:
@@ -552,9 +552,9 @@ def larger_against_blocked_submit() -> Any:
         assert futures[0].result() == 0
         gate.open()
         ex.shutdown()
-        assert ex._core.unfinished == 0
+        assert ex._pool.unfinished == 0
 
-    return [lambda: futures.append(ex.submit(int)), lambda: ex._core.resize(2)], check
+    return [lambda: futures.append(ex.submit(int)), lambda: ex._pool.resize(2)], check
 
 
 def hand_out_against_start() -> Any:
@@ -569,9 +569,9 @@ def hand_out_against_start() -> Any:
         ex.shutdown()
         assert future.done()
         assert [taken[0] is not None, bool(ran)] == [future.cancelled(), not future.cancelled()]
-        assert ex._core.unfinished == 0
+        assert ex._pool.unfinished == 0
 
-    return [lambda: taken.append(ex._core.hand_out()), gate.open], check
+    return [lambda: taken.append(ex._pool.hand_out()), gate.open], check
 
 
 SCENARIOS: list[Build] = [
@@ -618,128 +618,134 @@ def test_no_schedule_breaks_it(build: Build) -> None:
 MUTANTS: list[tuple[Build, Any, str, str, str]] = [
     (
         smaller_against_submit,
-        CoreLife,
+        PoolLife,
         "_come_back",
         "if self.threads > self.max",
         "if 0 and self.max",
     ),
-    (larger_against_blocked_submit, CoreLife, "resize", "self._freed()", "pass"),
+    (larger_against_blocked_submit, PoolLife, "resize", "self._freed()", "pass"),
     (
         hand_out_against_start,
-        CoreLife,
+        PoolLife,
         "hand_out",
         "self._cancel_locked(future, _sync.get_ident())",
         "pass",
     ),
-    (submit_against_idle_worker, Submitting, "submit", "open_gate(gate)", "pass"),
-    (submit_against_idle_worker, CoreLife, "_come_back", "self.waking = False", "pass"),
-    (submit_against_idle_worker, CoreLife, "turn", "self.idle.append(record)", "pass"),
-    (two_idle_workers, CoreLife, "turn", "gate = self.idle.pop().gate", "self.waking = True"),
-    (two_idle_workers, CoreLife, "_come_back", "self.waking = False", "pass"),
-    (blocked_submit_against_completion, CoreState, "_freed", "self._grant()", "pass"),
+    (submit_against_idle_worker, Submitting, "submit", "unpark(parker)", "pass"),
+    (submit_against_idle_worker, PoolLife, "_come_back", "self.wakeup_pending = False", "pass"),
+    (submit_against_idle_worker, PoolLife, "next_task", "self.parked.append(slot)", "pass"),
+    (
+        two_idle_workers,
+        PoolLife,
+        "next_task",
+        "parker = self.parked.pop().parker",
+        "self.wakeup_pending = True",
+    ),
+    (two_idle_workers, PoolLife, "_come_back", "self.wakeup_pending = False", "pass"),
+    (blocked_submit_against_completion, PoolState, "_freed", "self._grant()", "pass"),
     (
         blocked_submit_against_completion,
-        CoreState,
+        PoolState,
         "_grant",
-        "self.todo.append(waiter.open)",
+        "self.deferred.append(waiter.open)",
         "pass",
     ),
-    (blocked_submit_against_cancel, CoreLife, "_cancel_locked", "self._freed()", "pass"),
-    (blocked_submit_against_cancel, CoreState, "flush", "act()", "pass"),
+    (blocked_submit_against_cancel, PoolLife, "_cancel_locked", "self._freed()", "pass"),
+    (blocked_submit_against_cancel, PoolState, "run_deferred", "act()", "pass"),
     (
         blocked_submit_against_shutdown,
-        CoreLife,
+        PoolLife,
         "_send_home",
-        "self.todo.append(self.blocked[0].open)",
+        "self.deferred.append(self.blocked[0].open)",
         "pass",
     ),
-    (blocked_submit_against_shutdown, CoreLife, "close", "self._send_home()", "pass"),
-    (cancel_against_start, CoreLife, "turn", "following._state is PENDING and", "True and"),
+    (blocked_submit_against_shutdown, PoolLife, "close", "self._send_home()", "pass"),
+    (cancel_against_start, PoolLife, "next_task", "following._state is PENDING and", "True and"),
     (
         cancel_against_start,
-        CoreLife,
+        PoolLife,
         "cancel",
         "if future._state is PENDING:\n                    self._cancel",
         "if True:\n                    self._cancel",
     ),
-    (cancel_against_start, CoreLife, "_cancel_locked", "self.ceiling += 1", "pass"),
+    (cancel_against_start, PoolLife, "_cancel_locked", "self.max_id += 1", "pass"),
     (
         drop_against_flush,
-        CoreState,
-        "flush",
+        PoolState,
+        "run_deferred",
         "self.mutex.acquire()\n            self.mutex.release()",
         "pass",
     ),
-    (drop_against_flush, CoreState, "flush", "act()", "pass"),
+    (drop_against_flush, PoolState, "run_deferred", "act()", "pass"),
     (drop_against_flush, Future, "_tell_aside", "aside.run(self._tell)", "self._tell()"),
-    (cancel_against_token, CoreLife, "cancel", "self._tell_cancelled(future, aside)", "pass"),
-    (cancel_against_token, CoreLife, "_tell_cancelled", "by == NOBODY or", ""),
+    (cancel_against_token, PoolLife, "cancel", "self._tell_cancelled(future, aside)", "pass"),
+    (cancel_against_token, PoolLife, "_tell_cancelled", "by == NOBODY or", ""),
     (
         cancel_against_token,
-        CoreState,
-        "_cancel_doomed",
-        "self.untold[future] = NOBODY",
-        "self.todo.append(future._tell)",
+        PoolState,
+        "_cancel_set_aside",
+        "self.unnotified[future] = NOBODY",
+        "self.deferred.append(future._tell)",
     ),
     (cancel_against_token, Future, "_announce", "and self._state is FINISHED:", ":"),
     (jobs_against_jobs, Aside, "_serve", "if self._jobs:", "if False:"),
     (jobs_against_jobs, Aside, "_serve", "self._ready.discard(me)\n                try", "try"),
     (jobs_against_jobs, Aside, "run", "self.ensure()", "pass"),
-    (spare_against_worker, CoreLife, "claim", "if future._state is not PENDING or", "if"),
-    (spare_alone, CoreLife, "help", "self.engine.start_spare(future, None)", "pass"),
-    (over_the_bound_against_shutdown, Core, "_submit_over", "if self.state:", "if False:"),
-    (result_against_completion, Future, "_subscribe", "with core.mutex:", "if True:"),
-    (result_against_completion, CoreLife, "tell_outcome", "task._tell()", "pass"),
-    (two_results_against_completion, Future, "_announce", "gate.release()", "pass"),
+    (spare_against_worker, PoolLife, "claim", "if future._state is not PENDING or", "if"),
+    (spare_alone, PoolLife, "help", "self.engine.start_spare(future, None)", "pass"),
+    (over_the_bound_against_shutdown, Pool, "_submit_over", "if self.state:", "if False:"),
+    (result_against_completion, Future, "_subscribe", "with pool.mutex:", "if True:"),
+    (result_against_completion, PoolLife, "tell_outcome", "task._tell()", "pass"),
+    (two_results_against_completion, Future, "_announce", "parker.release()", "pass"),
     (
         two_results_against_completion,
-        CoreLife,
-        "turn",
+        PoolLife,
+        "next_task",
         "mutex.release()\n                task._announce()",
         "mutex.release()",
     ),
-    (token_against_start, Core, "_submit", "if not token._add_listener(future):", "if 0:"),
+    (token_against_start, Pool, "_submit", "if not token._add_listener(future):", "if 0:"),
     (
         token_against_start,
         Future,
         "_token_cancelled",
-        "try:\n            self._core.cancel(self)",
+        "try:\n            self._pool.cancel(self)",
         "try:\n            pass",
     ),
-    (drop_oldest_against_start, Core, "_refuse", "self._admit(future)", "pass"),
+    (drop_oldest_against_start, Pool, "_refuse", "self._admit(future)", "pass"),
     (
         drop_oldest_against_start,
-        Core,
+        Pool,
         "_refuse",
         "self._cancel_locked(victim, None, grant=False)",
         "pass",
     ),
-    (worker_exit_against_submit, CoreLife, "_send_home", "self._wake_all()", "pass"),
-    (worker_exit_against_submit, CoreLife, "_leave", "self._ended()", "pass"),
+    (worker_exit_against_submit, PoolLife, "_send_home", "self._wake_all()", "pass"),
+    (worker_exit_against_submit, PoolLife, "_leave", "self._ended()", "pass"),
     (
         worker_exit_against_submit,
-        CoreLife,
-        "turn",
-        "if self.state or record",
-        "if record",
+        PoolLife,
+        "next_task",
+        "if self.state or slot",
+        "if slot",
     ),
-    (snapshot_against_everything, CoreState, "stats", "with self.mutex:", "if True:"),
+    (snapshot_against_everything, PoolState, "stats", "with self.mutex:", "if True:"),
     (
         snapshot_against_everything,
         Submitting,
         "submit",
-        "core.submitted = submitted = submitted + 1",
+        "pool.submitted = submitted = submitted + 1",
         "submitted = submitted + 1",
     ),
-    (help_against_start, CoreLife, "claim", "if future._state is not PENDING or", "if"),
-    (help_against_start, CoreLife, "claim", "self.order.husks += 1", "self.ceiling -= 1"),
-    (bound_against_completion, CoreLife, "turn", "self.ceiling += 1", "pass"),
-    (bound_against_completion, CoreState, "_try_admit", ">= self.ceiling", "> self.ceiling"),
+    (help_against_start, PoolLife, "claim", "if future._state is not PENDING or", "if"),
+    (help_against_start, PoolLife, "claim", "self.queue.tombstones += 1", "self.max_id -= 1"),
+    (bound_against_completion, PoolLife, "next_task", "self.max_id += 1", "pass"),
+    (bound_against_completion, PoolState, "_try_admit", ">= self.max_id", "> self.max_id"),
     (
         bound_against_completion,
         Submitting,
         "submit",
-        "core.submitted = submitted = submitted + 1",
+        "pool.submitted = submitted = submitted + 1",
         "submitted = submitted + 1",
     ),
 ]

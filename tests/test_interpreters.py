@@ -232,7 +232,7 @@ def test_a_dropped_pool_with_an_engine_of_its_own() -> None:
     dropped = BoundedExecutor(engine=pool())
     futures = [dropped.submit(tasks.square, number) for number in range(5)]
     assert futures[0].result(60) == 0
-    threads = list(dropped._core.engine.executor._threads)  # type: ignore[attr-defined]
+    threads = list(dropped._pool.engine.executor._threads)  # type: ignore[attr-defined]
     del dropped
     assert [future.result(60) for future in futures] == [0, 1, 4, 9, 16]
     del futures

@@ -194,13 +194,13 @@ def test_the_tables_name_no_module_twice() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "complaint"),
     [
-        ("_options.py", "from ._pool.queue import Core", "_options.py:1: _options imports _pool, which is not below it"),
+        ("_options.py", "from ._pool.queue import Pool", "_options.py:1: _options imports _pool, which is not below it"),
         ("_options.py", "from . import _pool", "_options.py:1: _options imports _pool, which is not below it"),
         ("_options.py", "import futurepool._engines.worker_loop", "_options.py:1: _options imports _engines, which is not below it"),
         ("_options.py", "def f():\n  from ._pool.core import C", "_options.py:2: _options imports _pool, which is not below it"),
         ("_engines/threads.py", "from .._executor import E", "_engines/threads.py:1: _engines imports _executor, which is not below it"),
         ("_pool/queue.py", "from futurepool import Priority", "_pool/queue.py:1: _pool imports Priority, which stands in no layer"),
-        ("_cli/map.py", "from .._pool.queue import Core", "_cli/map.py:1: _cli may use only the public API, not _pool"),
+        ("_cli/map.py", "from .._pool.queue import Pool", "_cli/map.py:1: _cli may use only the public API, not _pool"),
         ("_cli/x.py", "from .. import _pool", "_cli/x.py:1: _cli may use only the public API, not _pool"),
         ("_pool/queue.py", "import rich.table", "_pool/queue.py:1: third-party rich outside _cli/"),
         ("unknown.py", "", "unknown.py: unknown stands in no layer of tests/test_layers.py"),
@@ -219,7 +219,7 @@ def test_the_checker_bites(path: str, source: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("_pool/queue.py", "from .. import _sync\nfrom .task_queue import Order\nimport threading, typing_extensions"),
+        ("_pool/queue.py", "from .. import _sync\nfrom .task_queue import TaskQueue\nimport threading, typing_extensions"),
         ("_pool/queue.py", "if TYPE_CHECKING:\n  from .._executor import BoundedExecutor"),
         ("_cli/map.py", "from futurepool import BoundedExecutor"),
         ("_cli/bar.py", "import rich.console\nfrom .. import BoundedExecutor\nfrom . import map"),

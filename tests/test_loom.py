@@ -536,16 +536,16 @@ def test_thread_identity_and_locals():
     seen = []
 
     def body():
-        seen.append((_sync.get_ident(), _sync.here.record))
-        _sync.here.record = _sync.get_ident()
+        seen.append((_sync.get_ident(), _sync.here.slot))
+        _sync.here.slot = _sync.get_ident()
         loom.pause()
-        assert _sync.here.record == _sync.get_ident()
-        del _sync.here.record
-        assert _sync.here.record is None
+        assert _sync.here.slot == _sync.get_ident()
+        del _sync.here.slot
+        assert _sync.here.slot is None
 
     loom.explore(lambda: ([body, body], None), limit=1)
     assert seen == [(2, None), (3, None)]
-    assert _sync.here.record is None
+    assert _sync.here.slot is None
 
 
 def test_threads():

@@ -324,7 +324,7 @@ def test_results_are_moved_out_of_their_futures(ex: BoundedExecutor) -> None:
     futures = []
 
     def square(number: int) -> int:
-        futures.append(_sync.here.record.task)
+        futures.append(_sync.here.slot.task)
         return number**2
 
     assert list(ex.map(square, range(5))) == [0, 1, 4, 9, 16]

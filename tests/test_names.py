@@ -82,7 +82,7 @@ class Named(BoundedExecutor):
 def test_a_subclass_with_attributes_of_its_own() -> None:
     """They are its own, and the pool does not look at them."""
     with Named("mine") as pool:
-        assert (pool.name, pool.closed, pool._core) == ("mine", "not yet", "its own")
+        assert (pool.name, pool.closed, pool._pool) == ("mine", "not yet", "its own")
         assert pool.submit(int).result() == 0
         assert list(pool.map(abs, [-1])) == list(pool.options(name="n").map(abs, [-1])) == [1]
     assert pool._shutdown is True

@@ -237,9 +237,9 @@ def test_histograms_while_and_after_they_are_counted() -> None:
             ex.submit(int)
             seen.append(ex.stats())
         assert ex.wait(30)
-        (record,) = ex._core.records
-        assert record.fresh is not None
-        assert len(record.fresh) < BATCH
+        (slot,) = ex._pool.slots
+        assert slot.fresh is not None
+        assert len(slot.fresh) < BATCH
         seen.append(ex.stats())
     seen.append(ex.stats())
     for stats in seen:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, Future, Priority, _sync
-from futurepool._pool.task_queue import KEEP, Aged, Levels, make_order
+from futurepool._pool.task_queue import KEEP, AgingQueue, PriorityQueue, make_queue
 
 
 @pytest.fixture
@@ -109,18 +109,18 @@ def pending(priority: int, number: int) -> Future[int]:
 @pytest.mark.parametrize("aging", [None, 1000.0])
 def test_husks_are_skipped_and_swept(aging: float | None) -> None:
     """Cancelled tasks never come out, and do not stay in for long."""
-    order = make_order(aging)
+    order = make_queue(aging)
     futures = [pending(number % 3, number) for number in range(300)]
     for future in futures:
         order.push(future)
     assert len(order.tasks()) == 300
     for number, future in enumerate(futures[:250], 1):
         future.cancel()
-        order.husks += 1
+        order.tombstones += 1
         order.sweep(300 - number)
     held = sum(map(len, order.levels.values())) or len(getattr(order, "_heap", ()))
     assert held < 170
-    assert order.recount() == 50
+    assert order.rebuild() == 50
     victim = order.victim()
     assert victim is min(futures[250:], key=lambda f: (f.priority, f.task_id))
     out = []
@@ -128,36 +128,36 @@ def test_husks_are_skipped_and_swept(aging: float | None) -> None:
         out.append(future)
     assert out == sorted(futures[250:], key=lambda f: (-f.priority, f.task_id))
     assert order.victim() is None
-    assert order.recount() == 0
+    assert order.rebuild() == 0
     assert order.take(Place()) is None
 
 
 @pytest.mark.parametrize("aging", [None, 1000.0])
 def test_cancelling_looks_at_no_other_task(aging: float | None) -> None:
     """Until there are more husks than tasks: or many cancels would take quadratic time."""
-    order = make_order(aging)
+    order = make_queue(aging)
     kept = pending(1, 1)
     order.push(kept)
     tasks = "levels" if aging is None else "_heap"
     there = getattr(order, tasks)
     setattr(order, tasks, None)
-    order.husks = 100
+    order.tombstones = 100
     order.sweep(100)
     setattr(order, tasks, there)
     order.sweep(99)
-    assert order.husks == 0
+    assert order.tombstones == 0
     assert order.tasks() == [kept]
 
 
 def test_kinds_of_order() -> None:
     """Aging needs its own."""
-    assert isinstance(make_order(None), Levels)
-    assert isinstance(make_order(1.0), Aged)
+    assert isinstance(make_queue(None), PriorityQueue)
+    assert isinstance(make_queue(1.0), AgingQueue)
 
 
 def test_levels_that_are_not_used_are_forgotten() -> None:
     """A million priorities used once each do not stay; what is queued does."""
-    order = Levels()
+    order = PriorityQueue()
     kept = [pending(-number - 10**6, number) for number in range(100)]
     for future in kept:
         order.push(future)
@@ -175,7 +175,7 @@ def test_levels_that_are_not_used_are_forgotten() -> None:
 def test_pushes_and_takes_against_a_sort(spread: int) -> None:
     """In whatever order they come and go, the highest priority is next, and in it the oldest."""
     chance = random.Random(spread)
-    order = Levels()
+    order = PriorityQueue()
     model: list[tuple[int, int, Future[int]]] = []
     for number in range(20_000):
         if chance.random() < (0.52 if number < 10_000 else 0.48):
@@ -187,7 +187,7 @@ def test_pushes_and_takes_against_a_sort(spread: int) -> None:
             model.remove(entry)
             assert order.take(Place()) is entry[2]
         if number % 4999 == 4998:
-            assert order.recount() == len(model)
+            assert order.rebuild() == len(model)
         if number % 997 == 996:
             order._forget()
     for entry in sorted(model, key=lambda entry: entry[:2]):
@@ -351,21 +351,21 @@ class Marked:
 @pytest.mark.parametrize("aging", [None, 1000.0])
 def test_the_doomed_are_no_husks(aging: float | None) -> None:
     """Taken off before their token has cancelled them: the count of husks stays what it is."""
-    order = make_order(aging)
+    order = make_queue(aging)
     futures = [pending(1, number) for number in range(5)]
     for future in futures:
         order.push(future)
     watch: Any = Marked()
     for future in futures[:4]:
-        future._watch = watch
+        future._subscribers = watch
     assert order.take(Place()) is futures[4]
-    assert order.doomed == futures[:4]
-    assert order.husks == 0
+    assert order.token_cancelled == futures[:4]
+    assert order.tombstones == 0
 
 
 def test_levels_do_not_stay_when_all_are_empty() -> None:
     """But for as many as are worth keeping."""
-    order = Levels()
+    order = PriorityQueue()
     for number in range(3 * KEEP):
         order.push(pending(number, number))
     while order.take(Place()) is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from futurepool import _sync
-from futurepool._pool.core import open_gate
+from futurepool._pool.core import unpark
 
 
 @pytest.fixture(name="gate")
@@ -103,10 +103,10 @@ def fixture_given(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], lis
             if given[-1] == free_at:
                 gate.release()
 
-        gate = _sync.SpinGate()
+        gate = _sync.SpinParker()
         monkeypatch.setattr(_sync, "_give_way", give_way)
         monkeypatch.setattr(_sync, "clock", lambda: 1000.0 + takes * len(given))
-        monkeypatch.setattr(_sync, "Gate", lambda: gate)
+        monkeypatch.setattr(_sync, "Parker", lambda: gate)
         return given
 
     return watch
@@ -116,14 +116,14 @@ def fixture_given(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], lis
 def test_a_gate_that_opens_while_one_looks(given: Any, free_at: int) -> None:
     """The core is given to others between two looks; nobody looks again."""
     times = given(free_at, 1e-7)
-    assert _sync.Gate().acquire()
+    assert _sync.Parker().acquire()
     assert len(times) == free_at
 
 
 def test_an_open_gate(given: Any) -> None:
     """Nobody gives way to anybody."""
     times = given(0, 1e-7)
-    gate = _sync.Gate()
+    gate = _sync.Parker()
     gate.release()
     assert gate.acquire()
     assert times == []
@@ -134,26 +134,26 @@ def test_an_open_gate(given: Any) -> None:
 def test_a_gate_that_stays_closed(given: Any) -> None:
     """One sleeps for as long as was asked for, after all the looks."""
     times = given(0, 1e-7)
-    assert not _sync.Gate().acquire(True, 0.001)
+    assert not _sync.Parker().acquire(True, 0.001)
     assert len(times) == 40
 
 
-def test_a_gate_where_others_want_the_core(given: Any) -> None:
+def test_a_gate_where_others_want_the_cpu(given: Any) -> None:
     """To give way takes milliseconds then: one sleeps at once."""
     times = given(0, 0.004)
-    assert not _sync.Gate().acquire(True, 0.001)
+    assert not _sync.Parker().acquire(True, 0.001)
     assert len(times) == 1
 
 
-@pytest.mark.parametrize("make", [_sync.SpinGate, _sync._held_lock])
+@pytest.mark.parametrize("make", [_sync.SpinParker, _sync._held_lock])
 def test_a_gate_is_opened_by_any_thread(make: Callable[[], Any]) -> None:
     """For one to pass, also if it is opened twice."""
     gate = make()
     assert not gate.acquire(True, 0.0)
 
     def open_it() -> None:
-        open_gate(gate)
-        open_gate(gate)
+        unpark(gate)
+        unpark(gate)
 
     opener = threading.Thread(target=open_it)
     opener.start()

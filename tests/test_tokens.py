@@ -275,9 +275,9 @@ def test_a_token_cancelled_on_the_way_to_the_line_counts_once(
 
     def cancel_first(future: Future[int]) -> Any:
         token.cancel()
-        return core.Waiter(future)
+        return core.BlockedSubmitter(future)
 
-    monkeypatch.setattr(queue, "Waiter", cancel_first)
+    monkeypatch.setattr(queue, "BlockedSubmitter", cancel_first)
     with BoundedExecutor(1, queue_size=0) as ex:
         hold(ex, gate)
         future = ex.submit_with_token(token, int)

@@ -18,9 +18,9 @@ import pytest
 from futurepool import BoundedExecutor, PoolClosedError, QueueFullError, _sync
 from futurepool._engines import threads
 from futurepool._future import NOTIFIED, Future
-from futurepool._pool.core import Record
-from futurepool._pool.queue import Core
-from futurepool._pool.task_queue import Level, Levels
+from futurepool._pool.core import WorkerSlot
+from futurepool._pool.queue import Pool
+from futurepool._pool.task_queue import Level, PriorityQueue
 
 
 class Strike(BaseException):
@@ -35,11 +35,11 @@ def ex() -> Any:
 
 
 def strike(monkeypatch: pytest.MonkeyPatch, name: str, after: bool, times: int = 1) -> None:
-    """Raise in a worker, before or after a method of the core."""
-    original = getattr(Core, name)
+    """Raise in a worker, before or after a method of the pool."""
+    original = getattr(Pool, name)
     left = [times]
 
-    def struck(self: Core, *args: Any) -> Any:
+    def struck(self: Pool, *args: Any) -> Any:
         mine = threading.current_thread() is not threading.main_thread() and left[0] > 0
         if mine and not after:
             left[0] -= 1
@@ -50,13 +50,13 @@ def strike(monkeypatch: pytest.MonkeyPatch, name: str, after: bool, times: int =
             raise Strike
         return result
 
-    monkeypatch.setattr(Core, name, struck)
+    monkeypatch.setattr(Pool, name, struck)
 
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_before_a_turn(ex: BoundedExecutor, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The outcome is not committed yet: the task fails with the exception, or had none."""
-    strike(monkeypatch, "turn", after=False, times=times)
+    strike(monkeypatch, "next_task", after=False, times=times)
     futures = [ex.submit(int) for _ in range(5)]
     for future in futures:
         error = future.exception(30)
@@ -67,7 +67,7 @@ def test_before_a_turn(ex: BoundedExecutor, monkeypatch: pytest.MonkeyPatch, tim
 
 def test_after_a_turn(ex: BoundedExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task is claimed and was not begun: it fails with the exception."""
-    strike(monkeypatch, "turn", after=True)
+    strike(monkeypatch, "next_task", after=True)
     futures = [ex.submit(int) for _ in range(3)]
     errors = [future.exception(30) for future in futures]
     assert [error for error in errors if error is not None and type(error) is not Strike] == []
@@ -116,19 +116,19 @@ def test_around_finishing_on_the_spot(
     ex: BoundedExecutor, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
     """The inner task has run: it is finished, whatever strikes the one that ran it."""
-    original = Core.finish
+    original = Pool.complete
     left = [1]
 
-    def finish(self: Core, record: Any, *args: Any) -> None:
-        mine = record.thread is None and left[0] > 0
+    def complete(self: Pool, slot: Any, *args: Any) -> None:
+        mine = slot.thread is None and left[0] > 0
         left[0] -= mine
         if mine and not after:
             raise Strike
-        original(self, record, *args)
+        original(self, slot, *args)
         if mine:
             raise Strike
 
-    monkeypatch.setattr(Core, "finish", finish)
+    monkeypatch.setattr(Pool, "complete", complete)
     inner: list[Any] = []
 
     def outer() -> Any:
@@ -145,15 +145,15 @@ def test_a_worker_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Struck after its last turn, it is gone all the same, and shutdown returns."""
     ex = BoundedExecutor(1)
     ex.submit(int).result()
-    original = Core.turn
+    original = Pool.next_task
 
-    def turn(self: Core, record: Any, *args: Any) -> Any:
-        task = original(self, record, *args)
-        if record.leave:
+    def next_task(self: Pool, slot: Any, *args: Any) -> Any:
+        task = original(self, slot, *args)
+        if slot.leave:
             raise Strike
         return task
 
-    monkeypatch.setattr(Core, "turn", turn)
+    monkeypatch.setattr(Pool, "next_task", next_task)
     ex.shutdown()
     assert ex._threads == set()
 
@@ -216,14 +216,14 @@ def test_a_thread_that_dies_while_map_unordered_waits(monkeypatch: pytest.Monkey
 def test_a_thread_that_dies_with_a_task(monkeypatch: pytest.MonkeyPatch, wait: str) -> None:
     """Struck as often as it takes. The task it had begun with fails; another thread starts."""
     work = threads.work
-    dead: list[Record] = []
+    dead: list[WorkerSlot] = []
 
-    def work_or_die(core: Core, record: Record) -> None:
+    def work_or_die(pool: Pool, slot: WorkerSlot) -> None:
         if dead:
-            work(core, record)
+            work(pool, slot)
         else:
-            dead.append(record)
-            assert core.turn(record) is not None
+            dead.append(slot)
+            assert pool.next_task(slot) is not None
 
     monkeypatch.setattr(threads, "work", work_or_die)
     monkeypatch.setattr(threads, "_Guard", deaf)
@@ -260,16 +260,16 @@ def test_a_guard_that_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
     It died within a section; but the mutex is free.
     """
     work = threads.work
-    dead: list[Record] = []
+    dead: list[WorkerSlot] = []
 
-    def work_or_die(core: Core, record: Record) -> None:
+    def work_or_die(pool: Pool, slot: WorkerSlot) -> None:
         if dead:
-            work(core, record)
+            work(pool, slot)
         else:
-            dead.append(record)
-            assert core.turn(record) is not None
-            core.mutex.acquire()
-            core.mutex.acquire()
+            dead.append(slot)
+            assert pool.next_task(slot) is not None
+            pool.mutex.acquire()
+            pool.mutex.acquire()
             raise SystemExit
 
     monkeypatch.setattr(threads, "work", work_or_die)
@@ -288,24 +288,24 @@ def test_a_ctrl_c_during_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sync, "_LOOK", 0.01)
     gate = threading.Event()
     with BoundedExecutor(1) as ex:
-        core = ex._core
+        pool = ex._pool
 
         def look(_: object) -> None:
-            core.mutex.acquire()
+            pool.mutex.acquire()
             raise KeyboardInterrupt
 
         future = ex.submit(gate.wait, 30)
         with monkeypatch.context() as patch:
-            patch.setattr(type(core.engine), "look", look)
+            patch.setattr(type(pool.engine), "reap_dead_workers", look)
             for wait in (future.result, lambda: next(ex.map_unordered(int, [1]))):
                 with pytest.raises(KeyboardInterrupt):
                     wait()
-                assert not core.mutex._is_owned()
+                assert not pool.mutex._is_owned()
         gate.set()
         assert future.result(30)
 
 
-@pytest.mark.parametrize("again", ["flush", "look"])
+@pytest.mark.parametrize("again", ["run_deferred", "look"])
 def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, again: str) -> None:
     """What a section left to be done tells them the second time; so does who waits, in the end."""
     monkeypatch.setattr(_sync, "_LOOK", 0.01)
@@ -314,35 +314,35 @@ def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, aga
     announce = Future._announce
 
     def strike(future: Future[Any]) -> None:
-        once = again == "flush" and struck.is_set()
+        once = again == "run_deferred" and struck.is_set()
         if future is first and not once and threading.current_thread() is not waiter:
             struck.set()
             raise KeyboardInterrupt
         announce(future)
 
     with BoundedExecutor(1) as ex:
-        core = ex._core
+        pool = ex._pool
         first = ex.submit(gate.wait, 30)
         told: list[object] = []
-        if again == "flush":
+        if again == "run_deferred":
             first.add_done_callback(told.append)
         waiter = threading.Thread(target=lambda: told.append(first.exception(30)))
         waiter.start()
-        while not first.running() or first._watch is None or not first._watch.gates:
+        while not first.running() or first._subscribers is None or not first._subscribers.parkers:
             pass
-        (record,) = core.workers
+        (slot,) = pool.workers
         monkeypatch.setattr(Future, "_announce", strike)
         if again == "look":
             gate.set()
         else:
-            core.todo.append(partial(threads._replace, core, record, RuntimeError("dead")))
+            pool.deferred.append(partial(threads._replace, pool, slot, RuntimeError("dead")))
             with pytest.raises(KeyboardInterrupt):
-                core.flush()
+                pool.run_deferred()
             assert first.done()
-            core.flush()
+            pool.run_deferred()
         waiter.join(30)
         assert struck.is_set()
-        assert len(told) == (2 if again == "flush" else 1)
+        assert len(told) == (2 if again == "run_deferred" else 1)
         gate.set()
         assert ex.submit(int).result(30) == 0
 
@@ -360,8 +360,8 @@ def test_a_strike_between_two_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sync, "clock", lambda: now[0])
     with BoundedExecutor(1, enable_metrics=True) as ex:
         ex.submit(int).result(30)
-        (record,) = ex._core.records
-        record.fresh = Struck()
+        (slot,) = ex._pool.slots
+        slot.fresh = Struck()
         for _ in range(5):
             ex.submit(now.__setitem__, 0, now[0] + 5.0).result(30)
         stats = ex.stats()
@@ -369,8 +369,8 @@ def test_a_strike_between_two_notes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert stats.wait is not None
         assert stats.latency.max == 5.0
         assert stats.wait.max == 0.0
-        assert record.fresh is not None
-        assert len(record.fresh) % 2 == 0
+        assert slot.fresh is not None
+        assert len(slot.fresh) % 2 == 0
 
 
 def test_notes_that_nobody_put_in_order() -> None:
@@ -378,13 +378,13 @@ def test_notes_that_nobody_put_in_order() -> None:
     with BoundedExecutor(1, enable_metrics=True) as ex:
         ex.submit(int).result(30)
         ex.submit(int).result(30)  # the worker has noted the first
-        (record,) = ex._core.records
-        with ex._core.mutex:
-            record.fresh = [5.0, 2.0, 7.0]
-            ex._core.count_fresh(record)
-            record.fresh = [3.0, 4.0, 6.0]
+        (slot,) = ex._pool.slots
+        with ex._pool.mutex:
+            slot.fresh = [5.0, 2.0, 7.0]
+            ex._pool.count_fresh(slot)
+            slot.fresh = [3.0, 4.0, 6.0]
             stats = ex.stats()
-            record.fresh = []
+            slot.fresh = []
         assert stats.latency is not None
         assert stats.wait is not None
         assert stats.latency.count == stats.wait.count
@@ -405,8 +405,8 @@ def test_a_strike_at_the_start_of_a_task_is_no_long_run(monkeypatch: pytest.Monk
     monkeypatch.setattr(_sync, "clock", lambda: 1000.0)
     with BoundedExecutor(1) as ex:
         level = Struck()
-        level.rank, level.below = -1, None
-        ex._core.order.levels[1] = level
+        level.key, level.next_lower = -1, None
+        ex._pool.queue.levels[1] = level
         first = ex.submit(int)
         assert first.exception(30) is not None
         assert struck.is_set()
@@ -436,11 +436,11 @@ def test_a_refusal_of_a_signal_handler_in_a_section_of_submit(
     struck = threading.Event()
     with BoundedExecutor(1) as ex:
         level = Struck()
-        level.rank, level.below = -1, None
-        ex._core.order.levels[1] = level
+        level.key, level.next_lower = -1, None
+        ex._pool.queue.levels[1] = level
         with pytest.raises(type(refuse())):
             ex.submit(int)
-        assert not ex._core.mutex._is_owned()
+        assert not ex._pool.mutex._is_owned()
         assert ex.submit(int).result(30) == 0
         assert ex.stats().queued_tasks == 0
 
@@ -458,12 +458,12 @@ def test_a_refusal_of_a_signal_handler_before_a_worker_is_woken() -> None:
     struck = threading.Event()
     with BoundedExecutor(1) as ex:
         ex.submit(int).result(30)
-        core = ex._core
-        while not core.idle:
+        pool = ex._pool
+        while not pool.parked:
             time.sleep(0.001)
-        with core.mutex:
-            (record,) = core.idle
-            gate, record.gate = record.gate, Struck()
+        with pool.mutex:
+            (slot,) = pool.parked
+            gate, slot.parker = slot.parker, Struck()
         with pytest.raises(QueueFullError):
             ex.submit(int)
         assert struck.is_set()
@@ -475,10 +475,10 @@ def test_a_strike_while_a_submit_of_a_finalizer_is_made_up_for(
     monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
     """It was made inside a section, so it is admitted later; once, even if that is interrupted."""
-    original = Levels.push
+    original = PriorityQueue.push
     left = [1]
 
-    def push(self: Levels, future: Future[Any]) -> None:
+    def push(self: PriorityQueue, future: Future[Any]) -> None:
         strikes = future.priority == 7 and left
         if strikes and not after:
             left.pop()
@@ -488,13 +488,13 @@ def test_a_strike_while_a_submit_of_a_finalizer_is_made_up_for(
             left.pop()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Levels, "push", push)
+    monkeypatch.setattr(PriorityQueue, "push", push)
     ran: list[int] = []
     started, gate = threading.Event(), threading.Event()
     with BoundedExecutor(1) as ex:
         ex.submit(lambda: (started.set(), gate.wait(30)))
         assert started.wait(30)
-        with ex._core.mutex:
+        with ex._pool.mutex:
             late = ex.options(priority=7).submit(ran.append, 1)
         with pytest.raises(KeyboardInterrupt):
             ex.submit(int)
@@ -508,25 +508,25 @@ def test_a_strike_while_a_submit_of_a_finalizer_is_made_up_for(
 def test_a_strike_while_a_place_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task may end before the recount: what has its id, but is not queued, is not admitted."""
     started, gate = threading.Event(), threading.Event()
-    original_push, original_recover = Levels.push, Core.recover
+    original_push, original_recover = PriorityQueue.push, Pool.repair
     strikes, gaps = [1], [1]
 
-    def push(self: Levels, future: Future[Any]) -> None:
+    def push(self: PriorityQueue, future: Future[Any]) -> None:
         if future.priority == 7 and strikes:
             strikes.pop()
             raise KeyboardInterrupt
         original_push(self, future)
 
-    def recover(self: Core, *futures: Future[Any]) -> None:
+    def recover(self: Pool, *futures: Future[Any]) -> None:
         if not strikes and gaps:
             gaps.pop()
             with self.mutex:
-                self.ceiling += 1
+                self.max_id += 1
                 self._freed()
         original_recover(self, *futures)
 
-    monkeypatch.setattr(Levels, "push", push)
-    monkeypatch.setattr(Core, "recover", recover)
+    monkeypatch.setattr(PriorityQueue, "push", push)
+    monkeypatch.setattr(Pool, "repair", recover)
     got: list[Any] = []
     with BoundedExecutor(1, queue_size=1) as ex:
         ex.submit(lambda: (started.set(), gate.wait(30)))
@@ -535,7 +535,7 @@ def test_a_strike_while_a_place_is_handed_on(monkeypatch: pytest.MonkeyPatch) ->
         urgent = ex.options(priority=7)
         waiting = threading.Thread(target=lambda: got.append(urgent.submit(int)))
         waiting.start()
-        while not ex._core.blocked:
+        while not ex._pool.blocked:
             time.sleep(0.001)
         with pytest.raises(KeyboardInterrupt):
             queued.cancel()
@@ -562,9 +562,9 @@ def test_a_future_that_nobody_will_tell_of(monkeypatch: pytest.MonkeyPatch) -> N
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    while future._watch is None:
+    while future._subscribers is None:
         time.sleep(0.001)
-    future._watch = None
+    future._subscribers = None
     future._state = NOTIFIED
     waiting.join(30)
     assert len(errors) == 1
@@ -581,12 +581,12 @@ def test_a_place_handed_on_by_its_own_worker_is_no_time_in_advance(
         ex.submit(gate.wait, 30)
         blocked = threading.Thread(target=ex.submit, args=(int,))
         blocked.start()
-        while not ex._core.blocked:
+        while not ex._pool.blocked:
             time.sleep(0.001)
         gate.set()
         blocked.join(30)
         assert ex.wait(30)
-        (record,) = ex._core.records
-        assert record.fresh is not None
-        assert len(record.fresh) == 4
-        assert record.fresh[3] == 0.0
+        (slot,) = ex._pool.slots
+        assert slot.fresh is not None
+        assert len(slot.fresh) == 4
+        assert slot.fresh[3] == 0.0

@@ -1,19 +1,19 @@
 """The delegate engine: the queue, policies, tokens and stats of this package before another executor.
 
-Each of at most `max_workers` places is a `Record` of the core, with no thread. All are served by one
+Each of at most `max_workers` places is a `WorkerSlot` of the pool, with no thread. All are served by one
 thread, the dispatcher: it claims tasks, hands them to the other executor, commits what has come
 back. Whoever has news puts it into the inbox and goes on: a section that wakes a place (`_Gate`), a
 future of the other executor that is done. So neither a submitter nor a thread of the other
 executor (a process pool's manager, dask's event loop) ever runs anything of ours or of a user's
 callbacks, nothing recurses, and an executor whose `submit` blocks delays only what comes after.
 
-    asleep     in `core.idle`                        -> claims       (wake)
+    asleep     in `pool.parked`                        -> claims       (wake)
     away       in `_flights`, its task is elsewhere  -> claims       (done; commits the outcome first)
     left       the pool is closed and has nothing more for it
 
 News that does not fit the state is stale and ignored: a wake while away, a done of an earlier flight.
 An asynchronous exception may strike anywhere in the dispatcher; then what may be lost is asked for
-again: `recover` wakes all who sleep, flights are listened to once more, and a task that was claimed
+again: `repair` wakes all who sleep, flights are listened to once more, and a task that was claimed
 but is on no flight fails with the exception. If it strikes between two instructions that catch it, the
 thread ends, and another takes its place.
 
@@ -44,8 +44,8 @@ from futurepool._engines.sealed import script
 from futurepool._engines.transport import Envelope, envelope_for
 from futurepool._engines.worker_loop import run_one
 from futurepool._future import PENDING, RUNNING, Future
-from futurepool._pool.core import CALLING, PARKED, Record
-from futurepool._pool.queue import Core
+from futurepool._pool.core import NOTIFYING, PARKED, WorkerSlot
+from futurepool._pool.queue import Pool
 
 __all__: list[str] = []  # internal
 
@@ -112,20 +112,20 @@ class DelegateEngine:
         "_broken",
         "_busy",
         "_close",
-        "_core_ref",
         "_envelope",
         "_flights",
         "_forked",
         "_inbox",
+        "_pool_ref",
         "_script",
         "_thread",
         "executor",
         "threads",
     )
 
-    def __init__(self, core: Core, executor: cf.Executor, close: bool) -> None:
-        # Weak, as the core holds this; the dispatcher and its places hold the core.
-        self._core_ref = weakref.ref(core)
+    def __init__(self, pool: Pool, executor: cf.Executor, close: bool) -> None:
+        # Weak, as the pool holds this; the dispatcher and its places hold the pool.
+        self._pool_ref = weakref.ref(pool)
         self._close = close
         self._forked = False
         self._broken: BaseException | None = None  # what the executor says of itself
@@ -133,71 +133,72 @@ class DelegateEngine:
         self._script = script()
         self.executor: cf.Executor = executor
         self.threads: set[Any] = set()  # the dispatcher
-        self._thread: Any = None  # guarded by the core's mutex
+        self._thread: Any = None  # guarded by the pool's mutex
         # The dispatcher's own, but for looks at all flights.
-        self._flights: dict[Record, cf.Future[Any]] = {}
-        self._busy: set[Record] = set()  # in the dispatcher's hands, perhaps further up its stack
+        self._flights: dict[WorkerSlot, cf.Future[Any]] = {}
+        # In the dispatcher's hands, perhaps further up its stack.
+        self._busy: set[WorkerSlot] = set()
         self._inbox: _sync.SimpleQueue[Any] = _sync.SimpleQueue()
 
     @property
-    def _core(self) -> Any:
-        return self._core_ref()
+    def _pool(self) -> Any:
+        return self._pool_ref()
 
-    # -- what the core asks for ----------------------------------------------------------------
+    # -- what the pool asks for ----------------------------------------------------------------
 
     def start_worker(self) -> None:
         """Open one more place, with the first one the dispatcher."""
-        core = self._core
+        pool = self._pool
         _sync.refresh()
         kind: Any = _sync.SimpleQueue
         if self._thread is None and not isinstance(self._inbox, kind):
             self._inbox = kind()
-        record = Record(core, thread=self)
-        record.ident = 0  # no thread's
-        if core.latency is not None:
-            record.fresh = []
-        record.gate = _Gate(partial(self._inbox.put, (record, None)))
+        slot = WorkerSlot(pool, thread=self)
+        slot.ident = 0  # no thread's
+        if pool.latency is not None:
+            slot.fresh = []
+        slot.parker = _Gate(partial(self._inbox.put, (slot, None)))
         fresh: Any = None
         listed = False
         try:
             if self._thread is None:
                 self._prepare()
-            with core.mutex:
-                if core.starting <= 0:
+            with pool.mutex:
+                if pool.reserved <= 0:
                     return  # another thread has made it
                 listed = True
-                core.starting -= 1
-                if core.state and not core.unfinished:
-                    core.threads -= 1  # it would find nothing to do
-                    core._ended()
+                pool.reserved -= 1
+                if pool.state and not pool.unfinished:
+                    pool.threads -= 1  # it would find nothing to do
+                    pool._ended()
                 else:
-                    core.records[record] = None
-                    core.workers[record] = self
+                    pool.slots[slot] = None
+                    pool.workers[slot] = self
                     if self._thread is None:
                         self._thread = fresh = self._new_thread(None)
             if fresh is not None:
                 self.threads.add(fresh)
                 _sync.start(fresh)
-            self._inbox.put((record, None))
+            self._inbox.put((slot, None))
         except BaseException as error:
-            with core.mutex:
+            with pool.mutex:
                 if fresh is not None and self._thread is fresh and fresh.ident is None:
                     # Nobody serves any place.
                     self._thread = None
                     self.threads.discard(fresh)
-                    for other in list(core.workers):
-                        core._leave(other)
-                if not listed and core.starting > 0:
-                    core.starting -= 1
-                core.threads = len(core.workers) + core.starting
-                core._ended()
-                others = bool(core.workers)
-            self._inbox.put((record, None))
-            core.flush()
+                    for other in list(pool.workers):
+                        pool._leave(other)
+                if not listed and pool.reserved > 0:
+                    pool.reserved -= 1
+                pool.threads = len(pool.workers) + pool.reserved
+                pool._ended()
+                others = bool(pool.workers)
+            self._inbox.put((slot, None))
+            pool.run_deferred()
             if others and isinstance(error, Exception):
                 return  # fewer places, that is all
             raise
-        core.flush()
+        pool.run_deferred()
 
     def _prepare(self) -> None:
         """Before the dispatcher starts; maybe in several threads at a time."""
@@ -205,7 +206,7 @@ class DelegateEngine:
             fresh = _reborn(self.executor)
             if fresh is None:
                 return
-            with self._core.mutex:
+            with self._pool.mutex:
                 if self._forked:
                     self.executor = fresh
                     # With nothing of the parent's: its worker processes are not ours to end.
@@ -221,10 +222,10 @@ class DelegateEngine:
         return thread
 
     def replace(self, dead: Any) -> None:
-        """The dispatcher was struck where nothing could be caught; in its thread, which ends."""
-        core = self._core
-        core.recover()
-        with core.mutex:
+        """The dispatcher was interrupted where nothing could be caught; in its thread, which ends."""
+        pool = self._pool
+        pool.repair()
+        with pool.mutex:
             if self._thread is not dead or dead.ident is None:
                 return
             self._thread = fresh = self._new_thread(RuntimeError("the dispatcher has died"))
@@ -235,7 +236,7 @@ class DelegateEngine:
 
     def run_here(self, future: AnyFuture) -> bool:
         """Run one that found no place in the thread that submits it; none that is queued."""
-        return not future.task_id and run_one(self._core, future)
+        return not future.task_id and run_one(self._pool, future)
 
     def run_aside(self, future: AnyFuture, timeout: float | None = None) -> bool:
         """A callback, or an executor that runs tasks in `submit`, waits in the dispatcher itself.
@@ -244,28 +245,28 @@ class DelegateEngine:
         """
         if threading.current_thread() is not self._thread:
             return False
-        for record in list(self._busy):
-            if record.task is None and not record.leave:  # its place is free but for the callback
-                self._serve(record, None)
+        for slot in list(self._busy):
+            if slot.task is None and not slot.leave:  # its place is free but for the callback
+                self._serve(slot, None)
         # News for nobody, when it is done: it may be by another thread.
-        stale = Record(self._core)
+        stale = WorkerSlot(self._pool)
         stale.leave = True
-        gate = _Gate(partial(self._inbox.put, (stale, None)))
-        future._subscribe(lambda watch: watch.add_gate(gate))
+        parker = _Gate(partial(self._inbox.put, (stale, None)))
+        future._subscribe(lambda subscribers: subscribers.add_parker(parker))
         end = None if timeout is None else _sync.clock() + timeout
         while not future.done():
             try:
                 if end is None:
-                    record, inner = self._inbox.get()
+                    slot, inner = self._inbox.get()
                 else:
-                    record, inner = self._inbox.get(timeout=max(0.0, end - _sync.clock()))
+                    slot, inner = self._inbox.get(timeout=max(0.0, end - _sync.clock()))
             except _sync.Empty:
                 raise cf.TimeoutError from None
-            self._news(record, inner)
+            self._news(slot, inner)
             del inner
         return True
 
-    def start_spare(self, future: AnyFuture, waiting: Record | None) -> None:
+    def start_spare(self, future: AnyFuture, waiting: WorkerSlot | None) -> None:
         """Nothing: what is queued is for the engine, which no thread of ours holds up."""
 
     def takes_chunks(self, fn: Any) -> bool:
@@ -274,27 +275,27 @@ class DelegateEngine:
 
     def calls_back(self, waiting: bool = False) -> bool:
         """The dispatcher is in a callback: it serves nobody meanwhile."""
-        with self._core.mutex:
-            return CALLING in [record.away for record in self._core.workers]
+        with self._pool.mutex:
+            return NOTIFYING in [slot.status for slot in self._pool.workers]
 
     @property
     def name(self) -> str:
         """What `running()` calls the worker: the other executor's class."""
         return type(self.executor).__name__
 
-    def look(self) -> None:
+    def reap_dead_workers(self) -> None:
         """No worker has a thread of its own."""
 
     def ended(self) -> None:
         """The last place is empty, and the pool closed: close the engine, too, if we are to."""
-        if self._core.dismissed and self._thread is None:
+        if self._pool.user_closed and self._thread is None:
             self._shut(wait=False)
 
     def joined(self, wait: bool) -> None:
         """The pool has ended, and who waited for that waits for the engine too; or gives up."""
-        if not wait and self._core.unfinished:
+        if not wait and self._pool.unfinished:
             self._end()
-        elif self._core.dismissed and (wait or self._thread is None):
+        elif self._pool.user_closed and (wait or self._thread is None):
             self._shut(wait=wait)
 
     def reset(self) -> None:
@@ -318,18 +319,18 @@ class DelegateEngine:
     def _dispatch(self, error: BaseException | None) -> None:
         # Callbacks of users run here. A submit in one never blocks, as in a worker: a task that
         # finds no place is admitted over the bound; `shutdown` does not wait.
-        _sync.here.record = Record(self._core, thread=self)
+        _sync.here.slot = WorkerSlot(self._pool, thread=self)
         inbox = self._inbox
-        record: Record | None = None
+        slot: WorkerSlot | None = None
         self._busy = set()
         while True:
             try:
                 if error is not None:
                     self._amend(error)
                     error = None
-                while not (record is not None and record.leave and self._is_over()):
+                while not (slot is not None and slot.leave and self._is_over()):
                     place, inner = inbox.get()
-                    record = place
+                    slot = place
                     self._news(place, inner)
                     del inner
                 return
@@ -338,56 +339,56 @@ class DelegateEngine:
 
     def _is_over(self) -> bool:
         """All places are empty: there is no more for this thread to do."""
-        core = self._core
-        with core.mutex:
-            over = not core.workers and self._thread is threading.current_thread()
+        pool = self._pool
+        with pool.mutex:
+            over = not pool.workers and self._thread is threading.current_thread()
             if over:
                 self._thread = None
-        if over and core.dismissed:
+        if over and pool.user_closed:
             self._shut(wait=True)
         return over
 
-    def _news(self, record: Record, inner: cf.Future[Any] | None) -> None:
+    def _news(self, slot: WorkerSlot, inner: cf.Future[Any] | None) -> None:
         """One place was woken, or its task has come back."""
         flights = self._flights
-        busy = record in self._busy
-        if record.leave or (busy and inner is None) or flights.get(record) is not inner:
+        busy = slot in self._busy
+        if slot.leave or (busy and inner is None) or flights.get(slot) is not inner:
             return  # stale
-        self._busy.add(record)
+        self._busy.add(slot)
         try:
-            self._serve(record, inner)
+            self._serve(slot, inner)
         finally:
             if not busy:
-                self._busy.discard(record)
+                self._busy.discard(slot)
 
-    def _serve(self, record: Record, inner: cf.Future[Any] | None) -> None:
+    def _serve(self, slot: WorkerSlot, inner: cf.Future[Any] | None) -> None:
         """Commit what has come back, and send away the next."""
         flights = self._flights
         result: Any = None
         error: BaseException | None = None
         if inner is not None:
             result, error = self._outcome(inner)
-        turn = self._core.turn
+        next_task = self._pool.next_task
         while True:
             # Only now, so that what strikes before finds the flight still to be done.
-            flights.pop(record, None)
+            flights.pop(slot, None)
             if error is not None:
-                self._core.finish(record, None, error)
-            elif record.task is not None:
-                record.task._result = result
-            task = turn(record)
+                self._pool.complete(slot, None, error)
+            elif slot.task is not None:
+                slot.task._result = result
+            task = next_task(slot)
             result = error = None
             if task is not None:
-                error = self._forward(record, task)
+                error = self._forward(slot, task)
                 if error is None:
                     return
-            elif record.leave:
-                record.gate = None  # which holds the record
+            elif slot.leave:
+                slot.parker = None  # which holds the slot
                 return
-            elif record.away == PARKED or record in flights:
+            elif slot.status == PARKED or slot in flights:
                 return  # the last if a callback waited, see run_aside
 
-    def _forward(self, record: Record, task: AnyFuture) -> BaseException | None:
+    def _forward(self, slot: WorkerSlot, task: AnyFuture) -> BaseException | None:
         """Hand a task over; what that raises is the task's failure."""
         try:
             if self._forked:
@@ -395,21 +396,21 @@ class DelegateEngine:
                 raise RuntimeError(  # noqa: TRY301 - as what the executor raises
                     f"{kind} does not work in the child of a fork"
                 )
-            if self._core.exiting and self._script is not None:
+            if self._pool.exiting and self._script is not None:
                 # The script has ended, and with it what tells new processes where it is.
                 vars(sys.modules["__main__"]).setdefault("__file__", self._script)
             inner = self._envelope.submit(self.executor, task._fn, task._args, task._kwargs or {})
         except BaseException as error:
-            task._drop()
+            task._release_call()
             return error
-        task._drop()
-        self._flights[record] = inner
+        task._release_call()
+        self._flights[slot] = inner
         # The token goes with the task, so nobody has to take the listener off.
         if self._envelope.cancels:
-            token = self._core.token_of(task)
+            token = self._pool.token_of(task)
             if not token._add_listener(_TakeBack(inner)):
                 inner.cancel()
-        inner.add_done_callback(partial(_put, self._inbox, record))
+        inner.add_done_callback(partial(_put, self._inbox, slot))
         return None
 
     def _outcome(self, inner: cf.Future[Any]) -> tuple[Any, BaseException | None]:
@@ -419,46 +420,46 @@ class DelegateEngine:
             error = inner.exception(0) if inner.done() else self._broken
             if error is not None:
                 if isinstance(error, cf.BrokenExecutor) and self._envelope.broken(self.executor):
-                    self._bury(error)
-                raise error  # noqa: TRY301 - the core takes this frame for the worker's, and off
+                    self._end_broken(error)
+                raise error  # noqa: TRY301 - the pool takes this frame for the worker's, and off
             return self._envelope.open(inner.result(0)), None
         except BaseException as raised:
             return None, raised
         finally:
             del inner
 
-    def _bury(self, error: BaseException) -> None:
+    def _end_broken(self, error: BaseException) -> None:
         """The executor is broken: nothing comes back from it any more."""
         if error is self._broken:
             return
         self._broken = error
-        self._envelope.bury(self.executor)
-        for record, inner in list(self._flights.items()):
-            self._inbox.put((record, inner))
+        self._envelope.end_broken(self.executor)
+        for slot, inner in list(self._flights.items()):
+            self._inbox.put((slot, inner))
 
     def _amend(self, error: BaseException) -> None:
         """After an exception that is no task's: nothing is lost. See the head of this module."""
-        core = self._core
-        core.recover()
-        for record in list(core.workers):
-            inner = self._flights.get(record)
-            task = record.task
+        pool = self._pool
+        pool.repair()
+        for slot in list(pool.workers):
+            inner = self._flights.get(slot)
+            task = slot.task
             if inner is not None:
-                inner.add_done_callback(partial(_put, self._inbox, record))
+                inner.add_done_callback(partial(_put, self._inbox, slot))
             elif task is None or task._state is not RUNNING:
                 if task is not None and task._state is PENDING:
-                    with core.mutex:
-                        record.task = None
-                self._inbox.put((record, None))
+                    with pool.mutex:
+                        slot.task = None
+                self._inbox.put((slot, None))
             else:
-                core.finish(record, None, error)
-                self._inbox.put((record, None))
-        for record in list(self._flights):
-            if record not in core.workers:
-                self._flights.pop(record, None)
-        if not core.workers:
-            self._inbox.put((_sync.here.record, None))
-            _sync.here.record.leave = True
+                pool.complete(slot, None, error)
+                self._inbox.put((slot, None))
+        for slot in list(self._flights):
+            if slot not in pool.workers:
+                self._flights.pop(slot, None)
+        if not pool.workers:
+            self._inbox.put((_sync.here.slot, None))
+            _sync.here.slot.leave = True
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -474,8 +475,8 @@ class DelegateEngine:
             self._envelope.kill(self.executor)
 
 
-def _put(inbox: Any, record: Record, inner: cf.Future[Any]) -> None:
-    inbox.put((record, inner))
+def _put(inbox: Any, slot: WorkerSlot, inner: cf.Future[Any]) -> None:
+    inbox.put((slot, inner))
 
 
 def _reborn(executor: cf.Executor) -> cf.Executor | None:

@@ -2,17 +2,17 @@
 
 The interpreter does not wait for these threads (see `_sync.Thread`), so that one which never ends
 can be left behind; at interpreter exit `futurepool._shutdown` drains the pools in its place. A
-thread holds the core and its record, never the executor.
+thread holds the pool and its slot, never the executor.
 
-A worker is in `core.workers` before its thread starts, so that a shutdown finds it. The thread's
+A worker is in `pool.workers` before its thread starts, so that a shutdown finds it. The thread's
 first section notes its ident. If the start fails or is interrupted before, the worker is taken out
 again; a thread that started all the same sees that and leaves.
 
 Asynchronous exceptions may kill a thread where nothing of ours can catch them: in the standard
 library's part of it, or while it deals with an earlier one. Then its guard replaces it, at once. One more
 exception may end the guard's finalizer at any instruction. So the end of the thread's local data
-releases the mutex, leaves an entry in `todo` and starts a thread that flushes, all by one C call.
-A thread struck before it ran anything of ours has no such data. So whoever waits for a pool looks
+releases the mutex, leaves an entry in `deferred` and starts a thread that flushes, all by one C call.
+A thread interrupted before it ran anything of ours has no such data. So whoever waits for a pool looks
 once in a while for workers whose threads are dead.
 """
 
@@ -36,8 +36,8 @@ from futurepool import _sync
 from futurepool._engines.worker_loop import run_one, work
 from futurepool._foreign import contexts, patched
 from futurepool._future import Future
-from futurepool._pool.core import CALLING, Record
-from futurepool._pool.queue import Core
+from futurepool._pool.core import NOTIFYING, WorkerSlot
+from futurepool._pool.queue import Pool
 
 __all__: list[str] = []  # internal
 
@@ -51,10 +51,10 @@ class ThreadEngine:
     apart = False
 
     __slots__ = (
-        "_core",
         "_initargs",
         "_initializer",
         "_numbers",
+        "_pool",
         "_prefix",
         "_spares",
         "threads",
@@ -62,13 +62,13 @@ class ThreadEngine:
 
     def __init__(
         self,
-        core: Core,
+        pool: Pool,
         prefix: str,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
     ) -> None:
-        # Weak, as the core holds this; workers hold the core.
-        self._core: Any = weakref.ref(core)
+        # Weak, as the pool holds this; workers hold the pool.
+        self._pool: Any = weakref.ref(pool)
         self._prefix = prefix
         self._initializer = initializer
         self._initargs = initargs
@@ -78,59 +78,59 @@ class ThreadEngine:
         self._spares: dict[Future[Any], threading.Thread] = {}
 
     def start_worker(self) -> None:
-        core = self._core()
+        pool = self._pool()
         patched.look()
-        record = Record(core)
-        record.gate = _sync.Gate()
+        slot = WorkerSlot(pool)
+        slot.parker = _sync.Parker()
         listed = False
         thread: threading.Thread | None = None
         try:
-            record.thread = thread = _sync.new_thread(self._run, record, _Guard(core, record))
-            with core.mutex:
-                if core.starting <= 0:
+            slot.thread = thread = _sync.new_thread(self._run, slot, _Guard(pool, slot))
+            with pool.mutex:
+                if pool.reserved <= 0:
                     return  # another thread has made it
                 listed = True
-                core.starting -= 1
-                if core.state and not core.unfinished:
-                    core.threads -= 1  # it would find nothing to do
-                    core._ended()
+                pool.reserved -= 1
+                if pool.state and not pool.unfinished:
+                    pool.threads -= 1  # it would find nothing to do
+                    pool._ended()
                     return
-                if core.threads > core.room:
-                    core.threads -= 1  # the pool has become smaller meanwhile
-                    core._ended()
+                if pool.threads > pool.room:
+                    pool.threads -= 1  # the pool has become smaller meanwhile
+                    pool._ended()
                     return
-                core.records[record] = None
-                core.workers[record] = thread
+                pool.slots[slot] = None
+                pool.workers[slot] = thread
             thread.name = f"{self._prefix}_{next(self._numbers)}"
             _sync.start(thread)
             self.threads.add(thread)
         except BaseException as error:
-            with core.mutex:
-                if record.ident is None:
-                    core.records.pop(record, None)
-                    core.workers.pop(record, None)
-                    if not listed and core.starting > 0:
-                        core.starting -= 1
-                    core.threads = len(core.workers) + core.starting
-                    core._ended()
-                others = bool(core.workers)
-            core.flush()
+            with pool.mutex:
+                if slot.ident is None:
+                    pool.slots.pop(slot, None)
+                    pool.workers.pop(slot, None)
+                    if not listed and pool.reserved > 0:
+                        pool.reserved -= 1
+                    pool.threads = len(pool.workers) + pool.reserved
+                    pool._ended()
+                others = bool(pool.workers)
+            pool.run_deferred()
             if others and isinstance(error, Exception):
                 return  # fewer workers, that is all
             raise
 
-    def look(self) -> None:
-        core = self._core()
-        for record, thread in list(core.workers.items()):
+    def reap_dead_workers(self) -> None:
+        pool = self._pool()
+        for slot, thread in list(pool.workers.items()):
             # The order of these two matters: what has noted that it runs was alive.
-            noted = record.ident is not None
+            noted = slot.ident is not None
             if thread.ident is None or thread.is_alive():
                 continue
             if noted:
-                core.todo.append(partial(_replace, core, record, RuntimeError(_DIED)))
+                pool.deferred.append(partial(_replace, pool, slot, RuntimeError(_DIED)))
             else:
-                core.recover()  # takes out what has not noted itself, alive or not
-        core.flush()
+                pool.repair()  # takes out what has not noted itself, alive or not
+        pool.run_deferred()
 
     def ended(self) -> None:
         """Nothing to close."""
@@ -142,67 +142,67 @@ class ThreadEngine:
         self.threads = set()
         self._spares = {}
 
-    def _run(self, record: Record, _guard: _Guard) -> None:
-        core = self._core()
+    def _run(self, slot: WorkerSlot, _guard: _Guard) -> None:
+        pool = self._pool()
         try:
             _sync.here.witness = _Witness()
-            record.death = _make_will(core, record)
-            self._live(record)
+            slot.death = _make_will(pool, slot)
+            self._live(slot)
         except BaseException as error:
             _log.error("a worker was struck by an exception and is replaced", exc_info=error)
-            core.recover()
-            core.todo.append(partial(_replace, core, record, error))
-            core.flush()
-        record.death = None
+            pool.repair()
+            pool.deferred.append(partial(_replace, pool, slot, error))
+            pool.run_deferred()
+        slot.death = None
 
-    def _live(self, record: Record) -> None:
-        core = self._core()
-        with core.mutex:
-            if record not in core.workers:
+    def _live(self, slot: WorkerSlot) -> None:
+        pool = self._pool()
+        with pool.mutex:
+            if slot not in pool.workers:
                 return  # its starter was interrupted, and has given it up
-            record.ident = _sync.get_ident()
-            if core.latency is not None:
-                record.fresh = []
+            slot.ident = _sync.get_ident()
+            if pool.latency is not None:
+                slot.fresh = []
         # Whoever sees it there may join it, so it is listed only once it has started; by itself,
         # too, as it may leave before its starter goes on.
-        if len(self.threads) > core.threads:  # some have left, as the pool became smaller
+        if len(self.threads) > pool.threads:  # some have left, as the pool became smaller
             for thread in sorted(self.threads, key=operator.attrgetter("name")):
                 if thread.ident is not None and not thread.is_alive():
                     self.threads.discard(thread)
-        self.threads.add(record.thread)
-        if self._initialized(record):
-            work(core, record)
+        self.threads.add(slot.thread)
+        if self._initialized(slot):
+            work(pool, slot)
 
-    def _initialized(self, record: Record) -> bool:
+    def _initialized(self, slot: WorkerSlot) -> bool:
         """Run the initializer, if there is one; False if it failed, which breaks the pool."""
         if self._initializer is None:
             return True
         # So it does not wait for itself, should it shut the pool down.
-        _sync.here.record = record
+        _sync.here.slot = slot
         try:
             before = copy_context()
             self._initializer(*self._initargs)
             _sync.here.base = contexts.added(before)
         except BaseException:
             _log.critical("Exception in initializer:", exc_info=True)
-            self._break(record)
+            self._break(slot)
             return False
         return True
 
-    def _break(self, record: Record) -> None:
-        core = self._core()
-        with core.mutex:
-            core.broken = BROKEN
-            core._leave(record)
-        core.breaks(BROKEN)
+    def _break(self, slot: WorkerSlot) -> None:
+        pool = self._pool()
+        with pool.mutex:
+            pool.broken = BROKEN
+            pool._leave(slot)
+        pool.breaks(BROKEN)
 
     def run_here(self, future: Future[Any]) -> bool:
-        return run_one(self._core(), future)
+        return run_one(self._pool(), future)
 
     def run_aside(self, future: Future[Any], timeout: float | None = None) -> bool:
         return False  # no thread serves all the others
 
-    def start_spare(self, future: Future[Any], waiting: Record | None) -> None:
+    def start_spare(self, future: Future[Any], waiting: WorkerSlot | None) -> None:
         # Only the worker itself appends to its `wanted`. Either its spare thread has not yet put None
         # there, and then looks once more, or a new one is started.
         if waiting is None:
@@ -241,27 +241,27 @@ class ThreadEngine:
         self,
         itself: list[threading.Thread],
         wanted: deque[Future[Any]],
-        waiting: Record | None,
+        waiting: WorkerSlot | None,
     ) -> None:
         """A worker for some tasks only, of which `max_workers` knows nothing."""
-        core = self._core()
+        pool = self._pool()
         self.threads.add(itself.pop())
-        record = Record(core)  # so that what its tasks wait for is seen to, too
-        record.ident = _sync.get_ident()
-        _sync.here.record = record
+        slot = WorkerSlot(pool)  # so that what its tasks wait for is seen to, too
+        slot.ident = _sync.get_ident()
+        _sync.here.slot = slot
         try:
-            if not self._initialized(record):
+            if not self._initialized(slot):
                 return
             while True:
                 while wanted:
-                    run_one(core, wanted[0])
+                    run_one(pool, wanted[0])
                     self._spares.pop(wanted.popleft(), None)
                 if waiting is None or waiting.wanted is not wanted:
                     return
                 waiting.wanted = None
         except BaseException as error:
             _log.error("a spare worker was struck by an exception", exc_info=error)
-            core.recover()
+            pool.repair()
         finally:
             while wanted:
                 self._spares.pop(wanted.popleft(), None)
@@ -270,17 +270,17 @@ class ThreadEngine:
         return True
 
     def calls_back(self, waiting: bool = False) -> bool:
-        core = self._core()
-        with core.mutex:
-            calling = [record.away == CALLING for record in core.workers]
-            others = [record for record in core.workers if record.away != CALLING]
-            starting = core.starting
+        pool = self._pool()
+        with pool.mutex:
+            calling = [slot.status == NOTIFYING for slot in pool.workers]
+            others = [slot for slot in pool.workers if slot.status != NOTIFYING]
+            starting = pool.reserved
         if not calling or starting:
             return False
         if not others:
             return True
         frames = sys._current_frames() if waiting else {}
-        return waiting and all(_waits(frames.get(record.ident or 0)) for record in others)
+        return waiting and all(_waits(frames.get(slot.ident or 0)) for slot in others)
 
 
 def _waits(frame: FrameType | None) -> bool:
@@ -306,21 +306,21 @@ _DEEP = 100  # sections are nested less deep
 class _Guard:
     """Dies with its worker's thread, whatever that died of: even of its very first instruction."""
 
-    __slots__ = ("_core", "_record")
+    __slots__ = ("_pool", "_slot")
 
-    def __init__(self, core: Core, record: Record) -> None:
-        self._core = core
-        self._record = record
+    def __init__(self, pool: Pool, slot: WorkerSlot) -> None:
+        self._pool = pool
+        self._slot = slot
 
     def __del__(self) -> None:
-        core, record = self._core, self._record
-        if record in core.workers and record.thread.ident is not None:
+        pool, slot = self._pool, self._slot
+        if slot in pool.workers and slot.thread.ident is not None:
             # On free-threaded builds this may run in another thread than the one that died, and
             # then in the middle of a section.
-            if record.ident == _sync.get_ident():
-                core.recover()
-            core.todo.append(partial(_replace, core, record, RuntimeError(_DIED)))
-            core.flush()
+            if slot.ident == _sync.get_ident():
+                pool.repair()
+            pool.deferred.append(partial(_replace, pool, slot, RuntimeError(_DIED)))
+            pool.run_deferred()
 
 
 class _Witness:
@@ -337,15 +337,15 @@ class _Death(weakref.ref[_Witness]):
     will: Callable[[], object]
 
 
-def _make_will(core: Core, record: Record) -> _Death:
+def _make_will(pool: Pool, slot: WorkerSlot) -> _Death:
     """For a thread that dies without having left: let go of the mutex, and have it replaced."""
     death = _Death(_sync.here.witness, methodcaller("will"))
-    held = filter(methodcaller("_is_owned"), itertools.repeat(core.mutex, _DEEP))
-    entry = partial(_replace, core, record, RuntimeError(_DIED))
+    held = filter(methodcaller("_is_owned"), itertools.repeat(pool.mutex, _DEEP))
+    entry = partial(_replace, pool, slot, RuntimeError(_DIED))
     steps = itertools.chain(
         map(methodcaller("release"), held),
-        map(core.todo.append, (entry,)),
-        map(_sync.start_new_thread, (core.flush,), ((),)),
+        map(pool.deferred.append, (entry,)),
+        map(_sync.start_new_thread, (pool.run_deferred,), ((),)),
     )
     # In the child of a fork, and when the interpreter ends, another thread clears the data: then
     # there is no step.
@@ -355,14 +355,14 @@ def _make_will(core: Core, record: Record) -> _Death:
     return death
 
 
-def _replace(core: Core, record: Record, error: BaseException) -> None:
+def _replace(pool: Pool, slot: WorkerSlot, error: BaseException) -> None:
     """A worker is gone without having left: its task fails, and another worker is ordered.
 
-    In `todo`, so it does not flush, and may run twice.
+    In `deferred`, so it does not run what is deferred, and may run twice.
     """
-    if record not in core.workers:
+    if slot not in pool.workers:
         return
-    core.settle_aside(record, error)
-    with core.mutex:
-        core._leave(record)
-    core._settle()
+    pool.complete_aside(slot, error)
+    with pool.mutex:
+        pool._leave(slot)
+    pool._rebuild()

@@ -14,7 +14,7 @@ What travels, and what opens it over there, is in `sealed`.
 process that died, and in some versions never ends: it joins a process that was just being started and
 that nobody told to go (before 3.12), or the thread that feeds a pipe which nobody reads (before
 3.11.5). Whoever joins it, which interpreter exit does, hangs too. So as soon as the dispatcher hears
-that the pool is broken, `bury` removes what the manager may be waiting for.
+that the pool is broken, `end_broken` removes what the manager may be waiting for.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Envelope:
             )
         )
 
-    def bury(self, executor: cf.Executor) -> None:
+    def end_broken(self, executor: cf.Executor) -> None:
         """It is broken: see that it ends."""
 
     def close(self, executor: cf.Executor, wait: bool) -> None:
@@ -270,7 +270,7 @@ class StandardEnvelope(SealedEnvelope):
                 raise BrokenProcessPool(broken) from error
             raise
 
-    def bury(self, executor: cf.Executor) -> None:
+    def end_broken(self, executor: cf.Executor) -> None:
         """End what is left of the worker processes, and wait for no thread that feeds them."""
         calls = cast(Any, executor)._call_queue
         if calls is not None:
@@ -283,7 +283,7 @@ class StandardEnvelope(SealedEnvelope):
     def kill(self, executor: cf.Executor) -> None:
         """End the worker processes: nothing else stops a task there, nor lets Python exit."""
         super().kill(executor)
-        self.bury(executor)
+        self.end_broken(executor)
 
     def close(self, executor: cf.Executor, wait: bool) -> None:
         """Shut it down; no longer than the manager thread of a pool that is whole takes."""
@@ -293,13 +293,13 @@ class StandardEnvelope(SealedEnvelope):
             super().close(executor, wait and not pool._broken)
             return
         if pool._broken:
-            self.bury(executor)
+            self.end_broken(executor)
         executor.shutdown(wait=False)
         patience = _PATIENCE
         while wait and manager.is_alive() and patience > 0:
             _sync.join(manager, _LOOK)
             if pool._broken:
-                self.bury(executor)
+                self.end_broken(executor)
                 patience -= _LOOK
 
 

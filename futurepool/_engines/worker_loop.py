@@ -1,9 +1,9 @@
 """Running tasks: the loop of a worker thread, and one task on the spot.
 
-A worker repeats one step: `Core.turn` commits what it has run and claims the next task; the loop
+A worker repeats one step: `Pool.next_task` commits what it has run and claims the next task; the loop
 runs that in its context. Nothing a task raises ends the loop. An asynchronous exception
 (`PyThreadState_SetAsyncExc`) can strike outside a task as well; where it did is read off the
-record, which always tells the truth:
+slot, which always tells the truth:
 
     no task noted             nothing was claimed, or all is committed    -> come again
     noted, PENDING            the claim had not happened                  -> un-note, come again
@@ -28,19 +28,19 @@ from futurepool._errors import is_a
 from futurepool._foreign import patched
 from futurepool._foreign.contexts import complete, fresh
 from futurepool._future import FINISHED, RUNNING, Future, is_context_run, name_of
-from futurepool._pool.core import PARKED, Record
-from futurepool._pool.queue import Core
+from futurepool._pool.core import PARKED, WorkerSlot
+from futurepool._pool.queue import Pool
 
 __all__ = ["current_token"]
 
 
-def work(core: Core, record: Record) -> None:
-    """The life of a worker whose `record` is in `core.workers`; returns when it has left."""
-    _sync.here.record = record
+def work(pool: Pool, slot: WorkerSlot) -> None:
+    """The life of a worker whose `slot` is in `pool.workers`; returns when it has left."""
+    _sync.here.slot = slot
     error: BaseException | None = None
     wrap = True
     task: Future[Any] | None = None
-    turn = core.turn
+    next_task = pool.next_task
     base: Context | None = _sync.here.base
     spare = fresh(base)  # for tasks that were submitted without context variables
     known: Any = None  # the latest function, and what it is called: both are asked for often
@@ -48,17 +48,17 @@ def work(core: Core, record: Record) -> None:
     while True:
         try:
             if error is not None:  # an interruption's
-                core.finish(record, None, error, wrap)
+                pool.complete(slot, None, error, wrap)
                 error = None
             while True:
-                task = turn(record)
+                task = next_task(slot)
                 if task is None:
                     known = None
-                    if record.away == PARKED:
-                        record.gate.acquire()
+                    if slot.status == PARKED:
+                        slot.parker.acquire()
                         if ThreadPoolExecutor.submit is not patched.original:
                             patched.look()
-                    elif record.leave:
+                    elif slot.leave:
                         return
                     continue
                 fn = task._fn
@@ -84,7 +84,7 @@ def work(core: Core, record: Record) -> None:
                         task._result = context.run(fn, *args)
                 except BaseException as raised:
                     error = raised
-                # Future._drop, in line.
+                # Future._release_call, in line.
                 if fn is not known:
                     known = fn
                     if type(fn) is FunctionType:
@@ -99,54 +99,55 @@ def work(core: Core, record: Record) -> None:
                 fn = args = context = task._args = task._context = None
                 if error is not None:
                     task._kwargs = None
-                    core.finish(record, None, error)
+                    pool.complete(slot, None, error)
                     error = None
         except BaseException as raised:
             # Also if it has left: what its last section left to be done may not be done yet.
             known = None
             spare = fresh(base)
-            wrap = error is None  # or it struck in `finish`, which is not to do the same again
-            error = _after_interruption(core, record, task, raised)
-            if record.leave:
+            # If it came in the middle of `complete`, that is not to do the same again.
+            wrap = error is None
+            error = _after_interruption(pool, slot, task, raised)
+            if slot.leave:
                 return
 
 
 def _after_interruption(
-    core: Core, record: Record, last: Future[Any] | None, raised: BaseException
+    pool: Pool, slot: WorkerSlot, last: Future[Any] | None, raised: BaseException
 ) -> BaseException | None:
-    """Bring the record to a state in which `turn` can go on; the error it is to commit, if any."""
-    core.recover()
-    task = record.task
+    """Bring the slot to a state in which `next_task` can go on; the error it is to commit, if any."""
+    pool.repair()
+    task = slot.task
     error = None
     if task is not None:
         if task._state is RUNNING:
             error = raised
         else:
-            with core.mutex:
-                record.task = None
+            with pool.mutex:
+                slot.task = None
             last = task
     if last is not None and last._state is FINISHED:
-        core.tell_outcome(last)
+        pool.tell_outcome(last)
     return error
 
 
-def run_one(core: Core, future: Future[Any]) -> bool:
+def run_one(pool: Pool, future: Future[Any]) -> bool:
     """Run `future`, queued or not, in this thread, nested in what it runs already.
 
     False if it is not PENDING any more. Ctrl-C in the main thread is the caller's as well as the
     task's: the task fails with it, and it goes on.
     """
-    outer = _sync.here.record
-    own = core.own_record()
-    record = Record(core, depth=1 if own is None else own.depth + 1)
-    record.ident = _sync.get_ident()
+    outer = _sync.here.slot
+    own = pool.own_slot()
+    slot = WorkerSlot(pool, depth=1 if own is None else own.depth + 1)
+    slot.ident = _sync.get_ident()
     error: BaseException | None = None
     interrupt: BaseException | None = None
     result: Any = None
     try:
-        if not core.claim(record, future):
+        if not pool.claim(slot, future):
             return False
-        _sync.here.record = record
+        _sync.here.slot = slot
         try:
             base: Context | None = _sync.here.base
             context: Context | None = future._context
@@ -157,22 +158,22 @@ def run_one(core: Core, future: Future[Any]) -> bool:
             result = context.run(future._fn, *future._args, **future._kwargs or {})
         except BaseException as raised:
             error = raised
-        _sync.here.record = outer
-        future._drop()
-        core.finish(record, result, error)
+        _sync.here.slot = outer
+        future._release_call()
+        pool.complete(slot, result, error)
         if error is not None:
             main = threading.current_thread() is threading.main_thread()
             interrupt = error if main and is_a(error, KeyboardInterrupt) else None
             error = None  # its traceback leads back to this frame
     except BaseException as raised:
-        _sync.here.record = outer
+        _sync.here.slot = outer
         # Should there be no stack left for what follows, the next section's end does it.
-        core.todo.append(functools.partial(core.settle_aside, record, raised))
-        core.recover()
-        if record.task is future and future._state is RUNNING:
-            core.finish(record, None, raised)
+        pool.deferred.append(functools.partial(pool.complete_aside, slot, raised))
+        pool.repair()
+        if slot.task is future and future._state is RUNNING:
+            pool.complete(slot, None, raised)
         elif future._state is FINISHED:
-            core.tell_outcome(future)
+            pool.tell_outcome(future)
         error = None
         raise
     if interrupt is not None:
@@ -191,8 +192,8 @@ def current_token() -> CancelToken:
     `stop()` that runs out of time. Outside any task it is a fresh token that nobody cancels, so
     code that looks at its token runs anywhere.
     """
-    record: Record | None = _sync.here.record
-    if record is None or record.task is None:
+    slot: WorkerSlot | None = _sync.here.slot
+    if slot is None or slot.task is None:
         return CancelToken()
-    token: CancelToken = record.core.token_of(record.task)
+    token: CancelToken = slot.pool.token_of(slot.task)
     return token

@@ -1,6 +1,7 @@
 """The pool: its queue, its workers' places, what is counted, and the one mutex over all of it.
 
-- `core`: the state, the sections of the mutex, repair after an interruption
+- `section`: the mutex, what its sections leave to be done, repair after an interruption
+- `core`: the state, and how it is counted again
 - `life`: what happens to a task: taken, run, committed, helped along, cancelled
 - `queue`: admission: how tasks get in, and what happens when there is no place
 - `task_queue`: which task comes next, which one is dropped first

@@ -1,13 +1,13 @@
 """The heart of an executor: its one mutex, the state under it, and how sections begin and end.
 
-The class of the heart is built in three layers, one file each: `CoreState` here, `CoreLife` (what
-happens to a task, in `futurepool._pool.life`), `Core` (how tasks get in, in `futurepool._pool.queue`). Futures,
-workers and the exit hook hold the core, never the executor, so a dropped executor is collected.
+The class of the heart is built in three layers, one file each: `PoolState` here, `PoolLife` (what
+happens to a task, in `futurepool._pool.life`), `Pool` (how tasks get in, in `futurepool._pool.queue`). Futures,
+workers and the exit hook hold the pool, never the executor, so a dropped executor is collected.
 
 **The life of a task.** All in sections of one mutex:
 
     admit    a place is taken, the task gets its id and is queued      (submit, or a grant)
-    take     a record notes it, PENDING -> RUNNING, off the queue      (worker, helper, caller)
+    take     a slot notes it, PENDING -> RUNNING, off the queue      (worker, helper, caller)
     commit   outcome stored, RUNNING -> FINISHED, its place goes on    (whoever took it)
     cancel   PENDING -> CANCELLED, its place goes on                   (anyone)
 
@@ -15,26 +15,26 @@ A place that comes free is handed, in the same section, to the submitter that ha
 So while one is blocked no place is free, and nobody can overtake it. And whoever sees a final
 state and then asks for the mutex finds the place free.
 
-**Wake-ups.** Sleeping workers are in `idle`, each at its own gate. Invariant: if a task is queued
-and a worker sleeps, then a wake-up is on its way (`waking`). A submit that would break it wakes
-one; the woken worker clears `waking` in its first section, and wakes the next if the invariant
+**Wake-ups.** Sleeping workers are in `parked`, each at its own parker. Invariant: if a task is queued
+and a worker sleeps, then a wake-up is on its way (`wakeup_pending`). A submit that would break it wakes
+one; the woken worker clears `wakeup_pending` in its first section, and wakes the next if the invariant
 still asks for it. A worker goes to sleep in a section in which it found nothing queued. So no
 wake-up is lost, and a burst of short tasks costs one wake-up, not one for each task.
 
 **After the section.** Nothing of the user's runs under the mutex, nor anything that can block.
-What a section leaves to be done (open a gate, wake who waits, start a thread) it appends to `todo`;
-whoever leaves a section flushes. Each entry is safe to run twice and stays in the list until it
+What a section leaves to be done (open a parker, wake who waits, start a thread) it appends to `deferred`;
+whoever leaves a section runs them. Each entry is safe to run twice and stays in the list until it
 has run, so an exception in between loses nothing. No entry runs anything of a user's: who comes by may
-hold locks of theirs. Callbacks are called by who has finished or cancelled the task (`untold` notes
+hold locks of theirs. Callbacks are called by who has finished or cancelled the task (`unnotified` notes
 who that is), or aside.
 
 **Interrupted sections.** Ctrl-C, an asynchronous exception or a failing allocation may strike
 between any two steps. Containers and states change by single C calls, in an order in which every
-prefix is sound (see `order`); the integers can be counted again from them, which `recover` does.
+prefix is sound (see `queue`); the integers can be counted again from them, which `repair` does.
 
 **Re-entry.** A finalizer or signal handler may run in the middle of a section and call us. Each
 entry point asks `mutex._is_owned()` first; one that finds itself inside a section changes no
-counter and no container but `todo`, where it leaves its work for the section's end.
+counter and no container but `deferred`, where it leaves its work for the section's end.
 
 Past 400 lines because all that mends an interrupted section has to know all of the state.
 """
@@ -57,8 +57,8 @@ from futurepool._foreign import aside, contexts
 from futurepool._future import CANCELLED, PENDING, RUNNING, Future
 from futurepool._pool.histogram import HistogramRecorder, tally
 from futurepool._pool.summaries import Latest
-from futurepool._pool.task_queue import Order, make_order
-from futurepool._pool.waiters import Line
+from futurepool._pool.task_queue import TaskQueue, make_queue
+from futurepool._pool.waiters import WaitingCoroutines
 
 if TYPE_CHECKING:
     from futurepool._stats import Stats
@@ -68,7 +68,7 @@ __all__: list[str] = []  # internal
 AnyFuture = Future[Any]
 P = ParamSpec("P")
 T = TypeVar("T")
-S = TypeVar("S", bound="CoreState")
+S = TypeVar("S", bound="PoolState")
 
 UNBOUNDED = 2**59  # tasks; more than memory holds
 
@@ -82,47 +82,47 @@ class RunState(IntEnum):
 
 
 BUSY = 0  # a worker runs tasks, or looks for one
-PARKED = 1  # it sleeps at its gate, or is about to
-CALLING = 2  # it tells watchers after a task: not free, though it runs nothing
-LOOKING = 3  # as BUSY; at its next turn it looks whether the pool has become smaller
+PARKED = 1  # it sleeps at its parker, or is about to
+NOTIFYING = 2  # it tells watchers after a task: not free, though it runs nothing
+CHECKING = 3  # as BUSY; at its next turn it looks whether the pool has become smaller
 
-NOBODY = 0  # no thread's identifier, see `CoreState.untold`
+NOBODY = 0  # no thread's identifier, see `PoolState.unnotified`
 
 
-class Record:
+class WorkerSlot:
     """One place where tasks run: a worker, or a thread that runs one on the spot.
 
-    Written by its owner only, under the mutex; `gate` is opened by others.
+    Written by its owner only, under the mutex; `parker` is opened by others.
     """
 
     __slots__ = (
-        "away",
-        "core",
         "death",
         "depth",
         "fresh",
-        "gate",
         "ident",
         "leave",
+        "notifying",
+        "parker",
+        "pool",
         "since",
         "started",
+        "status",
         "task",
-        "telling",
         "thread",
         "wanted",
     )
 
-    def __init__(self, core: Any, thread: Any = None, depth: int = 0) -> None:
-        self.core: Any = core
+    def __init__(self, pool: Any, thread: Any = None, depth: int = 0) -> None:
+        self.pool: Any = pool
         self.task: AnyFuture | None = None  # claimed or running
-        self.telling: AnyFuture | None = None  # finished; its watchers may not have been told
+        self.notifying: AnyFuture | None = None  # finished; its watchers may not have been told
         self.started: float = 0.0  # when it was claimed
         # When the first of the tasks was claimed that it has run one right after the other: the
         # pool's run time is added up when such a row ends.
         self.since: float = 0.0
         self.thread: Any = thread  # of a worker; None: the thread that called
         self.ident: int | None = None  # of the thread that runs it
-        self.away: int = BUSY
+        self.status: int = BUSY
         self.leave: bool = False  # the worker has left; its thread ends
         # With histograms: run time and waiting time of a worker's latest tasks, in turn, neither of
         # them counted yet.
@@ -131,20 +131,20 @@ class Record:
         # What a spare thread is to run for it, while it waits: see `ThreadEngine.start_spare`.
         self.wanted: deque[AnyFuture] | None = None
         self.death: Any = None  # tells of a thread that ends without that
-        self.gate: Any = None
+        self.parker: Any = None
 
 
-class Waiter:
+class BlockedSubmitter:
     """A submitter that waits for a place. Written under the mutex."""
 
-    __slots__ = ("admitting", "future", "gate")
+    __slots__ = ("admitting", "future", "parker")
 
     def __init__(self, future: AnyFuture) -> None:
         self.future: AnyFuture | None = future
         # While its task is being queued; if it still is in another section, that was interrupted,
         # and a recount is on its way.
         self.admitting: bool = False
-        self.gate: Any = _sync.Gate()
+        self.parker: Any = _sync.Parker()
 
     def choose(self) -> AnyFuture | None:
         """The task to be admitted, now that a place is free. Mutex held."""
@@ -164,7 +164,7 @@ class Waiter:
 
     def open(self) -> None:
         """Let the submitter go on."""
-        open_gate(self.gate)
+        unpark(self.parker)
 
 
 class Engine(Protocol):
@@ -174,7 +174,7 @@ class Engine(Protocol):
     threads: set[Any]  # all it has started, for those who join them
 
     def start_worker(self) -> None:
-        """Make one more worker of those the core has reserved (`starting`); outside the mutex.
+        """Make one more worker of those the pool has reserved (`reserved`); outside the mutex.
 
         Raises what the system raised if there is none left to start.
         """
@@ -188,10 +188,10 @@ class Engine(Protocol):
         """In the thread that serves the engine, if one does: go on serving until `future` is done."""
         ...
 
-    def start_spare(self, future: AnyFuture, waiting: Record | None) -> None:
+    def start_spare(self, future: AnyFuture, waiting: WorkerSlot | None) -> None:
         """Have `future` run beside the workers, one of which waits for it.
 
-        With `waiting`, its record, after what else that one waits for; without, at once.
+        With `waiting`, its slot, after what else that one waits for; without, at once.
         """
         ...
 
@@ -203,7 +203,7 @@ class Engine(Protocol):
         """Whether every worker is inside done-callbacks; with `waiting`, or waits for a thread."""
         ...
 
-    def look(self) -> None:
+    def reap_dead_workers(self) -> None:
         """Replace workers whose threads have died unheard of; called now and then by who waits."""
         ...
 
@@ -220,38 +220,38 @@ class Engine(Protocol):
         ...
 
 
-def mending(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """For methods with sections: `recover` when one is interrupted.
+def repairing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """For methods with sections: `repair` when one is interrupted.
 
     A `with` does not do: an exception may strike just before it calls the lock's `__exit__`.
     """
 
     @functools.wraps(method)
-    def mended(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def repaired(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(self, *args, **kwargs)
         except BaseException:
-            self.recover()
+            self.repair()
             raise
 
-    return mended
+    return repaired
 
 
-def open_gate(gate: Any) -> None:
-    """Wake whoever sleeps at `gate`, or will; twice is as good as once."""
+def unpark(parker: Any) -> None:
+    """Wake whoever sleeps at `parker`, or will; twice is as good as once."""
     try:
-        gate.release()
+        parker.release()
     except RecursionError:  # a RuntimeError, too
         raise
     except RuntimeError:  # open already
         pass
 
 
-def _open_told(gate: Any, _token: CancelToken) -> None:
-    open_gate(gate)
+def _unpark_told(parker: Any, _token: CancelToken) -> None:
+    unpark(parker)
 
 
-class CoreState:
+class PoolState:
     """The state of one pool, and what keeps it consistent."""
 
     __slots__ = (
@@ -261,47 +261,47 @@ class CoreState:
         "aging",
         "blocked",
         "broken",
-        "calling",
-        "ceiling",
+        "caller_runs",
         "collected",
         "completed",
+        "coroutines",
         "created",
-        "dismissed",
-        "empties",
-        "ends",
+        "deferred",
         "engine",
         "error_handler",
         "exit_timeout",
         "failed",
-        "idle",
-        "inline",
+        "idle_waiters",
         "last_error",
         "latency",
         "limit",
-        "line",
+        "max_id",
         "max_workers",
         "mutex",
         "name",
-        "order",
+        "notifying",
         "overflow",
+        "parked",
+        "queue",
         "queue_size",
-        "records",
         "rejected",
+        "reserved",
         "run_time",
         "shutdown_timeout",
+        "slots",
         "snapshot",
-        "starting",
         "state",
         "stoppers",
         "submitted",
+        "termination_waiters",
         "threads",
-        "todo",
-        "told",
-        "untold",
+        "unnotified",
+        "user_closed",
         "valve",
         "wait",
+        "wait_reported",
         "wait_time",
-        "waking",
+        "wakeup_pending",
         "warned",
         "warned_worker",
         "workers",
@@ -309,22 +309,22 @@ class CoreState:
 
     if TYPE_CHECKING:
 
-        def _start_worker(self) -> None: ...  # in CoreLife
+        def _start_worker(self) -> None: ...  # in PoolLife
 
     submitted: int
     completed: int
     failed: int
     rejected: int
     overflow: int
-    starting: int
-    ceiling: int
+    reserved: int
+    max_id: int
     threads: int
-    calling: int
-    inline: int
+    notifying: int
+    caller_runs: int
     run_time: float
     wait_time: float
     last_error: Latest | None
-    waking: bool
+    wakeup_pending: bool
     state: RunState
 
     exiting: bool = False  # of the class: the interpreter shuts down
@@ -355,10 +355,10 @@ class CoreState:
         self.shutdown_timeout: float = shutdown_timeout
         self.exit_timeout: float | None = exit_timeout  # seconds; None: for as long as it takes
         self.abandoned: bool = False  # at interpreter exit: nobody waits for it any more
-        self.told: bool = False  # somebody who waits for its end has said what for
+        self.wait_reported: bool = False  # somebody who waits for its end has said what for
         self.engine: Engine
         self.collected: Any = None  # the weak reference to the executor
-        self.dismissed: bool = False  # shut down by its user, not merely dropped
+        self.user_closed: bool = False  # shut down by its user, not merely dropped
         self.created: float = _sync.clock()
         self.mutex: Any = _sync.RLock()
         # All below is guarded by mutex.
@@ -378,37 +378,41 @@ class CoreState:
         # The thread that a valve was last opened for, and how many unfinished tasks it may go to.
         self.valve: tuple[int, int] = (0, 0)
         self.warned_worker: bool = False  # of one in a worker
-        self.todo: deque[Callable[[], object]] = deque()  # any thread: single C calls only
+        self.deferred: deque[Callable[[], object]] = deque()  # any thread: single C calls only
         # Cancelled tasks -> the thread that has cancelled them and is about to call their callbacks.
-        self.untold: dict[AnyFuture, int] = {}  # any thread: single C calls only
+        self.unnotified: dict[AnyFuture, int] = {}  # any thread: single C calls only
         self.reset()
 
     def reset(self) -> None:
         """Hold no task and no thread."""
-        self.order: Order = make_order(self.aging)
-        self.records: dict[Record, None] = {}  # all that may run a task now
-        self.workers: dict[Record, Any] = {}  # -> their threads
-        self.idle: deque[Record] = deque()  # the workers that sleep; the last one is woken first
-        self.waking = False
-        self.blocked: deque[Waiter | Line] = deque()  # submitters, oldest first
-        self.line: Line | None = None  # of coroutines; one of `blocked` while any waits
-        self.empties: list[Any] = []  # gates of those who wait until no task is unfinished
-        # Of those gates, the ones at which tasks of this pool stop it -> how many tasks wait there.
+        self.queue: TaskQueue = make_queue(self.aging)
+        self.slots: dict[WorkerSlot, None] = {}  # all that may run a task now
+        self.workers: dict[WorkerSlot, Any] = {}  # -> their threads
+        # The workers that sleep; the last one is woken first.
+        self.parked: deque[WorkerSlot] = deque()
+        self.wakeup_pending = False
+        # Who waits for a place, oldest first.
+        self.blocked: deque[BlockedSubmitter | WaitingCoroutines] = deque()
+        self.coroutines: WaitingCoroutines | None = None  # one of `blocked` while any waits
+        self.idle_waiters: list[Any] = []  # parkers of those who wait until no task is unfinished
+        # Of those parkers, the ones at which tasks of this pool stop it -> how many tasks wait there.
         self.stoppers: dict[Any, int] = {}
-        self.ends: list[Any] = []  # gates of those who wait until no thread is left
-        self.todo.clear()
-        self.untold.clear()
-        self.starting = 0  # workers wanted, thread not there yet
+        self.termination_waiters: list[
+            Any
+        ] = []  # parkers of those who wait until no thread is left
+        self.deferred.clear()
+        self.unnotified.clear()
+        self.reserved = 0  # workers ordered, thread not there yet
         # These are counted again by _recount.
-        self.ceiling = self.submitted + self.limit  # the last id that may be given out
+        self.max_id = self.submitted + self.limit  # the last id that may be given out
         self.threads = 0  # workers + starting
-        self.calling = 0  # records in callbacks
-        self.inline = 0  # records that are no worker's
+        self.notifying = 0  # slots in callbacks
+        self.caller_runs = 0  # slots that are no worker's
 
     @property
     def unfinished(self) -> int:
         """Tasks queued or running: what is not free of the `limit` places. Exact in a section."""
-        return self.submitted + self.limit - self.ceiling
+        return self.submitted + self.limit - self.max_id
 
     @property
     def room(self) -> int:
@@ -420,7 +424,7 @@ class CoreState:
         if future._state is not PENDING:
             self.rejected += 1
             return True
-        if self.submitted >= self.ceiling or self.state:
+        if self.submitted >= self.max_id or self.state:
             return False
         self._admit(future)
         return True
@@ -428,28 +432,28 @@ class CoreState:
     def _admit(self, future: AnyFuture) -> None:
         """Take a place, and see that a worker comes. Mutex held."""
         future.task_id = self.submitted = self.submitted + 1
-        self.order.push(future)
-        self._rouse()
+        self.queue.push(future)
+        self.signal_work()
 
-    def _rouse(self) -> None:
+    def signal_work(self) -> None:
         """Keep the invariant of wake-ups; grow while tasks outnumber threads. Mutex held."""
-        if self.idle and not self.waking:
-            self.waking = True
-            self.todo.append(functools.partial(open_gate, self.idle.pop().gate))
-        elif self.unfinished + self.calling - self.inline > self.threads:
-            self._grow()
+        if self.parked and not self.wakeup_pending:
+            self.wakeup_pending = True
+            self.deferred.append(functools.partial(unpark, self.parked.pop().parker))
+        elif self.unfinished + self.notifying - self.caller_runs > self.threads:
+            self.reserve()
 
-    def _grow(self) -> None:
+    def reserve(self) -> None:
         """One worker more, if there may be. Mutex held."""
         if self.threads < self.room:
-            self.starting += 1
+            self.reserved += 1
             self.threads += 1
-            self.todo.append(self._start_worker)
+            self.deferred.append(self._start_worker)
 
     def _grant(self) -> None:
         """Hand free places to blocked submitters, oldest first. Mutex held."""
         blocked = self.blocked
-        while blocked and self.submitted < self.ceiling:
+        while blocked and self.submitted < self.max_id:
             waiter = blocked[0]
             if waiter.admitting:
                 return
@@ -462,24 +466,24 @@ class CoreState:
             if waiter.more():
                 blocked.rotate(-1)
             else:
-                self.todo.append(waiter.open)
+                self.deferred.append(waiter.open)
                 blocked.popleft()
 
     def _freed(self) -> None:
         """A place came free. Mutex held."""
         if self.blocked:
             self._grant()
-        if self.empties and self.unfinished <= sum(self.stoppers.values()):
-            for gate in [*self.empties]:
-                if not self.unfinished or gate in self.stoppers:
-                    self.todo.append(functools.partial(open_gate, gate))
-                    self.empties.remove(gate)
+        if self.idle_waiters and self.unfinished <= sum(self.stoppers.values()):
+            for parker in [*self.idle_waiters]:
+                if not self.unfinished or parker in self.stoppers:
+                    self.deferred.append(functools.partial(unpark, parker))
+                    self.idle_waiters.remove(parker)
 
     def closed_error(self) -> Exception:
         """What a submit to a pool that is closed raises."""
         if self.broken is not None:
             return BrokenThreadPool(self.broken)
-        if CoreState.exiting and not self.dismissed:
+        if PoolState.exiting and not self.user_closed:
             return ExitRuntimeError()
         return PoolClosedError()
 
@@ -487,8 +491,8 @@ class CoreState:
         self, future: AnyFuture, waited: float = 0.0, kind: type[QueueFullError] = QueueFullError
     ) -> QueueFullError:
         """What a submit that finds no place raises. Mutex held, or the numbers are a guess."""
-        idle = [record.task for record in list(self.records)].count(None)
-        running = len(self.records) - idle
+        idle = [slot.task for slot in list(self.slots)].count(None)
+        running = len(self.slots) - idle
         return kind(
             limit=self.limit,
             waited=waited,
@@ -499,27 +503,27 @@ class CoreState:
             queue_size=self.queue_size,
         )
 
-    def own_record(self) -> Record | None:
-        """In a thread that runs one of this pool's tasks: the record it runs under."""
-        record: Record | None = _sync.here.record
-        return record if record is not None and record.core is self else None
+    def own_slot(self) -> WorkerSlot | None:
+        """In a thread that runs one of this pool's tasks: the slot it runs under."""
+        slot: WorkerSlot | None = _sync.here.slot
+        return slot if slot is not None and slot.pool is self else None
 
-    @mending
+    @repairing
     def stats(self) -> Stats:
         """One consistent snapshot: what is derived here makes it add up whatever was counted."""
         with self.mutex:
-            active = sum([r.task is not None and r.task._state is RUNNING for r in self.records])
+            active = sum([r.task is not None and r.task._state is RUNNING for r in self.slots])
             submitted, completed, unfinished = self.submitted, self.completed, self.unfinished
             failed, rejected, overflow = self.failed, self.rejected, self.overflow
             run_time, wait_time = self.run_time, self.wait_time
-            for record in self.records:
-                if record.task is not None:
-                    run_time += record.started - record.since
+            for slot in self.slots:
+                if slot.task is not None:
+                    run_time += slot.started - slot.since
             last_error, state = self.last_error, self.state
             waiting = sum([waiter.count() for waiter in self.blocked])
             latency = None if self.latency is None else self.latency.copy()
             wait = None if self.wait is None else self.wait.copy()
-            noted = [record.fresh.copy() for record in self.records if record.fresh]
+            noted = [slot.fresh.copy() for slot in self.slots if slot.fresh]
         if latency is not None and wait is not None:
             ran = [value for fresh in noted for value in fresh[: len(fresh) // 2 * 2 : 2]]
             waited = [value for fresh in noted for value in fresh[1::2]]
@@ -547,13 +551,13 @@ class CoreState:
             wait=None if wait is None else wait.snapshot(wait_time),
         )
 
-    def count_fresh(self, record: Record) -> None:
+    def count_fresh(self, slot: WorkerSlot) -> None:
         """Put what a worker has noted into the histograms; called by itself, or when it is gone."""
-        if record.fresh and self.latency is not None and self.wait is not None:
+        if slot.fresh and self.latency is not None and self.wait is not None:
             # Outside the section, as that takes several times as long as all the rest.
-            waited = record.fresh[1::2]
-            # One that was struck between the two notes has but the first.
-            ran = tally(record.fresh[: 2 * len(waited) : 2], self.latency.max)
+            waited = slot.fresh[1::2]
+            # One that was interrupted between the two notes has but the first.
+            ran = tally(slot.fresh[: 2 * len(waited) : 2], self.latency.max)
             waits = tally(waited, self.wait.max)
             with self.mutex:
                 latency, wait = self.latency.copy(), self.wait.copy()
@@ -564,25 +568,21 @@ class CoreState:
                 self.latency = latency
                 self.wait = wait
                 self.wait_time = wait_time
-                record.fresh = []
+                slot.fresh = []
 
-    @mending
-    def running(self) -> list[tuple[AnyFuture, Record, float]]:
+    @repairing
+    def running(self) -> list[tuple[AnyFuture, WorkerSlot, float]]:
         """What runs now: the task, where, since when."""
         with self.mutex:
-            return [
-                (record.task, record, record.started)
-                for record in self.records
-                if record.task is not None
-            ]
+            return [(slot.task, slot, slot.started) for slot in self.slots if slot.task is not None]
 
-    @mending
+    @repairing
     def queued(self) -> int:
         """How many tasks wait. An instant later it may be another number."""
         with self.mutex:
-            return self.unfinished - sum([r.task is not None for r in self.records])
+            return self.unfinished - sum([r.task is not None for r in self.slots])
 
-    @mending
+    @repairing
     def wait_empty(
         self, timeout: float | None, token: CancelToken | None = None, ident: int | None = None
     ) -> bool:
@@ -591,80 +591,80 @@ class CoreState:
         With `ident`, of a thread that runs tasks of this pool: but for those, and the tasks that
         wait like this. There may be one worker more meanwhile, as this one is not to be had.
         """
-        gate = _sync.Gate()
-        listener = Opener(functools.partial(_open_told, gate))
-        self.flush()
+        parker = _sync.Parker()
+        listener = Opener(functools.partial(_unpark_told, parker))
+        self.run_deferred()
         try:
             with self.mutex:
                 if not self.unfinished or self.abandoned:
                     return not self.unfinished
-                self.empties.append(gate)
+                self.idle_waiters.append(parker)
                 if ident is not None:
-                    self._make_way(gate, ident)
-            self.flush()
+                    self._make_way(parker, ident)
+            self.run_deferred()
             if token is not None and not token._add_listener(listener):
-                open_gate(gate)
-            _sync.sleep_at(gate, timeout, self.look)
+                unpark(parker)
+            _sync.sleep_at(parker, timeout, self.reap_dead_workers)
         finally:
             with self.mutex:
-                self.stoppers.pop(gate, None)
-                emptied = gate not in self.empties
+                self.stoppers.pop(parker, None)
+                emptied = parker not in self.idle_waiters
                 if not emptied:
-                    self.empties.remove(gate)
+                    self.idle_waiters.remove(parker)
             if token is not None:
                 token._discard_listener(listener)
         return emptied
 
-    def _make_way(self, gate: Any, ident: int) -> None:
-        """A task in the thread `ident` is about to wait at `gate` for the others. Mutex held."""
-        own = [record.ident == ident and record.task is not None for record in self.records]
-        self.stoppers[gate] = sum(own)
-        for _ in range(self.unfinished + self.calling - self.inline - self.threads):
-            self._grow()
+    def _make_way(self, parker: Any, ident: int) -> None:
+        """A task in the thread `ident` is about to wait at `parker` for the others. Mutex held."""
+        own = [slot.ident == ident and slot.task is not None for slot in self.slots]
+        self.stoppers[parker] = sum(own)
+        for _ in range(self.unfinished + self.notifying - self.caller_runs - self.threads):
+            self.reserve()
         self._freed()
 
-    @mending
+    @repairing
     def wait_ended(self, timeout: float | None) -> bool:
         """Wait until a closed pool has no worker left, started or about to be."""
-        gate = _sync.Gate()
+        parker = _sync.Parker()
         with self.mutex:
             if not self.threads or self.abandoned:
                 return not self.threads
-            self.ends.append(gate)
+            self.termination_waiters.append(parker)
         try:
-            _sync.sleep_at(gate, timeout, self.look)
+            _sync.sleep_at(parker, timeout, self.reap_dead_workers)
         finally:
             with self.mutex:
-                if gate in self.ends:
-                    self.ends.remove(gate)
+                if parker in self.termination_waiters:
+                    self.termination_waiters.remove(parker)
         return not self.threads
 
-    @mending
-    def look(self) -> None:
+    @repairing
+    def reap_dead_workers(self) -> None:
         """See whether the workers live: called now and then by whoever waits for them."""
-        self.engine.look()
+        self.engine.reap_dead_workers()
         aside.ensure()
 
-    @mending
+    @repairing
     def abandon(self) -> None:
         """Let go whoever waits for the end: it will not be seen."""
         with self.mutex:
             self.abandoned = True
-            for gate in [*self.empties, *self.ends]:
-                self.todo.append(functools.partial(open_gate, gate))
-        self.flush()
+            for parker in [*self.idle_waiters, *self.termination_waiters]:
+                self.deferred.append(functools.partial(unpark, parker))
+        self.run_deferred()
 
-    def flush(self) -> None:
+    def run_deferred(self) -> None:
         """Do what sections have left. Each entry stays until it is done, and may run twice.
 
-        Whoever comes by does it, so no entry runs anything of a user's, nor does one flush.
+        Whoever comes by does it, so no entry runs anything of a user's, nor does one run others.
         """
-        todo = self.todo
+        deferred = self.deferred
         if self.mutex._is_owned():
             return
-        while todo:
+        while deferred:
             try:
-                act = todo[0]
+                act = deferred[0]
             except IndexError:  # another thread was faster
                 return
             # The section that has left it may be going on, in another thread: wait for its end.
@@ -672,16 +672,16 @@ class CoreState:
             self.mutex.release()
             act()
             try:
-                todo.remove(act)
+                deferred.remove(act)
             except ValueError:
                 pass
 
-    def flush_aside(self) -> None:
-        """`flush` for a thread that may hold conditions of futures, so in another one."""
-        if self.todo:
-            aside.run(self.flush)
+    def run_deferred_aside(self) -> None:
+        """`run_deferred` for a thread that may hold conditions of futures, so in another one."""
+        if self.deferred:
+            aside.run(self.run_deferred)
 
-    def recover(self, *futures: AnyFuture) -> None:
+    def repair(self, *futures: AnyFuture) -> None:
         """After an exception inside or near a section: no lock held, all counts right again.
 
         Those of `futures` that have not started are withdrawn: their submit is about to raise.
@@ -689,117 +689,117 @@ class CoreState:
         try:
             # First by C calls only: the stack may be at its end, with no room for the rest.
             self.mutex.__enter__()
-            self.todo.append(self._settle)
+            self.deferred.append(self._rebuild)
             for future in futures:
                 if future._state is PENDING:
-                    self.todo.append(future._announce)
+                    self.deferred.append(future._announce)
                     future._state = CANCELLED
             while self.mutex._is_owned():
                 self.mutex.release()
-            self._mend(futures)
+            self._repair(futures)
         except BaseException:  # interrupted again
-            self._mend(futures)
+            self._repair(futures)
             raise
 
-    def _mend(self, futures: tuple[AnyFuture, ...]) -> None:
+    def _repair(self, futures: tuple[AnyFuture, ...]) -> None:
         while self.mutex._is_owned():
             self.mutex.release()
         with self.mutex:
             for future in futures:
                 if future._state is PENDING:
-                    self.todo.append(future._announce)
+                    self.deferred.append(future._announce)
                     future._state = CANCELLED
-            self._settle()
-        # What this thread was about to tell when it was struck.
+            self._rebuild()
+        # What this thread was about to tell when it was interrupted.
         me = _sync.get_ident()
-        for future, by in self.untold.copy().items():
+        for future, by in self.unnotified.copy().items():
             if by == me:
-                self.todo.append(future._tell_aside)
-                self.untold.pop(future, None)
-        self.flush()
+                self.deferred.append(future._tell_aside)
+                self.unnotified.pop(future, None)
+        self.run_deferred()
         for future in futures:
             if future.cancelled():
                 future._tell()
 
-    def _settle(self) -> None:
+    def _rebuild(self) -> None:
         """Count again and act on it; also what a nested cancel leaves to be done."""
         with self.mutex:
             self._recount()
-            self._cancel_doomed()
+            self._cancel_set_aside()
             self._freed()
             self._ended()
-            for _ in range(self.unfinished + self.calling - self.inline - self.threads):
-                self._grow()
+            for _ in range(self.unfinished + self.notifying - self.caller_runs - self.threads):
+                self.reserve()
 
-    def _cancel_doomed(self) -> None:
+    def _cancel_set_aside(self) -> None:
         """Cancel what the order has set aside, because its token is cancelled. Mutex held."""
-        doomed = self.order.doomed
-        while doomed:
-            future = doomed[-1]
+        token_cancelled = self.queue.token_cancelled
+        while token_cancelled:
+            future = token_cancelled[-1]
             if future._state is PENDING:
-                self.todo.append(future._announce)
-                self.untold[future] = NOBODY  # who cancels the token comes for it
+                self.deferred.append(future._announce)
+                self.unnotified[future] = NOBODY  # who cancels the token comes for it
                 future._state = CANCELLED
-                self.ceiling += 1
-            doomed.pop()
+                self.max_id += 1
+            token_cancelled.pop()
         self._freed()
 
     def _recount(self) -> None:
         """Mutex held."""
         # A worker that is about to note that it has started finds itself gone, and leaves.
-        for record in list(self.workers):
-            if record.ident is None:
-                del self.workers[record]
-                self.records.pop(record, None)
-        for record in self.records:
-            if record.fresh and len(record.fresh) % 2:
-                record.fresh.pop()  # struck before it noted the second
-        queued = self.order.recount()
-        queued += sum([future._state is PENDING for future in self.order.doomed])
+        for slot in list(self.workers):
+            if slot.ident is None:
+                del self.workers[slot]
+                self.slots.pop(slot, None)
+        for slot in self.slots:
+            if slot.fresh and len(slot.fresh) % 2:
+                slot.fresh.pop()  # interrupted before it noted the second
+        queued = self.queue.rebuild()
+        queued += sum([future._state is PENDING for future in self.queue.token_cancelled])
         running = 0
-        for record in list(self.records):
-            if record.task is not None and record.task._state is RUNNING:
+        for slot in list(self.slots):
+            if slot.task is not None and slot.task._state is RUNNING:
                 running += 1
-            elif record.thread is None:
-                del self.records[record]
-        self.ceiling = self.submitted + self.limit - queued - running
-        self.calling = sum([record.away == CALLING for record in self.records])
-        self.inline = sum([record.thread is None for record in self.records])
+            elif slot.thread is None:
+                del self.slots[slot]
+        self.max_id = self.submitted + self.limit - queued - running
+        self.notifying = sum([slot.status == NOTIFYING for slot in self.slots])
+        self.caller_runs = sum([slot.thread is None for slot in self.slots])
         # Who was about to start a worker finds that none is wanted; _mend orders new ones.
-        self.starting = 0
+        self.reserved = 0
         self.threads = len(self.workers)
         if self.blocked:
-            there = set(map(id, self.order.tasks()))
+            there = set(map(id, self.queue.tasks()))
             for waiter in self.blocked:
                 for future in waiter.tasks():
                     if future._state is PENDING and id(future) not in there:
                         future.task_id = 0
                 waiter.admitting = False
         # Which wake-ups were lost is not known: wake all that sleep.
-        self.waking = False
-        self.idle.clear()
+        self.wakeup_pending = False
+        self.parked.clear()
         self._wake_all()
 
     def _wake_all(self) -> None:
         """Mutex held."""
-        for record in self.workers:
-            if record.away == PARKED:
-                self.todo.append(functools.partial(open_gate, record.gate))
+        for slot in self.workers:
+            if slot.status == PARKED:
+                self.deferred.append(functools.partial(unpark, slot.parker))
 
-    def _leave(self, record: Record) -> None:
+    def _leave(self, slot: WorkerSlot) -> None:
         """A worker goes home. Mutex held."""
-        self.count_fresh(record)
-        self.records.pop(record, None)
-        if self.workers.pop(record, None) is not None:
+        self.count_fresh(slot)
+        self.slots.pop(slot, None)
+        if self.workers.pop(slot, None) is not None:
             self.threads -= 1
-        record.leave = True
+        slot.leave = True
         self._ended()
 
     def _ended(self) -> None:
         """The number of threads went down, or the pool was closed. Mutex held."""
         if not self.threads:
-            for gate in self.ends:
-                self.todo.append(functools.partial(open_gate, gate))
-            self.ends = []
+            for parker in self.termination_waiters:
+                self.deferred.append(functools.partial(unpark, parker))
+            self.termination_waiters = []
             if self.state:
-                self.todo.append(self.engine.ended)
+                self.deferred.append(self.engine.ended)

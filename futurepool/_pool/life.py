@@ -30,20 +30,20 @@ from futurepool._future import (
 from futurepool._options import UNSET
 from futurepool._pool.core import (
     BUSY,
-    CALLING,
-    LOOKING,
+    CHECKING,
     NOBODY,
+    NOTIFYING,
     PARKED,
     UNBOUNDED,
-    CoreState,
-    Record,
+    PoolState,
     RunState,
-    mending,
-    open_gate,
+    WorkerSlot,
+    repairing,
+    unpark,
 )
 from futurepool._pool.histogram import BATCH
 from futurepool._pool.summaries import Latest
-from futurepool._pool.task_queue import is_doomed
+from futurepool._pool.task_queue import is_token_cancelled
 
 __all__: list[str] = []  # internal
 
@@ -53,181 +53,184 @@ _NOTHING = object()
 _DEEP = 50  # frames; a task that runs on top of more may miss the rest of the stack
 
 
-class CoreLife(CoreState):
+class PoolLife(PoolState):
     """What can happen to a task that is there."""
 
     __slots__ = ()
 
     # What is written here, declared again for type checkers.
-    calling: int
-    ceiling: int
+    notifying: int
+    max_id: int
     limit: int
     max_workers: int
     queue_size: int | None
     broken: str | None
     completed: int
     failed: int
-    inline: int
+    caller_runs: int
     last_error: Latest | None
     run_time: float
     state: RunState
     submitted: int
     wait_time: float
-    waking: bool
+    wakeup_pending: bool
 
-    def turn(self, record: Record) -> AnyFuture | None:
-        """Commit what `record` has run, if anything, and claim its next task: a worker's turn.
+    def next_task(self, slot: WorkerSlot) -> AnyFuture | None:
+        """Commit what `slot` has run, if anything, and claim its next task: a worker's turn.
 
-        The result is in the task already; one that failed was committed by `finish`.
-        Returns None when there is nothing to run now: then the worker has left (`record.leave`),
-        is to sleep at its gate (`record.away`), or has told watchers and should come again.
+        The result is in the task already; one that failed was committed by `complete`.
+        Returns None when there is nothing to run now: then the worker has left (`slot.leave`),
+        is to sleep at its parker (`slot.status`), or has told watchers and should come again.
         The hot path of workers, one section for each task; long and flat on purpose.
         """
-        task = record.task
+        task = slot.task
         now = _sync.clock()
         mutex = self.mutex
         mutex.acquire()
-        watch = None
+        subscribers = None
         if task is not None:
-            watch = task._watch
-            if watch is not None and watch.slow:
+            subscribers = task._subscribers
+            if subscribers is not None and subscribers.slow:
                 mutex.release()
-                self.finish(record, task._result, None)
+                self.complete(slot, task._result, None)
                 return None
             # _commit, in line.
             task._state = FINISHED
-            record.task = None
+            slot.task = None
             self.completed += 1
-            self.ceiling += 1
-            started = record.started
+            self.max_id += 1
+            started = slot.started
             waited = started - task._queued_at
             if waited < 0.0:  # noqa: PLR1730 - without a call; it was queued while this worker came
                 waited = 0.0
-            fresh = record.fresh
+            fresh = slot.fresh
             if fresh is None:
                 self.wait_time += waited
             else:
                 fresh.append(now - started)
                 fresh.append(waited)
-            if self.blocked or self.empties:
+            if self.blocked or self.idle_waiters:
                 self._freed()
-            if (watch is not None and watch.gates) or (fresh is not None and len(fresh) >= BATCH):
+            if (subscribers is not None and subscribers.parkers) or (
+                fresh is not None and len(fresh) >= BATCH
+            ):
                 # Before it looks for more: somebody sleeps in result(), or there is much to count.
-                self.run_time += now - record.since
+                self.run_time += now - slot.since
                 mutex.release()
                 task._announce()
-                if self.todo:
-                    self.flush()
+                if self.deferred:
+                    self.run_deferred()
                 if fresh is not None and len(fresh) >= BATCH:
-                    self.count_fresh(record)
+                    self.count_fresh(slot)
                 return None
-        away = record.away
-        if away:
-            self._come_back(record)
-            if record.leave:  # the pool has become smaller
+        status = slot.status
+        if status:
+            self._come_back(slot)
+            if slot.leave:  # the pool has become smaller
                 if task is not None:
-                    self.run_time += now - record.since
+                    self.run_time += now - slot.since
                 mutex.release()
-                if watch is not None and task is not None:
+                if subscribers is not None and task is not None:
                     task._announce()
-                self.flush()
+                self.run_deferred()
                 return None
-        record.started = now
+        slot.started = now
         if task is None:
-            record.since = now
-        # Order.take, in line.
-        order = self.order
-        level = order.top
+            slot.since = now
+        # TaskQueue.take, in line.
+        queue = self.queue
+        level = queue.top
         following = None
-        if level or (level := order.advance()):
+        if level or (level := queue.advance()):
             following = level[0]
-            record.task = following
-            hopes = following._watch
+            slot.task = following
+            hopes = following._subscribers
             if following._state is PENDING and (hopes is None or hopes.token is None):
                 following._state = RUNNING
                 level.popleft()
                 if task is not None:
                     # From one task to the next: nobody to wake.
                     mutex.release()
-                    if watch is not None:
-                        if watch.shared:
-                            watch.post(task)
+                    if subscribers is not None:
+                        if subscribers.shared:
+                            subscribers.post(task)
                         else:
                             task._announce()
-                    if self.todo:
-                        self.flush()
+                    if self.deferred:
+                        self.run_deferred()
                     return following
             else:
-                record.task = None
-                following = self._take(record)
+                slot.task = None
+                following = self._take(slot)
         else:
-            following = self._take(record)
-        gate = None
+            following = self._take(slot)
+        parker = None
         if following is not None:
             if (
-                away == PARKED
-                and self.idle
-                and self.unfinished + self.calling - self.inline > self.threads - len(self.idle)
+                status == PARKED
+                and self.parked
+                and self.unfinished + self.notifying - self.caller_runs
+                > self.threads - len(self.parked)
             ):
-                self.waking = True
-                gate = self.idle.pop().gate
+                self.wakeup_pending = True
+                parker = self.parked.pop().parker
         else:
             if task is not None:
-                self.run_time += now - record.since
-            if self.state or record not in self.workers:
-                self._leave(record)
+                self.run_time += now - slot.since
+            if self.state or slot not in self.workers:
+                self._leave(slot)
             else:
-                record.away = PARKED
-                self.idle.append(record)
+                slot.status = PARKED
+                self.parked.append(slot)
         mutex.release()
-        if watch is not None and task is not None:
+        if subscribers is not None and task is not None:
             task._announce()
-        if gate is not None:
-            open_gate(gate)
-        if self.todo:
-            self.flush()
+        if parker is not None:
+            unpark(parker)
+        if self.deferred:
+            self.run_deferred()
         return following
 
-    def _take(self, record: Record) -> AnyFuture | None:
+    def _take(self, slot: WorkerSlot) -> AnyFuture | None:
         """The order's next task, those whose token is cancelled already set aside. Mutex held."""
-        task = self.order.take(record)
-        if self.order.doomed:
-            self._cancel_doomed()
+        task = self.queue.take(slot)
+        if self.queue.token_cancelled:
+            self._cancel_set_aside()
         return task
 
-    def _come_back(self, record: Record) -> None:
+    def _come_back(self, slot: WorkerSlot) -> None:
         """A worker that slept, or was in callbacks, takes its next turn. Mutex held."""
-        if record.away == CALLING:
-            self.calling -= 1
-        elif record.away == PARKED:
-            self.waking = False
-            if record in self.idle:  # not woken by a submit, but by recover or a shutdown
-                self.idle.remove(record)
-        record.away = BUSY
-        if self.threads > self.max_workers and self.threads > self.room and record in self.workers:
-            self._leave(record)
-            self._rouse()  # what it was woken for is another's now
+        if slot.status == NOTIFYING:
+            self.notifying -= 1
+        elif slot.status == PARKED:
+            self.wakeup_pending = False
+            if slot in self.parked:  # not woken by a submit, but by repair or a shutdown
+                self.parked.remove(slot)
+        slot.status = BUSY
+        if self.threads > self.max_workers and self.threads > self.room and slot in self.workers:
+            self._leave(slot)
+            self.signal_work()  # what it was woken for is another's now
 
-    def finish(
-        self, record: Record, result: Any, error: BaseException | None, wrap: bool = True
+    def complete(
+        self, slot: WorkerSlot, result: Any, error: BaseException | None, wrap: bool = True
     ) -> None:
-        """Commit what `record` has run, and tell everyone; the whole of it, for any record."""
-        self.settle_outcome(record, result, error, wrap)
-        self.flush()
+        """Commit what `slot` has run, and tell everyone; the whole of it, for any slot."""
+        self._complete(slot, result, error, wrap)
+        self.run_deferred()
 
-    def settle_outcome(
+    def _complete(
         self,
-        record: Record,
+        slot: WorkerSlot,
         result: Any,
         error: BaseException | None,
         wrap: bool = True,
         aside: bool = False,
     ) -> None:
-        """`finish`, as something left to be done, which must not flush. Idempotent.
+        """`complete`, as something left to be done, which must not run what is deferred. Idempotent.
 
         `aside`: by whoever comes by, so what is users' to hear is told in another thread.
         """
-        task = record.task or record.telling
+        task = slot.task or slot.notifying
         if task is None:  # we are in the child of a fork, or this was done before
             return
         failure = latest = None
@@ -235,20 +238,22 @@ class CoreLife(CoreState):
             failure = self._wrap(task, error) if wrap else Failure(error, task.task_id, task.name)
             latest = Latest(failure)
         while task._state is RUNNING:
-            watch = task._watch
-            condition = None if watch is None else watch.condition
+            subscribers = task._subscribers
+            condition = None if subscribers is None else subscribers.condition
             if condition is None:
                 with self.mutex:
-                    watch = task._watch
+                    subscribers = task._subscribers
                     # Two threads may do what a section has left to be done.
-                    if task._state is RUNNING and (watch is None or watch.condition is None):
-                        self._commit(record, task, result, failure, latest)
+                    if task._state is RUNNING and (
+                        subscribers is None or subscribers.condition is None
+                    ):
+                        self._commit(slot, task, result, failure, latest)
             else:
                 # The order of locks is condition, then mutex: see futurepool._future.
                 with condition:
                     with self.mutex:
                         if task._state is RUNNING:
-                            self._commit(record, task, result, failure, latest)
+                            self._commit(slot, task, result, failure, latest)
                     task._tell_waiters()
         if aside:
             task._announce()
@@ -258,16 +263,16 @@ class CoreLife(CoreState):
         else:
             # First whoever has got this task's place: its submit may have been called under a lock
             # that the callbacks take.
-            if self.todo:
-                self.flush()
+            if self.deferred:
+                self.run_deferred()
             self.tell_outcome(task)
             if latest is not None and failure is not None:
                 latest.complete(failure)
-        record.telling = None
+        slot.notifying = None
 
-    def settle_aside(self, record: Record, error: BaseException) -> None:
+    def complete_aside(self, slot: WorkerSlot, error: BaseException) -> None:
         """What a section may leave to be done for a task whose thread is gone."""
-        self.settle_outcome(record, None, error, aside=True)
+        self._complete(slot, None, error, aside=True)
 
     def tell_outcome(self, task: AnyFuture) -> None:
         """Tell everyone of a task that has run. Idempotent."""
@@ -279,7 +284,7 @@ class CoreLife(CoreState):
 
     def _commit(
         self,
-        record: Record,
+        slot: WorkerSlot,
         task: AnyFuture,
         result: Any,
         failure: Failure | None,
@@ -296,29 +301,29 @@ class CoreLife(CoreState):
                     failure.seen = True
                     task._failure = failure
             task._result = failure
-        record.telling = task
+        slot.notifying = task
         task._state = FINISHED
-        record.task = None
+        slot.task = None
         self.completed += 1
-        self.ceiling += 1
-        waited = max(0.0, record.started - task._queued_at)
-        self.run_time += now - record.since
+        self.max_id += 1
+        waited = max(0.0, slot.started - task._queued_at)
+        self.run_time += now - slot.since
         self.wait_time += waited
         if failure is not None:
             self.failed += 1
             if self.last_error is not None:
                 self.last_error.dropped = True
             self.last_error = latest
-        if record.thread is None:
-            if self.records.pop(record, _NOTHING) is None:
-                self.inline -= 1
+        if slot.thread is None:
+            if self.slots.pop(slot, _NOTHING) is None:
+                self.caller_runs -= 1
         else:
             # Until its next turn the worker tells watchers, which may take long.
-            record.away = CALLING
-            self.calling += 1
+            slot.status = NOTIFYING
+            self.notifying += 1
         self._freed()
         if self.latency is not None and self.wait is not None:
-            self.latency.record(now - record.started)
+            self.latency.record(now - slot.started)
             self.wait.record(waited)
 
     def _wrap(self, task: AnyFuture, error: BaseException) -> Failure:
@@ -352,27 +357,27 @@ class CoreLife(CoreState):
                     )
                 )
 
-    @mending
-    def claim(self, record: Record, future: AnyFuture) -> bool:
-        """Claim this very task, queued or not yet, for a record that is no worker's."""
+    @repairing
+    def claim(self, slot: WorkerSlot, future: AnyFuture) -> bool:
+        """Claim this very task, queued or not yet, for a slot that is no worker's."""
         with self.mutex:
-            if future._state is PENDING and is_doomed(future):
+            if future._state is PENDING and is_token_cancelled(future):
                 self._cancel_locked(future, NOBODY)
             if future._state is not PENDING or (self.state and not future.task_id):
                 return False
-            self.records[record] = None
-            self.inline += 1
-            record.started = record.since = _sync.clock()
-            record.task = future
+            self.slots[slot] = None
+            self.caller_runs += 1
+            slot.started = slot.since = _sync.clock()
+            slot.task = future
             if future.task_id:
-                self.order.husks += 1
-                self.order.sweep(self.unfinished)
+                self.queue.tombstones += 1
+                self.queue.sweep(self.unfinished)
             else:
                 future.task_id = self.submitted = self.submitted + 1
             future._state = RUNNING
         return True
 
-    @mending
+    @repairing
     def help(self, future: AnyFuture, timeout: float | None, again: bool = False, /) -> bool:
         """In a worker of this pool, which waits for `future`: see that it is run.
 
@@ -382,10 +387,10 @@ class CoreLife(CoreState):
         somebody might, as a lock that this thread may enter again, or its local data, would be shared.
         True if it was run here.
         """
-        record = self.own_record()
-        if record is None or self.mutex._is_owned():
+        slot = self.own_slot()
+        if slot is None or self.mutex._is_owned():
             return False
-        if record.thread is self.engine:
+        if slot.thread is self.engine:
             # A dispatcher: it is the one to bring it.
             return future._state in (PENDING, RUNNING) and bool(
                 self.engine.run_aside(future, timeout)
@@ -397,40 +402,40 @@ class CoreLife(CoreState):
         self.engine.start_spare(future, None)
         return False
 
-    @mending
+    @repairing
     def want(self, future: AnyFuture, in_loop: bool = False, /) -> None:
         """The same for a worker that may hold conditions of futures, or runs an event loop.
 
         It may go on to wait for many, so one spare thread runs them one after the other.
         """
-        record = self.own_record()
+        slot = self.own_slot()
         if (
-            record is not None
-            and record.thread is not self.engine
+            slot is not None
+            and slot.thread is not self.engine
             and not (in_loop and not in_event_loop())
             and not self.mutex._is_owned()
             and not self._is_seen_to(future, False)
         ):
-            self.engine.start_spare(future, record)
+            self.engine.start_spare(future, slot)
 
     def _is_seen_to(self, future: AnyFuture, again: bool) -> bool:
         """Whether `future` is not queued, or there are workers free for all that is."""
         with self.mutex:
             if future._state is not PENDING or not future.task_id:
                 return True
-            free = sum([r.task is None and r.away != CALLING for r in self.workers])
-            running = sum([r.task is not None for r in self.records])
-            wanted = self.unfinished - running - free - self.starting
+            free = sum([r.task is None and r.status != NOTIFYING for r in self.workers])
+            running = sum([r.task is not None for r in self.slots])
+            wanted = self.unfinished - running - free - self.reserved
             if wanted > 0 and not again:
                 for _ in range(min(wanted, self.max_workers - self.threads)):
-                    self._grow()
+                    self.reserve()
                     wanted -= 1
-            if self.idle and not self.waking:
-                self._rouse()
-        self.flush()
+            if self.parked and not self.wakeup_pending:
+                self.signal_work()
+        self.run_deferred()
         return wanted <= 0
 
-    @mending
+    @repairing
     def cancel(self, future: AnyFuture, aside: bool = False, /) -> bool:
         """See `Future.cancel`. `aside` after a deadline: users' code runs in another thread."""
         if self.mutex._is_owned():
@@ -439,8 +444,8 @@ class CoreLife(CoreState):
             with self.mutex:
                 if future._state is PENDING:
                     self._cancel_locked(future, _sync.get_ident())
-            self.flush()
-        if self.untold:
+            self.run_deferred()
+        if self.unnotified:
             self._tell_cancelled(future, aside)
         if future._state is RUNNING:
             token = self.token_of(future)
@@ -457,27 +462,27 @@ class CoreLife(CoreState):
         has ended (`_tell_cancelled`); NOBODY: whoever cancels its token, who is on the way; None: a
         thread aside.
         """
-        self.todo.append(future._announce)
+        self.deferred.append(future._announce)
         if by is None:
-            self.todo.append(future._tell_aside)
+            self.deferred.append(future._tell_aside)
         else:
-            self.untold[future] = by
+            self.unnotified[future] = by
         future._state = CANCELLED
         if future.task_id:
-            self.ceiling += 1
-            self.order.husks += 1
-            self.order.sweep(self.unfinished)
+            self.max_id += 1
+            self.queue.tombstones += 1
+            self.queue.sweep(self.unfinished)
             if grant:
                 self._freed()
         else:
             for waiter in self.blocked:
-                if waiter.future is future:  # of a line it is a husk now
-                    self.todo.append(waiter.open)
+                if waiter.future is future:  # of a line it is a tombstone now
+                    self.deferred.append(waiter.open)
 
     def _tell_cancelled(self, future: AnyFuture, aside: bool = False) -> None:
         """Tell of a cancelled task, if this thread is the one to do it."""
         try:
-            by = self.untold[future]
+            by = self.unnotified[future]
         except KeyError:
             return
         if by == NOBODY or by == _sync.get_ident():
@@ -485,19 +490,19 @@ class CoreLife(CoreState):
                 future._tell_aside()
             else:
                 future._tell()
-            self.untold.pop(future, None)
+            self.unnotified.pop(future, None)
 
     def _cancel_nested(self, future: AnyFuture) -> bool:
         """A cancel from a finalizer or signal handler inside one of our sections.
 
-        `Order.take` notes a task in a record before it looks at its state; so a task noted there
+        `TaskQueue.take` notes a task in a slot before it looks at its state; so a task noted there
         counts as started, and one that is not will be seen as cancelled.
         """
-        if future._state is PENDING and not any(r.task is future for r in list(self.records)):
+        if future._state is PENDING and not any(r.task is future for r in list(self.slots)):
             future._state = CANCELLED
-            self.todo.append(self._settle)
-            self.todo.append(future._announce)
-            self.todo.append(future._tell_aside)  # this thread may be about to take locks
+            self.deferred.append(self._rebuild)
+            self.deferred.append(future._announce)
+            self.deferred.append(future._tell_aside)  # this thread may be about to take locks
         return future._state in (CANCELLED, NOTIFIED)
 
     def report_blocked(self, future: AnyFuture, seconds: float) -> str:
@@ -508,7 +513,7 @@ class CoreLife(CoreState):
         head = f"the submit of {future.name} waits for a place, and no task has ended for"
         return "\n".join([f"{head} {seconds:.0f} s; there are {what}:", *lines])
 
-    @mending
+    @repairing
     def token_of(self, future: AnyFuture) -> CancelToken:
         """The running task's own token: a child of the one it was submitted under, if any."""
         token = future._own_token
@@ -520,7 +525,7 @@ class CoreLife(CoreState):
                     future._own_token = token = fresh
         return token
 
-    @mending
+    @repairing
     def cancel_queued(self) -> Callable[[float], None]:
         """Cancel all that has not started. Callbacks are called aside.
 
@@ -531,34 +536,36 @@ class CoreLife(CoreState):
         silent: list[AnyFuture] = []
         heard: list[AnyFuture] = []
         with self.mutex:
-            for future in self.order.tasks():
-                watch = future._watch
-                (silent if watch is None or not watch.callbacks else heard).append(future)
+            for future in self.queue.tasks():
+                subscribers = future._subscribers
+                (silent if subscribers is None or not subscribers.callbacks else heard).append(
+                    future
+                )
                 self._cancel_locked(future, _sync.get_ident(), grant=False)
             self._freed()
-        self.flush()
+        self.run_deferred()
         for future in heard:
             run_aside(functools.partial(_tell_and_note, future, told))
-            self.untold.pop(future, None)
+            self.unnotified.pop(future, None)
         if silent:
             run_aside(functools.partial(_tell_and_note_all, silent, told))
             for future in silent:
-                self.untold.pop(future, None)
+                self.unnotified.pop(future, None)
         return functools.partial(_wait_told, told, len(heard) + bool(silent))
 
-    @mending
+    @repairing
     def fail_queued(self, make_error: Callable[[], BaseException]) -> None:
         """Fail all that has not started: there is no worker, and there will be none."""
         with self.mutex:
-            futures = self.order.tasks()
+            futures = self.queue.tasks()
         for future in futures:
-            record = Record(self)
-            if self.claim(record, future):
-                self.finish(record, None, make_error(), wrap=False)
+            slot = WorkerSlot(self)
+            if self.claim(slot, future):
+                self.complete(slot, None, make_error(), wrap=False)
         with self.mutex:
-            self.order.recount()  # no worker comes to drop what was queued
+            self.queue.rebuild()  # no worker comes to drop what was queued
 
-    @mending
+    @repairing
     def resize(self, max_workers: int | None = None, queue_size: int | None = UNSET) -> None:
         """Have another number of workers, or of tasks that may wait; exact from here on.
 
@@ -566,7 +573,7 @@ class CoreLife(CoreState):
         after it. Submitters that have waited for a place get those that there are now.
         """
         if self.mutex._is_owned():
-            self.todo.append(functools.partial(self.resize, max_workers, queue_size))
+            self.deferred.append(functools.partial(self.resize, max_workers, queue_size))
             return
         with self.mutex:
             unfinished = self.unfinished
@@ -576,30 +583,30 @@ class CoreLife(CoreState):
                 self.queue_size = queue_size
             bound = self.queue_size
             self.limit = UNBOUNDED if bound is None else self.max_workers + bound
-            self.ceiling = self.submitted + self.limit - unfinished
+            self.max_id = self.submitted + self.limit - unfinished
             surplus = self.threads - self.max_workers
             if surplus > 0:
-                for record in self.workers:
-                    if record.away == BUSY:
-                        record.away = LOOKING
+                for slot in self.workers:
+                    if slot.status == BUSY:
+                        slot.status = CHECKING
                 self._wake_all()
             self._freed()
-            for _ in range(self.unfinished + self.calling - self.inline - self.threads):
-                self._grow()
-        self.flush()
+            for _ in range(self.unfinished + self.notifying - self.caller_runs - self.threads):
+                self.reserve()
+        self.run_deferred()
 
-    @mending
+    @repairing
     def hand_out(
         self,
     ) -> tuple[AnyFuture, Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None:
         """Cancel the queued task that is due next, and give it away; None if none is queued."""
         with self.mutex:
-            future = self.order.following()
+            future = self.queue.following()
             if future is None:
                 return None
             taken = future, future._fn, future._args, future._kwargs or {}
             self._cancel_locked(future, _sync.get_ident())
-        self.flush()
+        self.run_deferred()
         self._tell_cancelled(future)
         return taken
 
@@ -609,22 +616,22 @@ class CoreLife(CoreState):
         self.close()
         self.fail_queued(self.closed_error)
 
-    @mending
+    @repairing
     def close(self, state: RunState = RunState.DRAINING) -> None:
         """Refuse new tasks, turn blocked submitters away, let idle workers leave."""
         if self.mutex._is_owned():
             self.state = max(self.state, state)
-            self.todo.append(self._send_home)
+            self.deferred.append(self._send_home)
             return
         with self.mutex:
             self.state = max(self.state, state)
         self._send_home()
-        self.flush()
+        self.run_deferred()
 
     def _send_home(self) -> None:
         with self.mutex:
             while self.blocked:
-                self.todo.append(self.blocked[0].open)
+                self.deferred.append(self.blocked[0].open)
                 self.blocked.popleft()
             self._wake_all()
             self._ended()
@@ -701,7 +708,7 @@ def is_deep(frames: int) -> bool:
 
 
 def _nobody_can_tell() -> bool:
-    """Whether a task may run on top of this thread's stack: see `CoreLife.help`.
+    """Whether a task may run on top of this thread's stack: see `PoolLife.help`.
 
     Not while it holds a condition that whoever finishes another future waits for; nor where the task
     would see an exception of somebody else's as the one being handled, or a running loop; nor so

@@ -21,11 +21,19 @@ from futurepool import _logs, _sync
 from futurepool._checks import check_callable
 from futurepool._errors import FuturePoolWarning, SubmitTimeoutError
 from futurepool._foreign import aside, patched
-from futurepool._future import CANCELLED, NOTIFIED, PENDING, Future, Watch, name_of, new_future
+from futurepool._future import (
+    CANCELLED,
+    NOTIFIED,
+    PENDING,
+    Future,
+    Subscribers,
+    name_of,
+    new_future,
+)
 from futurepool._options import Options
-from futurepool._pool.core import Waiter, mending, open_gate
-from futurepool._pool.life import CoreLife, in_event_loop, is_deep
-from futurepool._pool.waiters import Line
+from futurepool._pool.core import BlockedSubmitter, repairing, unpark
+from futurepool._pool.life import PoolLife, in_event_loop, is_deep
+from futurepool._pool.waiters import WaitingCoroutines
 from futurepool._priority import OnFull
 
 __all__: list[str] = []  # internal
@@ -52,17 +60,17 @@ patched.listeners.append(_reroute)
 _reroute(patched.look())
 
 
-def _make(core: Core, options: Options, fn: Any, args: tuple[Any, ...]) -> AnyFuture:
+def _make(pool: Pool, options: Options, fn: Any, args: tuple[Any, ...]) -> AnyFuture:
     """A future that is not yet queued."""
     future = new_future()
-    future._core = core
+    future._pool = pool
     future._fn = fn
     future._args = args
     future._kwargs = None
     context = copy_context()
-    future._context = core.adopt(context) if context else None
+    future._context = pool.adopt(context) if context else None
     future._state = PENDING
-    future._watch = None
+    future._subscribers = None
     future.task_id = 0
     future.priority = options.priority
     return future
@@ -78,16 +86,16 @@ def _outside() -> int:
     return level
 
 
-class Core(CoreLife):
+class Pool(PoolLife):
     """A whole pool. `options` in signatures is what `executor.options()` collects."""
 
     __slots__ = ()
 
     # What is written here, declared again for type checkers.
-    line: Line | None
+    coroutines: WaitingCoroutines | None
     overflow: int
     rejected: int
-    starting: int
+    reserved: int
     submitted: int
     threads: int
     valve: tuple[int, int]
@@ -98,7 +106,7 @@ class Core(CoreLife):
         fn: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        watch: Watch | None = None,
+        subscribers: Subscribers | None = None,
         ours: bool = True,
     ) -> AnyFuture:
         """Admit one task, or do with it what `options.on_full` says; `Submitting.submit` in short.
@@ -107,10 +115,10 @@ class Core(CoreLife):
         """
         check_callable("fn", fn)
         if _capture is not copy_context or ThreadPoolExecutor.submit is not patched.original:
-            found = self._submit_through(options, fn, args, kwargs, watch, ours)
+            found = self._submit_through(options, fn, args, kwargs, subscribers, ours)
             if found is not None:
                 return found
-        return self._submit_plain(options, fn, args, kwargs, watch)
+        return self._submit_plain(options, fn, args, kwargs, subscribers)
 
     def _submit_plain(
         self,
@@ -118,14 +126,14 @@ class Core(CoreLife):
         fn: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        watch: Watch | None,
+        subscribers: Subscribers | None,
         name: str | None = None,
     ) -> AnyFuture:
         future = _make(self, options, fn, args)
         future._kwargs = kwargs or None
         if name is not None:
             future._name = name
-        future._watch = watch
+        future._subscribers = subscribers
         return self._submit(options, future)
 
     def _submit_through(
@@ -134,7 +142,7 @@ class Core(CoreLife):
         fn: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        watch: Watch | None,
+        subscribers: Subscribers | None,
         ours: bool,
     ) -> AnyFuture | None:
         """Submit what somebody's `ThreadPoolExecutor.submit` makes of it, see futurepool._foreign.patched.
@@ -158,7 +166,7 @@ class Core(CoreLife):
         found: AnyFuture | None = None
         name = name_of(fn)
         for item in items:
-            future = self._submit_plain(options, *patched.call_of(item), watch, name)
+            future = self._submit_plain(options, *patched.call_of(item), subscribers, name)
             try:
                 patched.join(item.future, future, item.future is not answer)
             except BaseException:
@@ -170,7 +178,7 @@ class Core(CoreLife):
             # It has gone another way, or was done on the spot.
             if not ours:
                 return cast("AnyFuture", answer)
-            return self._submit_plain(options, answer.result, (), {}, watch, name)
+            return self._submit_plain(options, answer.result, (), {}, subscribers, name)
         return found
 
     def submit_many(
@@ -186,45 +194,45 @@ class Core(CoreLife):
             while len(futures) < len(calls):
                 # A guess; what finds no room goes the usual way.
                 start = len(futures)
-                room = max(1, min(self.ceiling - self.submitted, _BATCH))
+                room = max(1, min(self.max_id - self.submitted, _BATCH))
                 now = _sync.clock()
                 batch = []
                 for args in calls[start : start + room]:
                     future = new_future()  # _make, in line
-                    future._core = self
+                    future._pool = self
                     future._fn = fn
                     future._args = args
                     future._kwargs = None
                     context = copy_context()
                     future._context = self.adopt(context) if context else None
                     future._state = PENDING
-                    future._watch = None
+                    future._subscribers = None
                     future.task_id = 0
                     future.priority = priority
                     future._queued_at = now
                     batch.append(future)
                 with self.mutex:
                     if not self.state:
-                        self._admit_all(batch[: max(0, self.ceiling - self.submitted)])
+                        self._admit_all(batch[: max(0, self.max_id - self.submitted)])
                 self._start_wanted()
-                self.flush()
+                self.run_deferred()
                 futures += [
                     future if future.task_id else self._submit_full(options, future)
                     for future in batch
                 ]
             return futures
         except BaseException:
-            self.recover(*futures, *batch)
+            self.repair(*futures, *batch)
             raise
 
     def _admit_all(self, futures: list[AnyFuture]) -> None:
         """`_admit` for many of one priority, all of which find a place. Mutex held."""
         for future in futures:
             future.task_id = self.submitted = self.submitted + 1
-        self.order.push_all(futures)
+        self.queue.push_all(futures)
         # The first may wake a worker, each may ask for one more.
         for _ in range(min(len(futures), 1 + self.max_workers - self.threads)):
-            self._rouse()
+            self.signal_work()
 
     def _submit(self, options: Options, future: AnyFuture) -> AnyFuture:
         """With any options, and also from inside one of our sections."""
@@ -236,34 +244,34 @@ class Core(CoreLife):
         try:
             if token is not None and not self.state:
                 future._token = token
-                watch = future._own_watch()
-                watch.token = token
+                subscribers = future._own_subscribers()
+                subscribers.token = token
                 if not token._add_listener(future):
-                    watch.token = None
+                    subscribers.token = None
                     if not nested:
                         with self.mutex:
                             self.rejected += 1
                     future._state = NOTIFIED
-                    future._drop()
+                    future._release_call()
                     future._announce()
                     return future
             if not nested:
                 with self.mutex:
                     admitted = self._try_admit(future)
                 self._start_wanted()
-                self.flush()
+                self.run_deferred()
                 if admitted:
                     return future
         except BaseException:
-            self.recover(future)
+            self.repair(future)
             raise
         if nested:
             return self._submit_nested(options, future)
         return self._submit_full(options, future)
 
     def _start_wanted(self) -> None:
-        """Start workers here rather than in flush(): without any, the submit is to fail."""
-        while self.starting > 0:
+        """Start workers here rather than in run_deferred(): without any, the submit is to fail."""
+        while self.reserved > 0:
             self.engine.start_worker()
 
     def _submit_nested(self, options: Options, future: AnyFuture) -> AnyFuture:
@@ -274,9 +282,9 @@ class Core(CoreLife):
         """
         if self.state:
             raise self.closed_error()
-        if options.on_full is OnFull.RAISE and self.submitted >= self.ceiling:
+        if options.on_full is OnFull.RAISE and self.submitted >= self.max_id:
             raise self.full_error(future)
-        self.todo.append(functools.partial(self._admit_late, future, []))
+        self.deferred.append(functools.partial(self._admit_late, future, []))
         return future
 
     def _submit_over(self, future: AnyFuture) -> AnyFuture:
@@ -290,17 +298,17 @@ class Core(CoreLife):
                     else:
                         self.overflow += 1
                         self._admit(future)
-            self.flush()
+            self.run_deferred()
         except BaseException:
             # First by C calls only: the stack may be at its end, see `Submitting.submit`.
             self.mutex.acquire()
-            self.todo.append(self._settle)
+            self.deferred.append(self._rebuild)
             if future._state is PENDING:
-                self.todo.append(future._announce)
+                self.deferred.append(future._announce)
                 future._state = CANCELLED
             while self.mutex._is_owned():
                 self.mutex.release()
-            self.recover(future)
+            self.repair(future)
             raise
         if closed:
             self._forget(future)
@@ -315,29 +323,29 @@ class Core(CoreLife):
         """
         with self.mutex:
             if tried and future.task_id and future._state is PENDING:
-                there = itertools.chain(self.order.tasks(), self.order.doomed)
+                there = itertools.chain(self.queue.tasks(), self.queue.token_cancelled)
                 if not any(task is future for task in there):
-                    future.task_id = 0  # struck after it had got its id
+                    future.task_id = 0  # interrupted after it had got its id
             tried.append(True)
             if not future.task_id and not self._try_admit(future):
-                self.overflow += self.submitted >= self.ceiling
+                self.overflow += self.submitted >= self.max_id
                 self._admit(future)
 
     def _submit_full(self, options: Options, future: AnyFuture) -> AnyFuture:
         """The queue is full, or the pool closed: what now is the policy's to say."""
         policy = options.on_full
-        if self.todo:
+        if self.deferred:
             try:
                 # Perhaps there is a place: a section was interrupted, and no recount came.
-                self.flush()
+                self.run_deferred()
             except BaseException:
-                self.recover(future)
+                self.repair(future)
                 raise
         if self.state:
             self._forget(future)
             raise self.closed_error()
         if policy is OnFull.BLOCK or options.waits:
-            if self.own_record() is not None:
+            if self.own_slot() is not None:
                 # A place may come free only if this very worker goes on.
                 self._submit_over(future)
                 self._warn_worker(future)
@@ -366,19 +374,19 @@ class Core(CoreLife):
                     refused = self.closed_error()
                 else:
                     refused = self._refuse(policy, future)
-            self.flush()
-            if self.untold:
+            self.run_deferred()
+            if self.unnotified:
                 self._tell_cancelled(future)
         except BaseException:
             # First by C calls only: the stack may be at its end, see `Submitting.submit`.
             self.mutex.acquire()
-            self.todo.append(self._settle)
+            self.deferred.append(self._rebuild)
             if future._state is PENDING:
-                self.todo.append(future._announce)
+                self.deferred.append(future._announce)
                 future._state = CANCELLED
             while self.mutex._is_owned():
                 self.mutex.release()
-            self.recover(future)
+            self.repair(future)
             raise
         if refused is not None:
             self._forget(future)
@@ -392,14 +400,14 @@ class Core(CoreLife):
         """Nobody will hear of this future: its submit is about to raise."""
         if future._token is not None:
             future._token._discard_listener(future)
-        future._drop()
+        future._release_call()
 
     def _refuse(self, policy: OnFull, future: AnyFuture) -> Exception | None:
         """Drop a task, this one or another, or say why not. Mutex held."""
         self.rejected += 1
         if policy is OnFull.RAISE:
             return self.full_error(future)
-        victim = self.order.victim() if policy is OnFull.DROP_OLDEST else None
+        victim = self.queue.victim() if policy is OnFull.DROP_OLDEST else None
         if victim is None:
             future._why = f"the queue was full ({policy})"
             self._cancel_locked(future, _sync.get_ident())
@@ -409,7 +417,7 @@ class Core(CoreLife):
             self._admit(future)
         return None
 
-    @mending
+    @repairing
     def _run_here(self, future: AnyFuture) -> AnyFuture:
         """Run a task that found no place in the thread that submits it."""
         future._queued_at = _sync.clock()
@@ -423,7 +431,7 @@ class Core(CoreLife):
         return future
 
     def _submit_blocking(self, future: AnyFuture, timeout: float | None) -> AnyFuture:
-        waiter = Waiter(future)
+        waiter = BlockedSubmitter(future)
         began = _sync.clock()
         vigil = Vigil(self, waiter, future)
         try:
@@ -432,9 +440,9 @@ class Core(CoreLife):
                 if not settled and not self.state:
                     self.blocked.append(waiter)
                     settled = timeout is not None and timeout <= 0
-            self.flush()
+            self.run_deferred()
             if not settled and not self.state:
-                _sync.sleep_at(waiter.gate, timeout, vigil.look)
+                _sync.sleep_at(waiter.parker, timeout, vigil.check)
                 if future.task_id:  # who admitted it has taken the waiter off
                     return future
             with self.mutex:
@@ -447,7 +455,7 @@ class Core(CoreLife):
             with self.mutex:
                 if waiter in self.blocked:
                     self.blocked.remove(waiter)
-            self.recover(future)
+            self.repair(future)
             raise
         if settled:
             return future
@@ -465,30 +473,32 @@ class Core(CoreLife):
             with self.mutex:
                 settled = self._try_admit(future)
                 if not settled and not self.state:
-                    if self.line is None:
-                        self.line = Line(self.aging, weakref.WeakMethod(self._turn_away))
-                    self.line.push(future)
-                    if self.line not in self.blocked:
-                        self.blocked.append(self.line)
+                    if self.coroutines is None:
+                        self.coroutines = WaitingCoroutines(
+                            self.aging, weakref.WeakMethod(self._turn_away)
+                        )
+                    self.coroutines.push(future)
+                    if self.coroutines not in self.blocked:
+                        self.blocked.append(self.coroutines)
                     settled = True
-            self.flush()
+            self.run_deferred()
         except BaseException:
-            self.recover(future)
+            self.repair(future)
             raise
         if not settled:
             raise self.closed_error()
         return future
 
     def _turn_away(self) -> None:
-        """Nobody is left in the line, or the pool is closed; then none will get a place. In todo."""
+        """Nobody is left in the line, or the pool is closed; then none will get a place. In `deferred`."""
         with self.mutex:
-            if self.state and self.line is not None:
-                for future in self.line.tasks():
+            if self.state and self.coroutines is not None:
+                for future in self.coroutines.tasks():
                     if future._state is PENDING and not future.task_id:
                         self.rejected += 1
                         self._cancel_locked(future, None)
 
-    @mending
+    @repairing
     def withdraw(self, future: AnyFuture) -> bool:
         """Cancel a future that still waits for its place; False if it has one."""
         with self.mutex:
@@ -496,7 +506,7 @@ class Core(CoreLife):
                 return False
             self.rejected += 1
             self._cancel_locked(future, _sync.get_ident())
-        self.flush()
+        self.run_deferred()
         self._tell_cancelled(future)
         return True
 
@@ -526,8 +536,8 @@ class Core(CoreLife):
                 )
             )
 
-    @mending
-    def admit_stuck(self, waiter: Waiter, future: AnyFuture) -> bool:
+    @repairing
+    def admit_stuck(self, waiter: BlockedSubmitter, future: AnyFuture) -> bool:
         """Admit over the bound the task of a blocked submitter; False if it does not wait any more."""
         with self.mutex:
             if self.state or waiter not in self.blocked or waiter.admitting:
@@ -541,7 +551,7 @@ class Core(CoreLife):
             self._admit(future)
             self.blocked.remove(waiter)
             waiter.admitting = False
-        self.flush()
+        self.run_deferred()
         return True
 
 
@@ -564,28 +574,28 @@ class Vigil:
     a second, because the lock is held by whoever waits here, stderr gets it.
     """
 
-    __slots__ = ("_completed", "_core", "_future", "_idle_since", "_logged", "_report", "_waiter")
+    __slots__ = ("_completed", "_future", "_idle_since", "_logged", "_pool", "_report", "_waiter")
 
-    def __init__(self, core: Core, waiter: Waiter, future: AnyFuture) -> None:
-        self._core = core
+    def __init__(self, pool: Pool, waiter: BlockedSubmitter, future: AnyFuture) -> None:
+        self._pool = pool
         self._waiter = waiter
         self._future = future
-        self._completed = core.completed
+        self._completed = pool.completed
         self._idle_since = _sync.clock()
         self._report = ""
         self._logged: bool = False
 
-    def look(self) -> bool:
+    def check(self) -> bool:
         """True if there is nothing to wait for any more."""
-        core = self._core
-        core.look()
-        completed = core.completed
+        pool = self._pool
+        pool.reap_dead_workers()
+        completed = pool.completed
         if completed != self._completed:
             self._completed = completed
             self._idle_since = _sync.clock()
             return False
-        if core.engine.calls_back(waiting=_sync.here.registers):
-            admitted = core.admit_stuck(self._waiter, self._future)
+        if pool.engine.calls_back(waiting=_sync.here.registers):
+            admitted = pool.admit_stuck(self._waiter, self._future)
             if admitted:
                 aside.run(functools.partial(_log.warning, _VALVE, self._future.name))
             return admitted
@@ -594,7 +604,7 @@ class Vigil:
                 self._logged = True
                 _to_stderr(self._report)
         elif _sync.clock() - self._idle_since >= _PATIENCE:
-            self._report = core.report_blocked(self._future, _sync.clock() - self._idle_since)
+            self._report = pool.report_blocked(self._future, _sync.clock() - self._idle_since)
             aside.run(self._log)
         return False
 
@@ -624,7 +634,7 @@ class Submitting(cf.Executor):
     """The hot path of submitters."""
 
     # Names that no subclass of a user's has for something else.
-    _futurepool: Core
+    _futurepool: Pool
     _futurepool_options: Options
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -645,80 +655,82 @@ class Submitting(cf.Executor):
         executor and a thread with a running event loop never block here.
         Cost: one lock acquisition, plus waiting.
         """
-        # Long and flat on purpose: each call less is 2 % of a task. It does what Core.submit does.
+        # Long and flat on purpose: each call less is 2 % of a task. It does what Pool.submit does.
         if not callable(fn):
             check_callable("fn", fn)  # type: ignore[unreachable]
-        core = self._futurepool
+        pool = self._futurepool
         options = self._futurepool_options
         future = new_future()
-        future._core = core
+        future._pool = pool
         future._fn = fn
         future._args = args
         future._kwargs = kwargs or None
         context = _capture()
         if context:
             if context is _LONG_WAY or ThreadPoolExecutor.submit is not patched.original:
-                watch = options.watch
-                return core.submit(options, fn, args, kwargs, watch, ours=watch is not None)
-            future._context = core.adopt(context)
+                subscribers = options.subscribers
+                return pool.submit(
+                    options, fn, args, kwargs, subscribers, ours=subscribers is not None
+                )
+            future._context = pool.adopt(context)
         else:
             future._context = None
         future._state = PENDING
-        future._watch = options.watch
+        future._subscribers = options.subscribers
         future.priority = priority = options.priority
         future.task_id = 0
-        mutex = core.mutex
+        mutex = pool.mutex
         if options.special or mutex._is_owned():
-            return core._submit(options, future)
+            return pool._submit(options, future)
         try:
             future._queued_at = _sync.clock()
             # Not `with`: that costs twice as much, and what an exception leaves is released below.
             mutex.acquire()
-            submitted = core.submitted
-            if submitted < core.ceiling and not core.state:
-                future.task_id = core.submitted = submitted = submitted + 1
-                # Order.push, in line.
+            submitted = pool.submitted
+            if submitted < pool.max_id and not pool.state:
+                future.task_id = pool.submitted = submitted = submitted + 1
+                # TaskQueue.push, in line.
                 try:
-                    level = core.order.levels[priority]
+                    level = pool.queue.levels[priority]
                 except KeyError:
-                    core.order.push(future)
+                    pool.queue.push(future)
                 else:
                     level.append(future)
-                    if level.below is None:
-                        core.order.enlist(level)
-                # _rouse, in line.
-                if core.idle and not core.waking:
-                    core.waking = True
-                    gate = core.idle.pop().gate
+                    if level.next_lower is None:
+                        pool.queue.enlist(level)
+                # signal_work, in line.
+                if pool.parked and not pool.wakeup_pending:
+                    pool.wakeup_pending = True
+                    parker = pool.parked.pop().parker
                     mutex.release()
-                    open_gate(gate)
+                    unpark(parker)
                 elif (
-                    core.threads < core.max_workers
-                    and submitted + core.limit - core.ceiling + core.calling - core.inline
-                    > core.threads
+                    pool.threads < pool.max_workers
+                    and submitted + pool.limit - pool.max_id + pool.notifying - pool.caller_runs
+                    > pool.threads
                 ):
-                    core.starting += 1
-                    core.threads += 1
+                    pool.reserved += 1
+                    pool.threads += 1
                     mutex.release()
-                    core.engine.start_worker()
+                    pool.engine.start_worker()
                 else:
                     mutex.release()
-                if core.todo:
-                    core.flush()
+                if pool.deferred:
+                    pool.run_deferred()
                 return future
             mutex.release()
         except BaseException:
-            # First by C calls only: the stack may be at its end, with no room for recover().
+            # First by C calls only: the stack may be at its end, with no room for repair().
             mutex.acquire()
-            core.todo.append(core._settle)
+            pool.deferred.append(pool._rebuild)
             if future._state is PENDING:
-                core.todo.append(future._announce)
+                pool.deferred.append(future._announce)
                 future._state = CANCELLED
             while mutex._is_owned():
                 mutex.release()
-            core.recover(future)
+            pool.repair(future)
             raise
-        return core._submit_full(options, future)
+        return pool._submit_full(options, future)
 
 
 #: `submit` as the public classes have it: whoever finds another has found a subclass's, or a patch.

@@ -32,30 +32,30 @@ _DEEP = 100  # innermost frames of a stack that are shown
 Place = tuple[str, int, str]
 
 
-def running(core: Any, stack: bool = False) -> list[RunningTask]:
+def running(pool: Any, stack: bool = False) -> list[RunningTask]:
     """One entry for each task that runs now, oldest first."""
-    entries = _running(core)
+    entries = _running(pool)
     if not stack:
         return [entry for entry, _ in entries]
     with _Frames() as frames:
-        return [replace(entry, stack=frames.text(record)) for entry, record in entries]
+        return [replace(entry, stack=frames.text(slot)) for entry, slot in entries]
 
 
-def unfinished(core: Any, ident: int | None = None) -> list[RunningTask]:
+def unfinished(pool: Any, ident: int | None = None) -> list[RunningTask]:
     """The same with stacks, and after it what keeps the other workers, a done-callback each.
 
     Without what the thread `ident` is doing.
     """
     with _Frames() as frames:
-        entries = [*_running(core), *_calling(core, frames)]
+        entries = [*_running(pool), *_calling(pool, frames)]
         return [
-            replace(entry, stack=frames.text(record))
-            for entry, record in entries
-            if ident is None or record.ident != ident
+            replace(entry, stack=frames.text(slot))
+            for entry, slot in entries
+            if ident is None or slot.ident != ident
         ]
 
 
-def waited_for(*cores: Any) -> tuple[str, list[str]]:
+def waited_for(*pools: Any) -> tuple[str, list[str]]:
     """What these pools have still to do: how much of what, and a line for each thing under way.
 
     Both are empty if all they have to do is to end their threads.
@@ -63,20 +63,20 @@ def waited_for(*cores: Any) -> tuple[str, list[str]]:
     tasks, queued, calls = 0, 0, 0
     lines: list[str] = []
     with _Frames() as frames:
-        for core in cores:
-            entries, callers = _running(core), _calling(core, frames)
+        for pool in pools:
+            entries, callers = _running(pool), _calling(pool, frames)
             tasks += len(entries)
             calls += len(callers)
-            queued += core.queued()
-            lines += [f"{entry}{frames.line(record)}" for entry, record in entries + callers]
+            queued += pool.queued()
+            lines += [f"{entry}{frames.line(slot)}" for entry, slot in entries + callers]
     counts = {"running task": tasks, "queued task": queued, "done-callback": calls}
     parts = [f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items() if count]
     return " and ".join(parts), shortened(lines)
 
 
-def _running(core: Any) -> list[tuple[RunningTask, Any]]:
-    """What runs, and the record it runs under."""
-    found = core.running()
+def _running(pool: Any) -> list[tuple[RunningTask, Any]]:
+    """What runs, and the slot it runs under."""
+    found = pool.running()
     now = _sync.clock()
     names: dict[Any, str] = {thread.ident: thread.name for thread in threading.enumerate()}
     entries = [
@@ -84,32 +84,32 @@ def _running(core: Any) -> list[tuple[RunningTask, Any]]:
             RunningTask(
                 task_id=task.task_id,
                 name=task.name,
-                worker=names.get(record.ident) or str(getattr(record.thread, "name", "?")),
+                worker=names.get(slot.ident) or str(getattr(slot.thread, "name", "?")),
                 seconds=max(0.0, now - started),
                 waited=max(0.0, started - task._queued_at),
             ),
-            record,
+            slot,
         )
-        for task, record, started in found
+        for task, slot, started in found
     ]
     return sorted(entries, key=lambda entry: -entry[0].seconds)
 
 
-def _calling(core: Any, frames: _Frames) -> list[tuple[RunningTask, Any]]:
+def _calling(pool: Any, frames: _Frames) -> list[tuple[RunningTask, Any]]:
     """The workers that run no task, but code that is not ours."""
     now = _sync.clock()
     entries: list[tuple[RunningTask, Any]] = []
-    for record, thread in list(core.workers.items()):
-        if record.task is None and frames.calls(record):
-            told = record.telling
+    for slot, thread in list(pool.workers.items()):
+        if slot.task is None and frames.calls(slot):
+            told = slot.notifying
             entry = RunningTask(
                 task_id=told.task_id if told is not None else 0,
                 name="a done-callback" if told is None else f"a done-callback of {told.name}",
                 worker=thread.name,
-                seconds=max(0.0, now - record.started),
+                seconds=max(0.0, now - slot.started),
                 waited=0.0,
             )
-            entries.append((entry, record))
+            entries.append((entry, slot))
     return entries
 
 
@@ -127,12 +127,12 @@ class _Frames:
     def __exit__(self, *_: object) -> None:
         self._frames.clear()  # our own is among them, and would keep itself alive
 
-    def text(self, record: Any) -> str | None:
+    def text(self, slot: Any) -> str | None:
         """Where it is, formatted like a traceback; None if that is no thread of this process."""
-        frame = self._frames.get(record.ident)
+        frame = self._frames.get(slot.ident)
         if frame is None:
             return None
-        places = tuple(_places(frame, record.depth))
+        places = tuple(_places(frame, slot.depth))
         if places not in self._texts:
             for filename in {place[0] for place in places}:
                 linecache.checkcache(filename)
@@ -140,14 +140,14 @@ class _Frames:
             self._texts[places] = "".join(traceback.StackSummary.from_list(summary).format())
         return self._texts[places]
 
-    def line(self, record: Any) -> str:
+    def line(self, slot: Any) -> str:
         """The line it is at, to be put after what it is."""
-        places = _places(self._frames.get(record.ident), record.depth)
+        places = _places(self._frames.get(slot.ident), slot.depth)
         return ", at {}:{} in {}".format(*places[-1]) if places else ""
 
-    def calls(self, record: Any) -> bool:
+    def calls(self, slot: Any) -> bool:
         """True if the worker's loop has called anything that is not ours."""
-        frame = self._frames.get(record.ident)
+        frame = self._frames.get(slot.ident)
         called = False
         while frame is not None:
             module = frame.f_globals.get("__name__")

@@ -1,14 +1,14 @@
 """The order of the queue: which task comes next, which one is dropped first.
 
 Two orders with one interface. Both hold futures; a future whose state is no longer PENDING is a
-husk: cancelled, or run by a thread that waited for it. Husks are skipped when they reach the
+tombstone: cancelled, or run by a thread that waited for it. Tombstones are skipped when they reach the
 front, and swept out together once there are more of them than of the living, so cancelling a
 queued task costs O(1) and its memory is free soon after.
 
-Everything here is called with the core's mutex held. An exception may strike between any two
+Everything here is called with the pool's mutex held. An exception may strike between any two
 steps (Ctrl-C, an asynchronous exception, a failing allocation), so each step leaves the order
-usable, if not complete: an interruption is followed by a `recount`, which rebuilds all of it. A task
-is noted in the worker's record and marked RUNNING before it leaves the queue, so it is always in one
+usable, if not complete: an interruption is followed by a `rebuild`, which rebuilds all of it. A task
+is noted in the worker's slot and marked RUNNING before it leaves the queue, so it is always in one
 of the two.
 It is noted before its state is looked at: a `cancel` from a finalizer that runs between two steps
 finds it noted and leaves it alone, or comes before, and is seen.
@@ -28,21 +28,23 @@ __all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
 
-_SWEEP = 64  # fewer husks than this are not worth a sweep
+_SWEEP = 64  # fewer tombstones than this are not worth a sweep
 KEEP = 2048  # so many levels are kept, empty or not, for their next task
 
 
-class Record(Protocol):
+class WorkerSlot(Protocol):
     """What a claim writes to: whoever runs tasks has one."""
 
     task: AnyFuture | None
 
 
-class Order(Protocol):
+class TaskQueue(Protocol):
     """What admission and the workers need of an order."""
 
-    doomed: list[AnyFuture]  # taken off by `take`, PENDING still: their token was cancelled
-    husks: int
+    token_cancelled: list[
+        AnyFuture
+    ]  # taken off by `take`, PENDING still: their token was cancelled
+    tombstones: int
     levels: dict[int, Level]
     top: Level  # what is due next is in front here, if anything is
 
@@ -62,8 +64,8 @@ class Order(Protocol):
         """Make the next level that has tasks the top one; an empty one if there is none."""
         ...
 
-    def take(self, record: Record) -> AnyFuture | None:
-        """Claim the task that is due next for `record`, mark it RUNNING; None if there is none."""
+    def take(self, slot: WorkerSlot) -> AnyFuture | None:
+        """Claim the task that is due next for `slot`, mark it RUNNING; None if there is none."""
         ...
 
     def victim(self) -> AnyFuture | None:
@@ -75,11 +77,11 @@ class Order(Protocol):
         ...
 
     def sweep(self, living: int) -> None:
-        """Drop the husks if there are more than `living`, the number of tasks. O(1) if not."""
+        """Drop the tombstones if there are more than `living`, the number of tasks. O(1) if not."""
         ...
 
-    def recount(self) -> int:
-        """Drop the husks, mend what an interruption left half done; the number of tasks."""
+    def rebuild(self) -> int:
+        """Drop the tombstones, mend what an interruption left half done; the number of tasks."""
         ...
 
     def tasks(self) -> list[AnyFuture]:
@@ -87,59 +89,60 @@ class Order(Protocol):
         ...
 
 
-def is_doomed(future: AnyFuture) -> bool:
+def is_token_cancelled(future: AnyFuture) -> bool:
     """Its token is cancelled, and about to cancel it, but has not come so far."""
-    watch = future._watch
-    return watch is not None and watch.token is not None and watch.token._marked()
+    subscribers = future._subscribers
+    return subscribers is not None and subscribers.token is not None and subscribers.token._marked()
 
 
 class Level(deque[AnyFuture]):
     """The tasks of one priority, oldest first."""
 
-    __slots__ = ("below", "rank")
+    __slots__ = ("key", "next_lower")
 
-    below: Level | None  # None if it is neither in the pile nor on the heap, see `Levels`
-    rank: float  # the priority with its sign turned, an int, but for that of _GROUND
+    # None if it is neither in the stack nor on the heap, see `PriorityQueue`.
+    next_lower: Level | None
+    key: float  # the priority with its sign turned, an int, but for that of BOTTOM
 
 
-def _make_level(rank: float, tasks: Iterable[AnyFuture] = ()) -> Level:
+def _make_level(key: float, tasks: Iterable[AnyFuture] = ()) -> Level:
     level = Level(tasks)
-    level.rank = rank
-    level.below = None
+    level.key = key
+    level.next_lower = None
     return level
 
 
-#: What lies under each pile.
-_GROUND = _make_level(inf)
-_GROUND.below = _GROUND
+#: What lies under each stack.
+BOTTOM = _make_level(inf)
+BOTTOM.next_lower = BOTTOM
 
 
-class Levels:
+class PriorityQueue:
     """Highest priority first, FIFO within one: a deque for each priority.
 
-    Those in use lie in a pile, each on a lower one, or on a heap. A level that comes to be used goes
-    on top of the pile if it is higher than what lies there, and on the heap if not; when the top
+    Those in use lie in a stack, each on a lower one, or on a heap. A level that comes to be used goes
+    on top of the stack if it is higher than what lies there, and on the heap if not; when the top
     one is empty, the next is the highest of what was under it and what is on the heap. So `top` is
     always the highest, and a level that is used for one task, as with many priorities, comes and
     goes in O(1) if it is ahead of the others, else in O(log levels). The heap has priorities with
     their sign turned, because a heap has the smallest in front. A level that runs empty stays until
-    it is in the way. What is twice on the heap, or on it and in the pile, does no harm.
+    it is in the way. What is twice on the heap, or on it and in the stack, does no harm.
 
     `levels` and `top` are read, and their deques used, by the hot paths of `futurepool._pool.queue` and
     `futurepool._pool.life`.
     """
 
-    __slots__ = ("_forget_at", "_heap", "doomed", "husks", "levels", "top")
+    __slots__ = ("_forget_at", "_heap", "levels", "token_cancelled", "tombstones", "top")
 
-    husks: int
+    tombstones: int
 
     def __init__(self) -> None:
-        self.doomed: list[AnyFuture] = []
+        self.token_cancelled: list[AnyFuture] = []
         self.levels: dict[int, Level] = {}  # by priority
-        self.top: Level = _GROUND
+        self.top: Level = BOTTOM
         self._heap: list[int] = []
         self._forget_at = KEEP
-        self.husks = 0  # a hint for when to sweep
+        self.tombstones = 0  # a hint for when to sweep
 
     def push(self, future: AnyFuture) -> None:
         priority = future.priority
@@ -151,25 +154,27 @@ class Levels:
                 self._forget()
             level = self.levels[priority] = _make_level(-priority)
         level.append(future)
-        if level.below is None:
+        if level.next_lower is None:
             self.enlist(level)
 
     def enlist(self, level: Level) -> None:
         top = self.top
-        rank: Any = level.rank
-        if rank < top.rank:
-            level.below = top
+        key: Any = level.key
+        if key < top.key:
+            level.next_lower = top
             self.top = level
         else:
-            heappush(self._heap, rank)
-            level.below = _GROUND
+            heappush(self._heap, key)
+            level.next_lower = BOTTOM
 
     def _forget(self) -> None:
         """Drop levels that are not in use. What is on the heap is always in `levels`."""
         levels = {
-            priority: level for priority, level in self.levels.items() if level.below is not None
+            priority: level
+            for priority, level in self.levels.items()
+            if level.next_lower is not None
         }
-        heap = [rank for rank in self._heap if -rank in levels]
+        heap = [key for key in self._heap if -key in levels]
         heapify(heap)
         self._heap = heap
         self.levels = levels
@@ -184,39 +189,39 @@ class Levels:
         level = self.top
         heap = self._heap
         while not level:
-            following: Any = level.below  # which the top one always has
-            if heap and heap[0] < following.rank:
+            following: Any = level.next_lower  # which the top one always has
+            if heap and heap[0] < following.key:
                 risen = self.levels[-heap[0]]
-                risen.below = following
+                risen.next_lower = following
                 self.top = risen
                 if level is not risen:
-                    level.below = None
+                    level.next_lower = None
                 level = risen
                 heappop(heap)
-            elif following is _GROUND:
+            elif following is BOTTOM:
                 if len(self.levels) > KEEP:
                     self._forget()
                 return level  # the only one: it will soon be used again
             else:
                 self.top = following
-                level.below = None
+                level.next_lower = None
                 level = following
         return level
 
-    def take(self, record: Record) -> AnyFuture | None:
+    def take(self, slot: WorkerSlot) -> AnyFuture | None:
         while level := self.advance():
             future = level[0]
-            record.task = future
+            slot.task = future
             if future._state is PENDING:
-                if not is_doomed(future):
+                if not is_token_cancelled(future):
                     future._state = RUNNING
                     level.popleft()
                     return future
-                self.doomed.append(future)
-                self.husks += 1
-            record.task = None
+                self.token_cancelled.append(future)
+                self.tombstones += 1
+            slot.task = None
             level.popleft()
-            self.husks -= 1
+            self.tombstones -= 1
         return None
 
     def following(self) -> AnyFuture | None:
@@ -224,7 +229,7 @@ class Levels:
             if level[0]._state is PENDING:
                 return level[0]
             level.popleft()
-            self.husks -= 1
+            self.tombstones -= 1
         return None
 
     def victim(self) -> AnyFuture | None:
@@ -235,25 +240,25 @@ class Levels:
         return None
 
     def sweep(self, living: int) -> None:
-        if self.husks > max(living, _SWEEP):
-            self.recount()
+        if self.tombstones > max(living, _SWEEP):
+            self.rebuild()
 
-    def recount(self) -> int:
+    def rebuild(self) -> int:
         count = 0
         levels: dict[int, Level] = {}
         for priority, old in self.levels.items():
             level = _make_level(-priority, [task for task in old if task._state is PENDING])
             if level:
-                level.below = _GROUND
+                level.next_lower = BOTTOM
                 levels[priority] = level
                 count += len(level)
         heap = sorted([-priority for priority in levels])
         # The heap may have entries only while there is a top level of its own.
         self._heap = []
         self.levels = levels
-        self.top = levels[-heap[0]] if heap else _GROUND
+        self.top = levels[-heap[0]] if heap else BOTTOM
         self._heap = heap[1:]
-        self.husks = 0
+        self.tombstones = 0
         return count
 
     def tasks(self) -> list[AnyFuture]:
@@ -262,7 +267,7 @@ class Levels:
         ]
 
 
-class Aged:
+class AgingQueue:
     """A waiting task gains one level of priority every `aging` seconds.
 
     Two waiting tasks gain at the same pace, so their order never changes while they wait, and a
@@ -271,18 +276,18 @@ class Aged:
     O(log tasks), and O(tasks) to find a victim.
     """
 
-    __slots__ = ("_aging", "_heap", "_latest", "doomed", "husks", "levels", "top")
+    __slots__ = ("_aging", "_heap", "_latest", "levels", "token_cancelled", "tombstones", "top")
 
-    husks: int
+    tombstones: int
 
     def __init__(self, aging: float) -> None:
-        self.doomed: list[AnyFuture] = []
+        self.token_cancelled: list[AnyFuture] = []
         self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
-        self.top: Level = _GROUND  # as is this one
+        self.top: Level = BOTTOM  # as is this one
         self._aging = max(1, round(aging * 1e9))
         self._latest = 0.0  # a submitter looks at the clock before it is admitted
         self._heap: list[tuple[int, int, AnyFuture]] = []
-        self.husks = 0
+        self.tombstones = 0
 
     def push(self, future: AnyFuture) -> None:
         self._latest = admitted = max(self._latest, future._queued_at)
@@ -299,21 +304,21 @@ class Aged:
     def advance(self) -> Level:
         return self.top
 
-    def take(self, record: Record) -> AnyFuture | None:
+    def take(self, slot: WorkerSlot) -> AnyFuture | None:
         heap = self._heap
         while heap:
             future = heap[0][2]
-            record.task = future
+            slot.task = future
             if future._state is PENDING:
-                if not is_doomed(future):
+                if not is_token_cancelled(future):
                     future._state = RUNNING
                     heappop(heap)
                     return future
-                self.doomed.append(future)
-                self.husks += 1
-            record.task = None
+                self.token_cancelled.append(future)
+                self.tombstones += 1
+            slot.task = None
             heappop(heap)
-            self.husks -= 1
+            self.tombstones -= 1
         return None
 
     def following(self) -> AnyFuture | None:
@@ -322,27 +327,27 @@ class Aged:
             if heap[0][2]._state is PENDING:
                 return heap[0][2]
             heappop(heap)
-            self.husks -= 1
+            self.tombstones -= 1
         return None
 
     def victim(self) -> AnyFuture | None:
         return min(self.tasks(), key=lambda task: (task.priority, task.task_id), default=None)
 
     def sweep(self, living: int) -> None:
-        if self.husks > max(living, _SWEEP):
-            self.recount()
+        if self.tombstones > max(living, _SWEEP):
+            self.rebuild()
 
-    def recount(self) -> int:
+    def rebuild(self) -> int:
         heap = [entry for entry in self._heap if entry[2]._state is PENDING]
         heapify(heap)
         self._heap = heap
-        self.husks = 0
+        self.tombstones = 0
         return len(heap)
 
     def tasks(self) -> list[AnyFuture]:
         return [future for _, _, future in self._heap if future._state is PENDING]
 
 
-def make_order(aging: float | None) -> Order:
+def make_queue(aging: float | None) -> TaskQueue:
     """The order for `BoundedExecutor(aging=)`."""
-    return Levels() if aging is None else Aged(aging)
+    return PriorityQueue() if aging is None else AgingQueue(aging)

@@ -1760,7 +1760,7 @@ def subclass_private_names(Pool: Any) -> Any:
             self._core = self._options = self._pool = self._name = self._collected = "mine"
 
     with Mine() as pool:
-        return [pool.submit(double, 1).result(), list(pool.map(double, [2])), pool._core]
+        return [pool.submit(double, 1).result(), list(pool.map(double, [2])), pool._pool]
 
 
 @program
@@ -1999,7 +1999,7 @@ def submit_without_end(Pool: Any) -> Any:
             target=lambda: [futures.append(pool.submit(int)) for _ in range(1100)]
         )
         feeder.start()
-        while feeder.is_alive() and not getattr(getattr(pool, "_core", None), "blocked", ()):
+        while feeder.is_alive() and not getattr(getattr(pool, "_pool", None), "blocked", ()):
             time.sleep(0.001)
         taken = len(futures)
     feeder.join(PATIENCE)

@@ -25,7 +25,7 @@ __all__ = ["Rebind", "installed", "mutate", "rebound"]
 _MODELS = {
     "Lock": models.Lock,
     "RLock": models.RLock,
-    "Gate": _sync._held_lock,
+    "Parker": _sync._held_lock,
     "SimpleQueue": models.SimpleQueue,
     "get_ident": models.get_ident,
     "clock": threads.clock,
