@@ -354,7 +354,7 @@ def _restart(pool: Pool) -> None:
             pool.run_time += slot.started - slot.since  # of its row, which ends here
         slot.task = None
         slot.leave = True
-    pool.mutex = _sync.RLock()
+    pool.renew()
     for slot in pool.slots:
         pool.count_fresh(slot)
     pool.reset()

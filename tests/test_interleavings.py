@@ -36,6 +36,7 @@ from futurepool._options import Options  # noqa: E402
 from futurepool._pool.core import PoolState  # noqa: E402
 from futurepool._pool.life import PoolLife  # noqa: E402
 from futurepool._pool.queue import Pool, Submitting, _make  # noqa: E402
+from futurepool._pool.section import Section  # noqa: E402
 from futurepool._pool.task_queue import PriorityQueue  # noqa: E402
 
 MORE = int(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
@@ -43,6 +44,7 @@ MORE = int(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
 MORE_CODE: dict[str, list[Any]] = {"cancel_against_token": [CancelToken]}
 CODE = [
     Aside,
+    Section,
     PoolState,
     PoolLife,
     Pool,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from futurepool import _sync
-from futurepool._pool.core import unpark
+from futurepool._pool.section import unpark
 
 
 @pytest.fixture(name="gate")

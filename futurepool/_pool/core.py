@@ -21,22 +21,7 @@ one; the woken worker clears `wakeup_pending` in its first section, and wakes th
 still asks for it. A worker goes to sleep in a section in which it found nothing queued. So no
 wake-up is lost, and a burst of short tasks costs one wake-up, not one for each task.
 
-**After the section.** Nothing of the user's runs under the mutex, nor anything that can block.
-What a section leaves to be done (open a parker, wake who waits, start a thread) it appends to `deferred`;
-whoever leaves a section runs them. Each entry is safe to run twice and stays in the list until it
-has run, so an exception in between loses nothing. No entry runs anything of a user's: who comes by may
-hold locks of theirs. Callbacks are called by who has finished or cancelled the task (`unnotified` notes
-who that is), or aside.
-
-**Interrupted sections.** Ctrl-C, an asynchronous exception or a failing allocation may strike
-between any two steps. Containers and states change by single C calls, in an order in which every
-prefix is sound (see `queue`); the integers can be counted again from them, which `repair` does.
-
-**Re-entry.** A finalizer or signal handler may run in the middle of a section and call us. Each
-entry point asks `mutex._is_owned()` first; one that finds itself inside a section changes no
-counter and no container but `deferred`, where it leaves its work for the section's end.
-
-Past 400 lines because all that mends an interrupted section has to know all of the state.
+What may happen in a section, after it, and when it is interrupted: `futurepool._pool.section`.
 """
 
 from __future__ import annotations
@@ -47,7 +32,7 @@ from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import Context
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from futurepool import _sync
 from futurepool._cancellation import CancelToken, Opener
@@ -56,6 +41,7 @@ from futurepool._failures import TaskError
 from futurepool._foreign import aside, contexts
 from futurepool._future import CANCELLED, PENDING, RUNNING, Future
 from futurepool._pool.histogram import HistogramRecorder, tally
+from futurepool._pool.section import NOBODY, Section, repairing, unpark
 from futurepool._pool.summaries import Latest
 from futurepool._pool.task_queue import TaskQueue, make_queue
 from futurepool._pool.waiters import WaitingCoroutines
@@ -66,9 +52,6 @@ if TYPE_CHECKING:
 __all__: list[str] = []  # internal
 
 AnyFuture = Future[Any]
-P = ParamSpec("P")
-T = TypeVar("T")
-S = TypeVar("S", bound="PoolState")
 
 UNBOUNDED = 2**59  # tasks; more than memory holds
 
@@ -85,8 +68,6 @@ BUSY = 0  # a worker runs tasks, or looks for one
 PARKED = 1  # it sleeps at its parker, or is about to
 NOTIFYING = 2  # it tells watchers after a task: not free, though it runs nothing
 CHECKING = 3  # as BUSY; at its next turn it looks whether the pool has become smaller
-
-NOBODY = 0  # no thread's identifier, see `PoolState.unnotified`
 
 
 class WorkerSlot:
@@ -220,38 +201,11 @@ class Engine(Protocol):
         ...
 
 
-def repairing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """For methods with sections: `repair` when one is interrupted.
-
-    A `with` does not do: an exception may strike just before it calls the lock's `__exit__`.
-    """
-
-    @functools.wraps(method)
-    def repaired(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(self, *args, **kwargs)
-        except BaseException:
-            self.repair()
-            raise
-
-    return repaired
-
-
-def unpark(parker: Any) -> None:
-    """Wake whoever sleeps at `parker`, or will; twice is as good as once."""
-    try:
-        parker.release()
-    except RecursionError:  # a RuntimeError, too
-        raise
-    except RuntimeError:  # open already
-        pass
-
-
 def _unpark_told(parker: Any, _token: CancelToken) -> None:
     unpark(parker)
 
 
-class PoolState:
+class PoolState(Section):
     """The state of one pool, and what keeps it consistent."""
 
     __slots__ = (
@@ -266,7 +220,6 @@ class PoolState:
         "completed",
         "coroutines",
         "created",
-        "deferred",
         "engine",
         "error_handler",
         "exit_timeout",
@@ -277,7 +230,6 @@ class PoolState:
         "limit",
         "max_id",
         "max_workers",
-        "mutex",
         "name",
         "notifying",
         "overflow",
@@ -295,7 +247,6 @@ class PoolState:
         "submitted",
         "termination_waiters",
         "threads",
-        "unnotified",
         "user_closed",
         "valve",
         "wait",
@@ -343,6 +294,7 @@ class PoolState:
         # the import goes on.
         from futurepool._stats import Stats
 
+        super().__init__()
         self.snapshot: type[Stats] = Stats
         self.name: str = "ThreadPoolExecutor"  # set by the executor
         self.max_workers: int = max_workers
@@ -360,8 +312,7 @@ class PoolState:
         self.collected: Any = None  # the weak reference to the executor
         self.user_closed: bool = False  # shut down by its user, not merely dropped
         self.created: float = _sync.clock()
-        self.mutex: Any = _sync.RLock()
-        # All below is guarded by mutex.
+        # Guarded by the mutex from here on.
         self.state = RunState.RUNNING
         self.broken: str | None = None  # why no worker can run: the initializer failed
         self.submitted = 0  # admitted; also the last task id
@@ -378,9 +329,6 @@ class PoolState:
         # The thread that a valve was last opened for, and how many unfinished tasks it may go to.
         self.valve: tuple[int, int] = (0, 0)
         self.warned_worker: bool = False  # of one in a worker
-        self.deferred: deque[Callable[[], object]] = deque()  # any thread: single C calls only
-        # Cancelled tasks -> the thread that has cancelled them and is about to call their callbacks.
-        self.unnotified: dict[AnyFuture, int] = {}  # any thread: single C calls only
         self.reset()
 
     def reset(self) -> None:
@@ -400,8 +348,6 @@ class PoolState:
         self.termination_waiters: list[
             Any
         ] = []  # parkers of those who wait until no thread is left
-        self.deferred.clear()
-        self.unnotified.clear()
         self.reserved = 0  # workers ordered, thread not there yet
         # These are counted again by _recount.
         self.max_id = self.submitted + self.limit  # the last id that may be given out
@@ -653,73 +599,6 @@ class PoolState:
             for parker in [*self.idle_waiters, *self.termination_waiters]:
                 self.deferred.append(functools.partial(unpark, parker))
         self.run_deferred()
-
-    def run_deferred(self) -> None:
-        """Do what sections have left. Each entry stays until it is done, and may run twice.
-
-        Whoever comes by does it, so no entry runs anything of a user's, nor does one run others.
-        """
-        deferred = self.deferred
-        if self.mutex._is_owned():
-            return
-        while deferred:
-            try:
-                act = deferred[0]
-            except IndexError:  # another thread was faster
-                return
-            # The section that has left it may be going on, in another thread: wait for its end.
-            self.mutex.acquire()
-            self.mutex.release()
-            act()
-            try:
-                deferred.remove(act)
-            except ValueError:
-                pass
-
-    def run_deferred_aside(self) -> None:
-        """`run_deferred` for a thread that may hold conditions of futures, so in another one."""
-        if self.deferred:
-            aside.run(self.run_deferred)
-
-    def repair(self, *futures: AnyFuture) -> None:
-        """After an exception inside or near a section: no lock held, all counts right again.
-
-        Those of `futures` that have not started are withdrawn: their submit is about to raise.
-        """
-        try:
-            # First by C calls only: the stack may be at its end, with no room for the rest.
-            self.mutex.__enter__()
-            self.deferred.append(self._rebuild)
-            for future in futures:
-                if future._state is PENDING:
-                    self.deferred.append(future._announce)
-                    future._state = CANCELLED
-            while self.mutex._is_owned():
-                self.mutex.release()
-            self._repair(futures)
-        except BaseException:  # interrupted again
-            self._repair(futures)
-            raise
-
-    def _repair(self, futures: tuple[AnyFuture, ...]) -> None:
-        while self.mutex._is_owned():
-            self.mutex.release()
-        with self.mutex:
-            for future in futures:
-                if future._state is PENDING:
-                    self.deferred.append(future._announce)
-                    future._state = CANCELLED
-            self._rebuild()
-        # What this thread was about to tell when it was interrupted.
-        me = _sync.get_ident()
-        for future, by in self.unnotified.copy().items():
-            if by == me:
-                self.deferred.append(future._tell_aside)
-                self.unnotified.pop(future, None)
-        self.run_deferred()
-        for future in futures:
-            if future.cancelled():
-                future._tell()
 
     def _rebuild(self) -> None:
         """Count again and act on it; also what a nested cancel leaves to be done."""

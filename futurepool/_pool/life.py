@@ -31,17 +31,15 @@ from futurepool._options import UNSET
 from futurepool._pool.core import (
     BUSY,
     CHECKING,
-    NOBODY,
     NOTIFYING,
     PARKED,
     UNBOUNDED,
     PoolState,
     RunState,
     WorkerSlot,
-    repairing,
-    unpark,
 )
 from futurepool._pool.histogram import BATCH
+from futurepool._pool.section import NOBODY, repairing, unpark
 from futurepool._pool.summaries import Latest
 from futurepool._pool.task_queue import is_token_cancelled
 

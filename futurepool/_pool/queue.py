@@ -31,8 +31,9 @@ from futurepool._future import (
     new_future,
 )
 from futurepool._options import Options
-from futurepool._pool.core import BlockedSubmitter, repairing, unpark
+from futurepool._pool.core import BlockedSubmitter
 from futurepool._pool.life import PoolLife, in_event_loop, is_deep
+from futurepool._pool.section import repairing, unpark
 from futurepool._pool.waiters import WaitingCoroutines
 from futurepool._priority import OnFull
 
