@@ -17,10 +17,11 @@ from futurepool._errors import (
 from futurepool._executor import BoundedExecutor, ExecutorView
 from futurepool._failures import TaskError
 from futurepool._future import Future
+from futurepool._living import pools
 from futurepool._priority import OnFull, Priority
 
 if TYPE_CHECKING:
-    from futurepool._stats import Histogram, RunningTask, Stats
+    from futurepool._stats import Histogram, QueuedTask, RunningTask, Stats
 
 __version__ = "0.1.0"
 
@@ -38,11 +39,13 @@ __all__ = [
     "PoolClosedError",
     "Priority",
     "QueueFullError",
+    "QueuedTask",
     "RunningTask",
     "Stats",
     "SubmitTimeoutError",
     "TaskError",
     "current_token",
+    "pools",
 ]
 
 
@@ -63,6 +66,7 @@ for _public in (
     SubmitTimeoutError,
     TaskError,
     current_token,
+    pools,
 ):
     _public.__module__ = __name__
 del _public
@@ -72,7 +76,7 @@ if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
 
     def __getattr__(name: str) -> Any:
         # Late: see the head of futurepool._stats.
-        if name in ("Histogram", "RunningTask", "Stats"):
+        if name in ("Histogram", "QueuedTask", "RunningTask", "Stats"):
             from futurepool import _stats
 
             value = globals()[name] = getattr(_stats, name)

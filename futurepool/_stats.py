@@ -7,15 +7,19 @@ the first executor: `dataclasses` takes longer to import than all the rest of th
 # Annotations are not postponed: the classes name the package as their module, and there
 # `typing.get_type_hints` would look for what the texts name.
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from math import inf
 
 from futurepool import _sync
 from futurepool._failures import TaskError
 
-__all__ = ["Histogram", "RunningTask", "Stats"]
+__all__ = ["Histogram", "QueuedTask", "RunningTask", "Stats"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Histogram:
     """How a duration was distributed. All times in seconds.
 
@@ -48,6 +52,44 @@ class Histogram:
     def p99(self) -> float:
         """What 99 in a hundred values stay below, as exactly as `p50`."""
         return self._percentile(0.99)
+
+    def cumulative(self, bounds: Iterable[float]) -> list[int]:
+        """How many values are at most as large as each of `bounds`, for those who need other buckets.
+
+        A bound inside a bucket gets its share of that bucket's values, rounded down: the error is at
+        most what one bucket holds, and what counts up for one bound never counts down later.
+
+        Args:
+            bounds: Seconds, in any order. `math.inf` gives `count`.
+
+        Returns:
+            A number for each bound.
+
+        Raises:
+            ValueError: A bound is not a number (NaN).
+
+        Cost: some 20 microseconds.
+        """
+        uppers = [bound for bound, _ in self.buckets]
+        counts = [0, *accumulate(count for _, count in self.buckets)]
+        found: list[int] = []
+        for bound in bounds:
+            if bound != bound:  # noqa: PLR0124 - that is what NaN is
+                raise ValueError("a bound must be a number, not nan")
+            index = bisect_right(uppers, bound)
+            number = counts[index]
+            if index < len(uppers) and uppers[index] < inf:
+                lower = uppers[index - 1] if index else 0.0
+                share = max(0.0, bound - lower) / (uppers[index] - lower)
+                number += int(share * self.buckets[index][1])
+            found.append(number)
+        return found
+
+    def __repr__(self) -> str:
+        shown = " ".join(
+            f"{name}={getattr(self, name):.3g}" for name in ("sum", "p50", "p90", "p99", "max")
+        )
+        return f"<Histogram count={self.count} {shown}>"
 
     def _percentile(self, fraction: float) -> float:
         rank = fraction * self.count
@@ -94,6 +136,25 @@ class RunningTask:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuedTask:
+    """A task that waits for a worker.
+
+    Attributes:
+        task_id: Number of the task in its executor.
+        name: Name of the task.
+        priority: Its priority.
+        seconds: How long it has waited since it was admitted.
+    """
+
+    __module__ = "futurepool"
+
+    task_id: int
+    name: str
+    priority: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """What an executor had done, and was doing, at one instant.
 
@@ -101,15 +162,18 @@ class Stats:
     queued_tasks`.
 
     Attributes:
+        name: Of the executor.
         max_workers: How many tasks may run at a time.
-        active_workers: How many do.
+        workers: How many threads there are, or places in use in the executor behind `engine=`.
+        active_workers: How many tasks run.
         queued_tasks: How many wait for a worker.
         queue_size: How many may wait; None if any number may.
         submitted_tasks: Tasks that were admitted.
         completed_tasks: Tasks that ran to an end, failures included.
         failed_tasks: Those of them that raised.
         cancelled_tasks: Tasks that were cancelled before they started.
-        rejected_tasks: Tasks that were refused because the queue was full.
+        rejected_tasks: Tasks that were refused or dropped, the sum of `rejections`. But for those
+            that were dropped from the queue, they do not count as submitted.
         overflow_tasks: Tasks that were admitted over the bound, as blocking their submitter could
             have stopped the pool.
         average_latency: Mean run time, seconds.
@@ -119,13 +183,24 @@ class Stats:
         uptime: Seconds since the executor was made.
         closed: Whether it has been shut down.
         waiting_submitters: Threads and coroutines that wait for a place.
+        oldest_queued: How long the queued task has waited that has waited longest, seconds; 0.0 if
+            none is queued.
+        rejections: Rejected tasks by reason. "full": there was no place. "timeout": none came free in
+            the time that the submitter gave it. "closed": the executor was shut down while the
+            submitter waited. "dropped": to make room for another one, or by `OnFull.DROP_NEW`.
+            "expired", "cancelled": before it had a place, the deadline of its token had passed, or its
+            token was cancelled.
         latency: Distribution of the run time, if the executor has `enable_metrics=True`.
         wait: Distribution of the time in the queue, likewise.
+        admission: Likewise, of how long submitters waited for a place, of those who had to wait and
+            got one.
     """
 
     __module__ = "futurepool"
 
+    name: str
     max_workers: int
+    workers: int
     active_workers: int
     queued_tasks: int
     queue_size: int | None
@@ -140,9 +215,12 @@ class Stats:
     last_error: TaskError | None
     uptime: float
     closed: bool
+    waiting_submitters: int = 0
+    oldest_queued: float = 0.0
+    rejections: Mapping[str, int] = field(default_factory=dict, hash=False)
     latency: Histogram | None = None
     wait: Histogram | None = None
-    waiting_submitters: int = 0
+    admission: Histogram | None = None
 
 
 _sync.import_now(__name__)

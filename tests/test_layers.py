@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     {"_pool"},
     {"_engines"},
     {"_aio", "_internals", "_map", "_shutdown"},
-    {"_leaving"},
+    {"_leaving", "_living"},
     {"_executor"},
 ]
 

@@ -11,6 +11,7 @@ import random
 
 import pytest
 
+from futurepool import BoundedExecutor
 from futurepool._failures import wrap_failure
 from futurepool._pool.histogram import BOUNDS, HistogramRecorder, tally
 from futurepool._stats import Histogram, RunningTask, Stats
@@ -94,6 +95,65 @@ def test_many_at_once_are_counted_as_one_by_one(values):
     assert tally(shuffled)[1] == max(0.0, *values) if values else tally(shuffled)[1] == 0.0
 
 
+def test_other_bounds_at_the_edges_of_buckets_are_exact():
+    """As many as are below; the last one has all of them."""
+    values = [2.0**power for power in range(-18, 10)]
+    many = histogram(*values)
+    bounds = [0.0, -1.0, 2.0**-20, 2.0**-17, 1.0, 2.0**9, 4000.0, math.inf]
+    # A value that lies on a bound is in the bucket above it.
+    assert many.cumulative(bounds) == [0, 0, 0, 1, 18, 27, 28, 28]
+    assert many.cumulative([]) == []
+    assert histogram().cumulative([1.0, math.inf]) == [0, 0]
+
+
+def test_other_bounds_are_off_by_a_bucket_at_most():
+    """Against the values themselves, in any order, and never more for a lower bound."""
+    chance = random.Random(3)
+    values = [chance.lognormvariate(-6, 2) for _ in range(5000)]
+    many = histogram(*values)
+    most = max(count for _, count in many.buckets)
+    bounds = [0.001, 0.3, 0.005, 5.0, 0.07]
+    found = many.cumulative(bounds)
+    for bound, number in zip(bounds, found, strict=True):
+        assert abs(number - sum(value <= bound for value in values)) <= most
+    ascending = many.cumulative([0.0001 * 1.01**i for i in range(1200)])
+    assert ascending == sorted(ascending)
+
+
+def test_a_count_for_a_bound_never_goes_down():
+    """What was counted stays counted, whatever comes: it is what monitoring takes it for."""
+    chance = random.Random(4)
+    recorder = HistogramRecorder()
+    bounds = [1e-7, 0.0012, 0.77, 3.3, 5000.0, math.inf]
+    before = [0] * len(bounds)
+    for _ in range(200):
+        for _ in range(5):
+            recorder.record(chance.lognormvariate(0, 5))
+        now = recorder.snapshot(0.0).cumulative(bounds)
+        assert all(new >= old for new, old in zip(now, before, strict=True))
+        before = now
+
+
+def test_a_bound_is_a_number():
+    """NaN is none."""
+    with pytest.raises(ValueError, match="nan"):
+        histogram(1.0).cumulative([math.nan])
+
+
+def test_histograms_and_snapshots_are_shown_in_a_line():
+    """With what matters, not with five hundred buckets."""
+    one = histogram(0.5, 2.0)
+    assert repr(one) == "<Histogram count=2 sum=2.5 p50=0.531 p90=2 p99=2 max=2>"
+    assert repr(histogram()) == "<Histogram count=0 sum=0 p50=0 p90=0 p99=0 max=0>"
+    with BoundedExecutor(1, name="db", enable_metrics=True, error_handler=id) as pool:
+        pool.submit(int, "a\nb")
+    shown = repr(pool.stats())
+    assert shown.startswith("Stats(name='db', max_workers=1, workers=0, ")
+    assert "latency=<Histogram count=1 " in shown
+    assert "\n" not in shown
+    assert len(shown) < 1500
+
+
 def test_snapshot_does_not_change_any_more():
     """A snapshot is a copy, and frozen."""
     recorder = HistogramRecorder()
@@ -108,7 +168,9 @@ def test_snapshot_does_not_change_any_more():
 def test_stats_has_the_promised_fields_in_order():
     """The order is part of the contract; the metrics are optional."""
     assert [field.name for field in dataclasses.fields(Stats)] == [
+        "name",
         "max_workers",
+        "workers",
         "active_workers",
         "queued_tasks",
         "queue_size",
@@ -123,18 +185,27 @@ def test_stats_has_the_promised_fields_in_order():
         "last_error",
         "uptime",
         "closed",
+        "waiting_submitters",
+        "oldest_queued",
+        "rejections",
         "latency",
         "wait",
-        "waiting_submitters",
+        "admission",
     ]
 
 
 def test_stats_can_be_copied_and_pickled():
     """Snapshots travel, with the last error and the histograms."""
     error = wrap_failure(ValueError("x"), 1, "f")
-    stats = Stats(4, 1, 2, None, 9, 5, 1, 1, 0, 0, 0.1, 0.2, error, 3.0, False, histogram(1.0))
+    counts = (1, 2, None, 9, 5, 1, 1, 0, 0)
+    stats = Stats(
+        *("db", 4, 4, *counts, 0.1, 0.2, error, 3.0, False),
+        rejections={"full": 0},
+        latency=histogram(1.0),
+    )
     assert stats.wait is None
     assert copy.copy(stats) == stats
+    assert hash(stats) == hash(copy.copy(stats))
     other = pickle.loads(pickle.dumps(stats))
     assert other.latency == stats.latency
     assert str(other.last_error) == str(error)

@@ -55,6 +55,9 @@ AnyFuture = Future[Any]
 
 UNBOUNDED = 2**59  # tasks; more than memory holds
 
+#: Why tasks are refused, see `Stats.rejections`.
+REASONS = ("full", "timeout", "closed", "dropped", "expired", "cancelled")
+
 
 class RunState(IntEnum):
     """Only ever increases."""
@@ -211,6 +214,8 @@ class PoolState(Section):
     __slots__ = (
         "__weakref__",
         "abandoned",
+        "admission",
+        "admission_time",
         "adopt",
         "aging",
         "blocked",
@@ -236,7 +241,7 @@ class PoolState(Section):
         "parked",
         "queue",
         "queue_size",
-        "rejected",
+        "rejections",
         "reserved",
         "run_time",
         "shutdown_timeout",
@@ -265,7 +270,6 @@ class PoolState(Section):
     submitted: int
     completed: int
     failed: int
-    rejected: int
     overflow: int
     reserved: int
     max_id: int
@@ -274,6 +278,7 @@ class PoolState(Section):
     caller_runs: int
     run_time: float
     wait_time: float
+    admission_time: float
     last_error: Latest | None
     wakeup_pending: bool
     state: RunState
@@ -318,13 +323,15 @@ class PoolState(Section):
         self.submitted = 0  # admitted; also the last task id
         self.completed = 0
         self.failed = 0
-        self.rejected = 0
+        self.rejections: dict[str, int] = dict.fromkeys(REASONS, 0)
         self.overflow = 0
         self.run_time = 0.0
         self.wait_time = 0.0
+        self.admission_time = 0.0
         self.last_error = None
         self.latency: HistogramRecorder | None = HistogramRecorder() if metrics else None
         self.wait: HistogramRecorder | None = HistogramRecorder() if metrics else None
+        self.admission: HistogramRecorder | None = HistogramRecorder() if metrics else None
         self.warned: bool = False  # of a submit in an event loop
         # The thread that a valve was last opened for, and how many unfinished tasks it may go to.
         self.valve: tuple[int, int] = (0, 0)
@@ -368,12 +375,31 @@ class PoolState(Section):
     def _try_admit(self, future: AnyFuture) -> bool:
         """True if there is nothing left to do: admitted, or cancelled by its token. Mutex held."""
         if future._state is not PENDING:
-            self.rejected += 1
+            self._given_up(future)
             return True
         if self.submitted >= self.max_id or self.state:
             return False
         self._admit(future)
         return True
+
+    def _refused(self, future: AnyFuture, reason: str) -> None:
+        """Count a task that gets no place, or is to lose it for another one. Mutex held."""
+        self.rejections[reason] += 1
+
+    def _given_up(self, future: AnyFuture) -> None:
+        """Count a task that was cancelled before it had a place. Mutex held."""
+        token = future._token
+        expired = token is not None and token.remaining == 0.0
+        self._refused(future, "expired" if expired else "cancelled")
+
+    def _place_found(self, future: AnyFuture) -> None:
+        """A task that has waited for its place is about to be queued. Mutex held."""
+        now = _sync.clock()
+        if self.admission is not None:
+            waited = max(0.0, now - future._queued_at)
+            self.admission.record(waited)
+            self.admission_time += waited
+        future._queued_at = now
 
     def _admit(self, future: AnyFuture) -> None:
         """Take a place, and see that a worker comes. Mutex held."""
@@ -405,7 +431,7 @@ class PoolState(Section):
                 return
             future = waiter.choose()
             if future is not None and future._state is PENDING and not future.task_id:
-                future._queued_at = _sync.clock()
+                self._place_found(future)
                 waiter.admitting = True
                 self._admit(future)
                 waiter.admitting = False
@@ -460,8 +486,9 @@ class PoolState(Section):
         with self.mutex:
             active = sum([r.task is not None and r.task._state is RUNNING for r in self.slots])
             submitted, completed, unfinished = self.submitted, self.completed, self.unfinished
-            failed, rejected, overflow = self.failed, self.rejected, self.overflow
+            failed, overflow, rejections = self.failed, self.overflow, self.rejections.copy()
             run_time, wait_time = self.run_time, self.wait_time
+            workers, heads = len(self.workers), self.queue.heads()
             for slot in self.slots:
                 if slot.task is not None:
                     run_time += slot.started - slot.since
@@ -469,6 +496,8 @@ class PoolState(Section):
             waiting = sum([waiter.count() for waiter in self.blocked])
             latency = None if self.latency is None else self.latency.copy()
             wait = None if self.wait is None else self.wait.copy()
+            admission = None if self.admission is None else self.admission.copy()
+            admission_time = self.admission_time
             noted = [slot.fresh.copy() for slot in self.slots if slot.fresh]
         if latency is not None and wait is not None:
             ran = [value for fresh in noted for value in fresh[: len(fresh) // 2 * 2 : 2]]
@@ -476,8 +505,12 @@ class PoolState(Section):
             latency.add(tally(ran, latency.max))
             wait.add(tally(waited, wait.max))
             wait_time += sum(waited)
+        now = _sync.clock()
+        since = min([task._queued_at for task in heads if task._state is PENDING], default=now)
         return self.snapshot(
+            name=self.name,
             max_workers=self.max_workers,
+            workers=workers,
             active_workers=active,
             queued_tasks=unfinished - active,
             queue_size=self.queue_size,
@@ -485,16 +518,19 @@ class PoolState(Section):
             completed_tasks=completed,
             failed_tasks=failed,
             cancelled_tasks=submitted - completed - unfinished,
-            rejected_tasks=rejected,
+            rejected_tasks=sum(rejections.values()),
             overflow_tasks=overflow,
-            waiting_submitters=waiting,
             average_latency=run_time / completed if completed else 0.0,
             average_wait=wait_time / completed if completed else 0.0,
             last_error=None if last_error is None else last_error.error(),
-            uptime=_sync.clock() - self.created,
+            uptime=now - self.created,
             closed=state > RunState.RUNNING,
+            waiting_submitters=waiting,
+            oldest_queued=max(0.0, now - since),
+            rejections=rejections,
             latency=None if latency is None else latency.snapshot(run_time),
             wait=None if wait is None else wait.snapshot(wait_time),
+            admission=None if admission is None else admission.snapshot(admission_time),
         )
 
     def count_fresh(self, slot: WorkerSlot) -> None:
@@ -521,6 +557,13 @@ class PoolState(Section):
         """What runs now: the task, where, since when."""
         with self.mutex:
             return [(slot.task, slot, slot.started) for slot in self.slots if slot.task is not None]
+
+    @repairing
+    def waiting_tasks(self) -> list[AnyFuture]:
+        """The queued tasks in the order in which they are to start. An instant later one may have."""
+        with self.mutex:
+            queue, rows = self.queue, self.queue.rows()
+        return queue.arranged(rows)
 
     @repairing
     def queued(self) -> int:

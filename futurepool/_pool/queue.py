@@ -95,7 +95,6 @@ class Pool(PoolLife):
     # What is written here, declared again for type checkers.
     coroutines: WaitingCoroutines | None
     overflow: int
-    rejected: int
     reserved: int
     submitted: int
     threads: int
@@ -251,7 +250,7 @@ class Pool(PoolLife):
                     subscribers.token = None
                     if not nested:
                         with self.mutex:
-                            self.rejected += 1
+                            self._given_up(future)
                     future._state = NOTIFIED
                     future._release_call()
                     future._announce()
@@ -405,10 +404,11 @@ class Pool(PoolLife):
 
     def _refuse(self, policy: OnFull, future: AnyFuture) -> Exception | None:
         """Drop a task, this one or another, or say why not. Mutex held."""
-        self.rejected += 1
         if policy is OnFull.RAISE:
+            self._refused(future, "full")
             return self.full_error(future)
         victim = self.queue.victim() if policy is OnFull.DROP_OLDEST else None
+        self._refused(future if victim is None else victim, "dropped")
         if victim is None:
             future._why = f"the queue was full ({policy})"
             self._cancel_locked(future, _sync.get_ident())
@@ -425,7 +425,8 @@ class Pool(PoolLife):
         if not self.engine.run_here(future):
             with self.mutex:
                 closed = future._state is PENDING  # closed meanwhile; else its token was faster
-                self.rejected += not closed
+                if not closed:
+                    self._given_up(future)
             if closed:
                 self._forget(future)
                 raise self.closed_error()
@@ -449,9 +450,14 @@ class Pool(PoolLife):
             with self.mutex:
                 if waiter in self.blocked and not waiter.admitting:
                     self.blocked.remove(waiter)
+                closed = bool(self.state)
                 settled = future.task_id != 0 or future._state is not PENDING
-                if not future.task_id and not counted:
-                    self.rejected += 1
+                if future.task_id or counted:
+                    pass
+                elif settled:
+                    self._given_up(future)
+                else:
+                    self._refused(future, "closed" if closed else "timeout")
         except BaseException:
             with self.mutex:
                 if waiter in self.blocked:
@@ -464,7 +470,7 @@ class Pool(PoolLife):
         self.cancel(future)
         self._forget(future)
         try:
-            raise self.closed_error() if self.state else refused
+            raise self.closed_error() if closed else refused
         finally:
             del refused, future  # the traceback holds this frame
 
@@ -496,16 +502,16 @@ class Pool(PoolLife):
             if self.state and self.coroutines is not None:
                 for future in self.coroutines.tasks():
                     if future._state is PENDING and not future.task_id:
-                        self.rejected += 1
+                        self._refused(future, "closed")
                         self._cancel_locked(future, None)
 
     @repairing
     def withdraw(self, future: AnyFuture) -> bool:
-        """Cancel a future that still waits for its place; False if it has one."""
+        """Cancel a future that has waited too long for its place; False if it has one."""
         with self.mutex:
             if future.task_id or future._state is not PENDING:
                 return False
-            self.rejected += 1
+            self._refused(future, "timeout")
             self._cancel_locked(future, _sync.get_ident())
         self.run_deferred()
         self._tell_cancelled(future)
@@ -534,6 +540,7 @@ class Pool(PoolLife):
                     "this task and others like it are admitted over the bound",
                     future.name,
                     self.limit,
+                    extra={"pool": self.name, "task_name": future.name},
                 )
             )
 
@@ -548,7 +555,7 @@ class Pool(PoolLife):
             waiter.admitting = True
             self.overflow += 1
             self.valve = (_sync.get_ident(), 2 * self.unfinished)
-            future._queued_at = _sync.clock()
+            self._place_found(future)
             self._admit(future)
             self.blocked.remove(waiter)
             waiter.admitting = False
@@ -596,9 +603,10 @@ class Vigil:
             self._idle_since = _sync.clock()
             return False
         if pool.engine.calls_back(waiting=_sync.here.registers):
+            name = self._future.name
             admitted = pool.admit_stuck(self._waiter, self._future)
             if admitted:
-                aside.run(functools.partial(_log.warning, _VALVE, self._future.name))
+                aside.run(functools.partial(_log.warning, _VALVE, name, extra=self._extra()))
             return admitted
         if self._report:
             if not self._logged:
@@ -609,8 +617,11 @@ class Vigil:
             aside.run(self._log)
         return False
 
+    def _extra(self) -> dict[str, Any]:
+        return {"pool": self._pool.name, "task_name": self._future.name}
+
     def _log(self) -> None:
-        _log.warning("%s", self._report)
+        _log.warning("%s", self._report, extra=self._extra())
         self._logged = True
 
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from futurepool import _sync
 from futurepool._errors import shortened
-from futurepool._stats import RunningTask
+from futurepool._future import PENDING
+from futurepool._stats import QueuedTask, RunningTask
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,6 +40,17 @@ def running(pool: Any, stack: bool = False) -> list[RunningTask]:
         return [entry for entry, _ in entries]
     with _Frames() as frames:
         return [replace(entry, stack=frames.text(slot)) for entry, slot in entries]
+
+
+def queued(pool: Any) -> list[QueuedTask]:
+    """One entry for each task that waits, in the order in which they are to start."""
+    tasks = pool.waiting_tasks()
+    now = _sync.clock()
+    return [
+        QueuedTask(task.task_id, task.name, task.priority, max(0.0, now - task._queued_at))
+        for task in tasks
+        if task._state is PENDING
+    ]
 
 
 def unfinished(pool: Any, ident: int | None = None) -> list[RunningTask]:

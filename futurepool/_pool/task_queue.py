@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from math import inf
+from operator import itemgetter
 from typing import Any, Protocol
 
 from futurepool._future import PENDING, RUNNING, Future
@@ -86,6 +87,18 @@ class TaskQueue(Protocol):
 
     def tasks(self) -> list[AnyFuture]:
         """All queued tasks, in no particular order."""
+        ...
+
+    def heads(self) -> list[AnyFuture]:
+        """Tasks among which is the one that has waited longest."""
+        ...
+
+    def rows(self) -> list[Any]:
+        """What is queued, for `arranged`: a copy, as putting a million in order is for no section."""
+        ...
+
+    def arranged(self, rows: list[Any]) -> list[AnyFuture]:
+        """The tasks in `rows`, in the order in which they are to start. Needs no mutex."""
         ...
 
 
@@ -266,6 +279,22 @@ class PriorityQueue:
             future for level in self.levels.values() for future in level if future._state is PENDING
         ]
 
+    def heads(self) -> list[AnyFuture]:
+        """One for each level in use; it looks past the tombstones in front, which workers soon drop."""
+        living = (
+            next((future for future in level if future._state is PENDING), None)
+            for level in self.levels.values()
+            if level
+        )
+        return [future for future in living if future is not None]
+
+    def rows(self) -> list[Any]:
+        return [(rank, list(level)) for rank, level in self.levels.items() if level]
+
+    def arranged(self, rows: list[Any]) -> list[AnyFuture]:
+        rows.sort(key=itemgetter(0), reverse=True)
+        return [future for _, row in rows for future in row if future._state is PENDING]
+
 
 class AgingQueue:
     """A waiting task gains one level of priority every `aging` seconds.
@@ -346,6 +375,16 @@ class AgingQueue:
 
     def tasks(self) -> list[AnyFuture]:
         return [future for _, _, future in self._heap if future._state is PENDING]
+
+    def heads(self) -> list[AnyFuture]:
+        return list(map(itemgetter(2), self._heap))  # a million in some milliseconds
+
+    def rows(self) -> list[Any]:
+        return self._heap.copy()
+
+    def arranged(self, rows: list[Any]) -> list[AnyFuture]:
+        rows.sort()
+        return [future for _, _, future in rows if future._state is PENDING]
 
 
 def make_queue(aging: float | None) -> TaskQueue:

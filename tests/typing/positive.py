@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures import Future as StandardFuture
 from typing import TypeVar
@@ -23,12 +23,14 @@ from futurepool import (
     OnFull,
     PoolClosedError,
     Priority,
+    QueuedTask,
     QueueFullError,
     RunningTask,
     Stats,
     SubmitTimeoutError,
     TaskError,
     current_token,
+    pools,
 )
 
 T = TypeVar("T")
@@ -158,7 +160,9 @@ assert_type(parent.remove_callback(print), int)
 
 stats = pool.stats()
 assert_type(stats, Stats)
+assert_type(stats.name, str)
 assert_type(stats.max_workers, int)
+assert_type(stats.workers, int)
 assert_type(stats.active_workers, int)
 assert_type(stats.queued_tasks, int)
 assert_type(stats.queue_size, "int | None")
@@ -173,19 +177,28 @@ assert_type(stats.average_wait, float)
 assert_type(stats.last_error, "TaskError | None")
 assert_type(stats.uptime, float)
 assert_type(stats.closed, bool)
-for histogram in (stats.latency, stats.wait):
+assert_type(stats.waiting_submitters, int)
+assert_type(stats.oldest_queued, float)
+assert_type(stats.rejections, Mapping[str, int])
+for histogram in (stats.latency, stats.wait, stats.admission):
     if histogram is not None:
         assert_type(histogram, Histogram)
         assert_type(histogram.p50 + histogram.p90 + histogram.p99 + histogram.max, float)
         assert_type(histogram.sum, float)
         assert_type(histogram.count, int)
         assert_type(histogram.buckets, tuple[tuple[float, int], ...])
+        assert_type(histogram.cumulative([0.1, 1]), list[int])
 for running in pool.running(stack=True):
     assert_type(running, RunningTask)
     assert_type(running.task_id, int)
     assert_type((running.name, running.worker), tuple[str, str])
     assert_type((running.seconds, running.waited), tuple[float, float])
     assert_type(running.stack, "str | None")
+for queued in pool.queued():
+    assert_type(queued, QueuedTask)
+    assert_type((queued.task_id, queued.name), tuple[int, str])
+    assert_type((queued.priority, queued.seconds), tuple[int, float])
+assert_type(pools(), list[BoundedExecutor])
 assert_type(pool.wait(), bool)
 assert_type(pool.closed, bool)
 pool.stop()
