@@ -217,7 +217,7 @@ class Stats:
     closed: bool
     waiting_submitters: int = 0
     oldest_queued: float = 0.0
-    rejections: Mapping[str, int] = field(default_factory=dict, hash=False)
+    rejections: Mapping[str, int] = field(default_factory=dict[str, int], hash=False)
     latency: Histogram | None = None
     wait: Histogram | None = None
     admission: Histogram | None = None

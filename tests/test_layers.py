@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
 ]
 
 #: These see what a user sees: names from `futurepool` itself, and modules of their own group.
-OUTSIDE = {"_cli", "__main__"}
+OUTSIDE = {"_cli", "__main__", "instrumentation"}
 
 #: (from, to) that cross a layer all the same, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
@@ -40,9 +40,9 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("_future", "_aio"): "`await future`; loaded when first awaited, as asyncio is slow to import",
 }
 
-#: Third-party packages that any module may import. All others are for the command line.
+#: Third-party packages that any module may import. All others are for what stands outside.
 EVERYWHERE = {"typing_extensions"}
-THIRD_PARTY = {"_cli"}
+THIRD_PARTY = {"_cli", "instrumentation"}
 
 #: What only `_sync` may touch. `threading.Thread` may be named; `_sync` makes and starts it.
 LOCKED_AWAY = {
@@ -65,6 +65,7 @@ ALLOWED: dict[tuple[str, str], str | None] = {
         }.items()
         for name in names
     ),
+    ("instrumentation", "threading.Lock"): "it stands outside, too",
     ("_future", "threading.RLock"): "the lock of that Condition, as the standard library's",
 }
 

@@ -1,0 +1,166 @@
+"""What the exporters show: the numbers of all pools, by name.
+
+Pools of one name are shown as one: two series of the same labels would be an error. So that what counts
+up never goes down when one of them ends, its last counts are kept for its name (`_retired`). They are
+asked for once more when it has ended, if its executor is still there; of one that was dropped they are
+those of the last look.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+from futurepool import BoundedExecutor, Histogram, Stats, pools
+
+__all__ = ["BOUNDS", "Counts", "Sample", "Sampler", "named"]
+
+#: Upper bounds of the buckets that are shown, in seconds.
+BOUNDS: tuple[float, ...] = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+)
+
+_UNNAMED = re.compile(r"ThreadPoolExecutor-\d+")  # what a pool is called that has no name
+_MOST = 1000  # names whose counts are kept
+
+#: What counts up, by (what,), (what, reason) or (histogram, upper bound).
+Counts = Counter[tuple[Any, ...]]
+
+HISTOGRAMS = ("latency", "wait", "admission")
+
+
+def named() -> list[BoundedExecutor]:
+    """The pools that are alive and have a name, or a `thread_name_prefix`.
+
+    Others are called by a number: monitoring would see a new one at each start.
+    """
+    return [pool for pool in pools() if not _UNNAMED.fullmatch(pool.stats().name)]
+
+
+@dataclass
+class Sample:
+    """All pools of one name at one instant."""
+
+    name: str
+    kind: str
+    workers: int = 0
+    active: int = 0
+    max_workers: int = 0
+    queued: int = 0
+    capacity: int | None = 0  # None: unbounded
+    waiters: int = 0
+    oldest: float = 0.0
+    histograms: dict[str, Histogram] = field(default_factory=dict[str, Histogram])
+    counts: Counts = field(default_factory=Counter[tuple[Any, ...]])
+
+    def add(self, stats: Stats, counts: Counts) -> None:
+        """Take in one more pool."""
+        self.workers += stats.workers
+        self.active += stats.active_workers
+        self.max_workers += stats.max_workers
+        self.queued += stats.queued_tasks
+        if self.capacity is not None:
+            unbounded = stats.queue_size is None
+            self.capacity = None if unbounded else self.capacity + (stats.queue_size or 0)
+        self.waiters += stats.waiting_submitters
+        self.oldest = max(self.oldest, stats.oldest_queued)
+        for what in HISTOGRAMS:
+            histogram: Histogram | None = getattr(stats, what)
+            if histogram is not None:
+                other = self.histograms.get(what)
+                self.histograms[what] = histogram if other is None else _both(histogram, other)
+        self.counts.update(counts)
+
+
+def _both(one: Histogram, other: Histogram) -> Histogram:
+    """All histograms of pools have the same buckets."""
+    pairs = zip(one.buckets, other.buckets, strict=True)
+    return Histogram(
+        one.count + other.count,
+        one.sum + other.sum,
+        max(one.max, other.max),
+        tuple((bound, mine + its) for (bound, mine), (_, its) in pairs),
+    )
+
+
+class Sampler:
+    """Looks at the pools when asked to. Thread-safe, also in the child of a fork."""
+
+    def __init__(
+        self,
+        select: Callable[[], Iterable[BoundedExecutor]] = named,
+        bounds: Sequence[float] = BOUNDS,
+    ) -> None:
+        """Args as those of the exporters."""
+        self.bounds: tuple[float, ...] = (*sorted({float(bound) for bound in bounds} - {inf}), inf)
+        self._select = select
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._seen: list[tuple[weakref.ref[BoundedExecutor], str, Counts]] = []
+        self._retired: dict[str, Counts] = {}
+
+    def sample(self) -> list[Sample]:
+        """One for each name, in the order in which their first pools were made."""
+        if self._process != os.getpid():  # another thread may have held it at the fork
+            self._process, self._lock = os.getpid(), threading.Lock()
+        with self._lock:
+            alive = list(self._select())
+            self._retire(alive)
+            samples: dict[str, Sample] = {}
+            for pool in alive:
+                stats = pool.stats()
+                counts = self._counts(stats)
+                self._seen.append((weakref.ref(pool), stats.name, counts))
+                sample = samples.get(stats.name)
+                if sample is None:
+                    sample = samples[stats.name] = Sample(stats.name, type(pool).__name__)
+                sample.add(stats, counts)
+            for name, sample in samples.items():
+                sample.counts.update(self._retired.get(name, {}))
+            return list(samples.values())
+
+    def _retire(self, alive: list[BoundedExecutor]) -> None:
+        """Keep the counts of those that were seen last time and are not alive any more."""
+        for ref, name, counts in self._seen:
+            pool = ref()
+            if any(pool is each for each in alive):
+                continue
+            last = counts if pool is None else self._counts(pool.stats())
+            kept = self._retired.pop(name, Counts())
+            kept.update(last)
+            self._retired[name] = kept
+            if len(self._retired) > _MOST:
+                del self._retired[next(iter(self._retired))]
+        self._seen = []
+
+    def _counts(self, stats: Stats) -> Counts:
+        counts = Counts(
+            {
+                ("submitted",): stats.submitted_tasks,
+                ("completed",): stats.completed_tasks,
+                ("failed",): stats.failed_tasks,
+                ("cancelled",): stats.cancelled_tasks,
+                ("overflow",): stats.overflow_tasks,
+            }
+        )
+        seconds: Any = counts  # these are floats
+        seconds["latency", "sum"] = stats.average_latency * stats.completed_tasks
+        seconds["wait", "sum"] = stats.average_wait * stats.completed_tasks
+        for reason, number in stats.rejections.items():
+            counts["rejected", reason] = number
+        for what in HISTOGRAMS:
+            histogram = getattr(stats, what)
+            if histogram is not None:
+                seconds[what, "sum"] = histogram.sum
+                numbers = histogram.cumulative(self.bounds)
+                for bound, number in zip(self.bounds, numbers, strict=True):
+                    counts[what, bound] = number
+        return counts
