@@ -25,12 +25,13 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from concurrent import futures as cf
 from types import FunctionType
 from typing import Any, Protocol, cast
 
 from futurepool import _sync
 from futurepool._deadlines import timer
-from futurepool._errors import SubmitTimeoutError
+from futurepool._errors import SubmitTimeoutError, is_a
 from futurepool._failures import Failure
 from futurepool._future import FINISHED, PENDING, Future, Subscribers, name_of
 from futurepool._options import Options
@@ -228,13 +229,19 @@ class PendingCall:
         """Nobody waits for the end any more."""
         self.future.cancel()
 
-    def has_failed(self) -> bool:
-        """Whether the task has raised."""
+    def has_failed(self, keep_going: bool) -> bool:
+        """Whether the task has raised; to `keep_going`, what ends it all the same."""
         future = self.future
-        return future._state is FINISHED and type(future._result) is Failure
+        if future._state is not FINISHED or type(future._result) is not Failure:
+            return False
+        return not (keep_going and is_a(future._result.cause, Exception))
 
-    async def end(self) -> Any:
-        """Wait for the result; cancelling this cancels the task, or tells it."""
+    async def end(self, keep_going: bool = False) -> Any:
+        """Wait for the result; cancelling this cancels the task, or tells it.
+
+        To `keep_going` an Exception that it has raised is returned, and so is its cancellation: that
+        as one of `concurrent.futures`, since asyncio's is no Exception.
+        """
         future = self.future
         try:
             await self.waiter
@@ -243,14 +250,21 @@ class PendingCall:
             raise
         if future._state is FINISHED:
             try:
+                if keep_going and not self.has_failed(keep_going):
+                    error = future.exception()
+                    return future.result() if error is None else error
                 return future.result()
             finally:
+                error = None
                 del self, future  # a failure's traceback holds this frame
         if self.late and not future.task_id:
             raise self.pool.full_error(future, self.options.timeout or 0.0, SubmitTimeoutError)
         if self.pool.state and not future.task_id:
             raise self.pool.closed_error()
-        raise asyncio.CancelledError(future._cancelled_text())
+        text = future._cancelled_text()
+        if keep_going:
+            return cf.CancelledError(text)
+        raise asyncio.CancelledError(text)
 
 
 def _lend_a_hand(pool: Pool, future: AnyFuture) -> None:
@@ -369,8 +383,9 @@ async def amap(
     items: Any,
     buffersize: int | None,
     ordered: bool,
+    keep_going: bool,
 ) -> AsyncIterator[Any]:
-    """See `BoundedExecutor.amap`. `keep` is kept alive while this is."""
+    """See `BoundedExecutor.amap`. `keep` is kept alive while this is; `keep_going` is `return_exceptions`."""
     width = buffersize or 2 * pool.max_workers
     flying: dict[asyncio.Future[None], PendingCall] = {}  # in order of submission
     source = _Source(items)
@@ -401,13 +416,13 @@ async def amap(
                 del awaited
                 continue
             ending = flying.pop(due)
-            if ending.has_failed():
+            if ending.has_failed(keep_going):
                 # The one that is raised tells of it, and the log need not tell of the others.
                 for pending in flying.values():
                     pending.cancel()
                     pending.future._hush()
                     del pending
-            awaiting = ending.end()
+            awaiting = ending.end(keep_going)
             del ending  # the traceback holds this frame
             result = await awaiting
             del awaiting

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NoCopy",
+    "check_bool",
     "check_buffersize",
     "check_callable",
     "check_chunksize",
@@ -71,6 +72,12 @@ def check_callable(name: str, value: object) -> None:
     """TypeError unless `value` can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {show(value)}")
+
+
+def check_bool(name: str, value: object) -> None:
+    """TypeError unless `value` is True or False."""
+    if type(value) is not bool:
+        raise TypeError(f"{name} must be a bool, not {show(value)}")
 
 
 def check_timeout(

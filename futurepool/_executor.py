@@ -34,6 +34,7 @@ from futurepool import _leaving, _living, _map, _shutdown, _sync
 from futurepool._cancellation import CancelToken
 from futurepool._checks import (
     NoCopy,
+    check_bool,
     check_buffersize,
     check_callable,
     check_int,
@@ -144,6 +145,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: bool = False,
     ) -> Iterator[T]:
         """Like `map(fn, *iterables)`, the calls made concurrently, results in input order.
 
@@ -158,6 +160,8 @@ class _Submitting(NoCopy, Submitting):
                 results that are there when they are asked for.
             chunksize: So many calls travel as one task, for when they are short; 1 for all below.
             buffersize: At most so many results unread; None for no limit.
+            return_exceptions: A call that raises an Exception, or is cancelled, yields that error, and
+                the others go on.
 
         Raises:
             concurrent.futures.TimeoutError: From the iterator; a result was not there in time.
@@ -172,6 +176,7 @@ class _Submitting(NoCopy, Submitting):
             timeout,
             chunksize,
             buffersize,
+            return_exceptions,
         )
 
     def map_unordered(
@@ -181,6 +186,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: bool = False,
     ) -> Iterator[T]:
         """Like `map`, but results come as they finish, and inputs are always read lazily.
 
@@ -190,6 +196,7 @@ class _Submitting(NoCopy, Submitting):
             timeout: As in `map`.
             chunksize: As in `map`.
             buffersize: At most so many results under way; the default is two for each worker.
+            return_exceptions: As in `map`.
         """
         return _map.map_unordered(
             self._futurepool,
@@ -200,6 +207,7 @@ class _Submitting(NoCopy, Submitting):
             timeout,
             chunksize,
             buffersize,
+            return_exceptions,
         )
 
     def arun(
@@ -228,6 +236,7 @@ class _Submitting(NoCopy, Submitting):
         *,
         buffersize: int | None = None,
         ordered: bool = True,
+        return_exceptions: bool = False,
     ) -> AsyncIterator[T]:
         """Apply `fn` to each of `items` in the pool; `async for` over the results.
 
@@ -236,6 +245,7 @@ class _Submitting(NoCopy, Submitting):
             items: Plain or async, read as results are.
             buffersize: At most so many results unread; the default is two for each worker.
             ordered: Results in input order; False: as they finish.
+            return_exceptions: As in `map`.
 
         Leaving early (`aclose`) cancels the rest.
         """
@@ -243,9 +253,17 @@ class _Submitting(NoCopy, Submitting):
         if not isinstance(cast(object, items), (Iterable, AsyncIterable)):
             raise TypeError(f"items must be iterable, not {show(items)}")
         buffersize = check_buffersize(buffersize)
+        check_bool("return_exceptions", return_exceptions)
         _aio().check_plain("amap()", fn)
         results: AsyncIterator[T] = _aio().amap(
-            self._futurepool, self, self._futurepool_options, fn, items, buffersize, ordered
+            self._futurepool,
+            self,
+            self._futurepool_options,
+            fn,
+            items,
+            buffersize,
+            ordered,
+            return_exceptions,
         )
         return results
 

@@ -3,6 +3,9 @@
 The eager map admits many tasks to a section where the inputs are containers, whose items cost
 nothing to produce; from other iterables it admits one task at a time, so that no task waits for
 the production of the next item. A chunk is one task that makes several calls.
+
+With `return_exceptions` ("keep" here) an error is handed out as a result is. It is never raised on its
+way, so it leads to no frame of ours or of the reader's: nothing keeps itself alive.
 """
 
 from __future__ import annotations
@@ -16,8 +19,15 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 from futurepool import _sync
-from futurepool._checks import check_buffersize, check_callable, check_chunksize, check_timeout
-from futurepool._errors import is_among
+from futurepool._checks import (
+    check_bool,
+    check_buffersize,
+    check_callable,
+    check_chunksize,
+    check_timeout,
+)
+from futurepool._chunks import Chunk, error_of, failures
+from futurepool._errors import is_a, is_among
 from futurepool._failures import Failure
 from futurepool._future import FINISHED, PENDING, Future, Subscribers, name_of
 from futurepool._options import Options
@@ -31,55 +41,11 @@ _CONTAINERS = (list, tuple, range, str, bytes, dict, set, frozenset, deque)
 _BATCH = 256
 
 
-class Chunk:
-    """Several calls as one task.
-
-    As with single tasks, a call that fails does not keep the ones after it from being made; the
-    first failure is the task's. `results` holds what came before it.
-    """
-
-    __slots__ = ("_calls", "_fn", "_single", "results")
-
-    def __init__(self, fn: Callable[..., Any], calls: list[Any], single: bool) -> None:
-        self._fn = fn
-        self._calls = calls
-        self._single = single
-        self.results: list[Any] = []
-
-    def __call__(self) -> list[Any]:
-        fn, calls, results = self._fn, self._calls, self.results
-        del self._fn, self._calls
-        todo = iter(calls)
-        append = results.append
-        failure: Exception | None = None
-        while True:
-            try:
-                # Not by way of `map`, which a StopIteration in the function would end.
-                if self._single:
-                    for item in todo:
-                        append(fn(item))
-                else:
-                    for args in todo:
-                        append(fn(*args))
-                break
-            except Exception as error:
-                if failure is None:
-                    failure = error
-                    append = _ignore
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure
-        return results
-
-
-def _ignore(_result: object) -> None:
-    pass
-
-
 class _Source:
-    """The calls of one map, as tasks: argument tuples, or chunks."""
+    """The calls of one map, as tasks: argument tuples, or chunks.
+
+    `keep_going` is `return_exceptions`.
+    """
 
     def __init__(
         self,
@@ -89,6 +55,7 @@ class _Source:
         fn: Any,
         iterables: tuple[Any, ...],
         chunksize: int,
+        keep_going: bool,
     ) -> None:
         if chunksize > 1 and not pool.engine.takes_chunks(fn):
             chunksize = 1
@@ -99,6 +66,8 @@ class _Source:
             self.override = keep.submit
         self._fn = fn
         self.chunksize: int = chunksize
+        self.keep: bool = keep_going
+        self._apart: bool = pool.engine.apart  # see `Chunk`
         self._single = len(iterables) == 1
         self._ready = all(type(iterable) in _CONTAINERS for iterable in iterables)
         if chunksize > 1 and options.name is None:
@@ -121,7 +90,7 @@ class _Source:
         calls = list(islice(self._calls, self.chunksize))
         if not calls:
             return None
-        chunk = Chunk(self._fn, calls, self._single)
+        chunk = Chunk(self._fn, calls, self._single, self.keep, self._apart)
         return self._send(chunk, (), subscribers), chunk
 
     def _send(self, fn: Any, args: tuple[Any, ...], subscribers: Subscribers | None) -> Future[Any]:
@@ -146,9 +115,10 @@ class _Source:
 
 
 def _check(
-    fn: object, timeout: object, chunksize: object, buffersize: object
+    fn: object, timeout: object, chunksize: object, buffersize: object, return_exceptions: object
 ) -> tuple[float | None, int, int | None]:
     check_callable("fn", fn)
+    check_bool("return_exceptions", return_exceptions)
     # A time that is over is one: then only results come that are there already.
     seconds = check_timeout("timeout", timeout, negative=True)
     size = check_chunksize(chunksize)
@@ -167,11 +137,12 @@ def map_ordered(
     timeout: float | None,
     chunksize: int,
     buffersize: int | None,
+    return_exceptions: bool,
 ) -> Iterator[T]:
     """See `BoundedExecutor.map`. `keep` is kept alive while a lazy iterator is."""
-    timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
+    timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize, return_exceptions)
     end = None if timeout is None else _sync.clock() + timeout
-    source = _Source(pool, keep, options, fn, iterables, chunksize)
+    source = _Source(pool, keep, options, fn, iterables, chunksize, return_exceptions)
     chunksize = source.chunksize
     if buffersize is not None:
         lazy = _Window(source, buffersize)
@@ -190,8 +161,11 @@ def map_ordered(
         raise
     tasks.reverse()
     if chunksize > 1:
-        return _chunked(tasks, end)
-    return _single(tasks, end, _move if source.override is None else _take)
+        return _chunked(tasks, end, return_exceptions)
+    ours = source.override is None
+    if return_exceptions:
+        return _single(tasks, end, _move_outcome if ours else _take_outcome)
+    return _single(tasks, end, _move if ours else _take)
 
 
 def _future_of(task: Any) -> Future[Any]:
@@ -237,6 +211,42 @@ def _move(future: Future[Any], end: float | None, rest: Iterable[Any]) -> Any:
         del future
 
 
+def _take_outcome(future: Future[Any], end: float | None, rest: Iterable[Any]) -> Any:
+    """`_take`, but an Exception that the call has raised is returned as a result is."""
+    error: BaseException | None = None
+    try:
+        error = _error_of(future, end)
+        if error is None or not is_a(error, Exception):
+            return _take(future, None, rest)
+        return error
+    finally:
+        del future, rest, error
+
+
+def _error_of(future: Future[Any], end: float | None) -> BaseException | None:
+    """Wait for its error, if it has one; a future that is given up is cancelled."""
+    try:
+        return error_of(future, None if end is None else end - _sync.clock())
+    except BaseException:
+        future.cancel()
+        raise
+    finally:
+        del future
+
+
+def _move_outcome(future: Future[Any], end: float | None, rest: Iterable[Any]) -> Any:
+    """`_take_outcome`, out of a future of ours."""
+    try:
+        if future._state is FINISHED and type(future._result) is not Failure:
+            outcome = future._result
+        else:
+            outcome = _take_outcome(future, end, rest)
+        future._result = None
+        return outcome
+    finally:
+        del future, rest
+
+
 def _single(
     tasks: list[Future[Any]],
     end: float | None,
@@ -250,10 +260,12 @@ def _single(
             future.cancel()
 
 
-def _chunked(tasks: list[tuple[Future[Any], Chunk]], end: float | None) -> Iterator[Any]:
+def _chunked(
+    tasks: list[tuple[Future[Any], Chunk]], end: float | None, keep_going: bool
+) -> Iterator[Any]:
     try:
         while tasks:
-            results, failed = _unpack(*tasks.pop(), end, tasks)
+            results, failed = _unpack(*tasks.pop(), end, tasks, keep_going)
             results.reverse()
             while results:  # holding on to none
                 yield results.pop()
@@ -265,7 +277,11 @@ def _chunked(tasks: list[tuple[Future[Any], Chunk]], end: float | None) -> Itera
 
 
 def _unpack(
-    future: Future[Any], chunk: Chunk | None, end: float | None, rest: Iterable[Any]
+    future: Future[Any],
+    chunk: Chunk | None,
+    end: float | None,
+    rest: Iterable[Any],
+    keep_going: bool,
 ) -> tuple[list[Any], list[Future[Any]]]:
     """The results of one task; of a chunk that failed those before the failure, and its future.
 
@@ -273,12 +289,36 @@ def _unpack(
     in the error's traceback may hold the error, or what holds it: they would keep each other alive.
     """
     try:
+        if keep_going:
+            return _unpack_outcomes(future, chunk, end, rest)
         if chunk is not None and _has_failed(future, end):
             return chunk.results, [future]
         result = _take(future, end, rest)
         return result if chunk is not None else [result], []
     finally:
         del future
+
+
+def _unpack_outcomes(
+    future: Future[Any], chunk: Chunk | None, end: float | None, rest: Iterable[Any]
+) -> tuple[list[Any], list[Future[Any]]]:
+    """`_unpack`, with errors among the results: one for each call, whatever became of the task."""
+    error: BaseException | None = None
+    try:
+        if chunk is None:
+            return [_take_outcome(future, end, rest)], []
+        error = _error_of(future, end)
+        results = future.result() if error is None else chunk.results
+        failures(results, future)
+        if error is None:
+            return results, []
+        if not is_a(error, Exception):
+            return results, [future]
+        # The task was cancelled, or has lost its thread, or its process; else there is one for each.
+        results += [error] * (chunk.size - len(results))
+        return results, []
+    finally:
+        del future, chunk, rest, error
 
 
 def _has_failed(future: Future[Any], end: float | None) -> bool:
@@ -300,6 +340,7 @@ class _Window:
         self._source = source
         self._size = size
         self._more = True
+        self.keep: bool = source.keep
         self.unread = 0  # of what was drawn
         self.tasks: deque[tuple[Future[Any], Chunk | None]] = deque()
 
@@ -322,7 +363,7 @@ class _Window:
 def _lazy(window: _Window, keep: object, end: float | None) -> Iterator[Any]:
     try:
         while window.tasks:
-            results, failed = _unpack(*window.tasks.popleft(), end, window.tasks)
+            results, failed = _unpack(*window.tasks.popleft(), end, window.tasks, window.keep)
             results.reverse()
             while results:
                 # The next one goes in before this is read, so that the workers stay busy.
@@ -345,11 +386,12 @@ def map_unordered(
     timeout: float | None,
     chunksize: int,
     buffersize: int | None,
+    return_exceptions: bool,
 ) -> Iterator[T]:
     """See `BoundedExecutor.map_unordered`."""
-    timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize)
+    timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize, return_exceptions)
     end = None if timeout is None else _sync.clock() + timeout
-    source = _Source(pool, keep, options, fn, iterables, chunksize)
+    source = _Source(pool, keep, options, fn, iterables, chunksize, return_exceptions)
     chunksize = source.chunksize
     width = 2 * pool.max_workers if buffersize is None else max(1, buffersize // chunksize)
     return _unordered(pool, keep, source, width, end)
@@ -386,7 +428,7 @@ def _unordered(
                 raise cf.TimeoutError from None
             done = flying.pop(number, None)
             if done is not None:
-                results, failed = _unpack(*done, None, flying.values())
+                results, failed = _unpack(*done, None, flying.values(), source.keep)
                 done = None  # it holds the result
                 results.reverse()
                 while results:

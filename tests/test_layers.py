@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
     {"_options"},
     {"_pool"},
     {"_engines"},
+    {"_chunks"},
     {"_aio", "_internals", "_map", "_shutdown"},
     {"_leaving", "_living"},
     {"_executor"},

@@ -51,6 +51,20 @@ MEANT: dict[str, Meant] = {
         "the task is run",
         "nobody relies on a deadlock",
     ),
+    "map_signature": Meant(
+        [
+            ["self", "POSITIONAL_OR_KEYWORD", "-"],
+            ["fn", "POSITIONAL_OR_KEYWORD", "-"],
+            ["iterables", "VAR_POSITIONAL", "-"],
+            ["timeout", "KEYWORD_ONLY", "None"],
+            ["chunksize", "KEYWORD_ONLY", "1"],
+            ["buffersize", "KEYWORD_ONLY", "None"],
+            ["return_exceptions", "KEYWORD_ONLY", "False"],
+        ],
+        "`timeout`, `chunksize`, `buffersize`",
+        "and `return_exceptions`",
+        "with many calls it is the rule that some fail; False, the default, is as ever",
+    ),
     "context_variables": Meant(
         "caller's",
         "not there (but for builds with `thread_inherit_context`: those of who started the thread)",
