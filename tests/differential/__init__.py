@@ -5,7 +5,7 @@
     meant          the differences that are meant, each with its reason
     page           docs/differences.md, made of these
 
-`tests/test_differential.py` compares. On every version of Python our answers are compared with
+`tests/differential/test_differential.py` compares. On every version of Python our answers are compared with
 those of the newest version's standard class: what that does is what this class does everywhere.
 
     python -m tests.differential            show what differs here, and is not meant

@@ -1249,7 +1249,7 @@ def test_signal_handlers_may_use_the_token():
 
 
 def scenarios():
-    loom = pytest.importorskip("loom")
+    loom = pytest.importorskip("tests.protocols.loom")
 
     def listen():
         root = CancelToken()

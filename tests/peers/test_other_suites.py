@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import other_suites
 import pytest
-from other_suites import BY_NAME, Outcome, Pool
+
+from tests.peers import other_suites
+from tests.peers.other_suites import BY_NAME, Outcome, Pool
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -16,7 +16,7 @@ import futurepool
 #: What `basic` reads, and how many tasks that makes: each file twice, and one that is missing.
 FILES = len(list(Path(json.__file__).parent.glob("*.py")))
 TASKS = 2 * FILES + 1
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PACKAGE = str(Path(futurepool.__file__).parent.parent)  # there also where it is not installed
 
 #: Lines that each example prints, among others.

@@ -21,7 +21,7 @@ import futurepool
 from futurepool import BoundedExecutor
 from futurepool._cli import bench
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PACKAGE = str(Path(futurepool.__file__).parent.parent)  # there also where it is not installed
 TITLES = ["submit/result, 1 worker", "submit/result, 4 workers", "submit/result, 16 workers"]
 TITLES += ["map(abs, range(n))", "the same, chunksize=64", "8 producers, 8 workers"]

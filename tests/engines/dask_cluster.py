@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import distributed
-import engine_tasks as tasks
 
 from futurepool import BoundedExecutor, TaskError
+from tests.engines import tasks
 
 
 def add_path(path: str) -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        client.run(add_path, str(Path(__file__).parent))
+        client.run(add_path, str(Path(__file__).parents[2]))
         engine = client.get_executor(pure=False)
         with BoundedExecutor(engine=engine, queue_size=20, error_handler=id) as ex:
             assert ex._max_workers == 2

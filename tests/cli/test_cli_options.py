@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from futurepool._cli import options
-from tests.command import MAP, PATIENCE, Popen, Run
+from tests.cli.command import MAP, PATIENCE, Popen, Run
 
-pytest_plugins = ["tests.command.fixtures"]
+pytest_plugins = ["tests.cli.fixtures"]
 
 Main = Callable[..., int]
 

@@ -17,7 +17,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import engine_tasks as tasks
 import pytest
 
 import futurepool
@@ -32,6 +31,7 @@ from futurepool import (
 )
 from futurepool._engines.delegate import DelegateEngine, capacity
 from futurepool._errors import LostCauseError
+from tests.engines import tasks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -97,7 +97,7 @@ ENGINES = {
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let worker processes import what they are to run."""
     here = os.pathsep.join(
-        [str(Path(__file__).parent), str(Path(futurepool.__file__).parent.parent)]
+        [str(Path(__file__).parents[2]), str(Path(futurepool.__file__).parent.parent)]
     )
     path = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", here + (os.pathsep + path if path else ""))
@@ -392,7 +392,7 @@ def test_dask() -> None:
     """A real cluster of worker processes, one of which is killed; in a process of its own."""
     if importlib.util.find_spec("distributed") is None:  # importing it here would be in the way
         pytest.skip("distributed is not installed")
-    script = Path(__file__).parent / "engine_dask.py"
+    script = Path(__file__).parent / "dask_cluster.py"
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=110, check=False
     )
@@ -405,7 +405,7 @@ import os, sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from futurepool import BoundedExecutor, ForcedShutdownError
-import engine_tasks as tasks
+from tests.engines import tasks
 
 if __name__ == "__main__":
     ex = BoundedExecutor(engine=ProcessPoolExecutor(1, get_context("spawn")))

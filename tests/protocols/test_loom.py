@@ -18,7 +18,7 @@ greenlet = pytest.importorskip("greenlet")
 if not getattr(sys, "_is_gil_enabled", lambda: True)():
     pytest.skip("switches are made between bytecodes, under the GIL", allow_module_level=True)
 
-import loom  # noqa: E402 - needs greenlet
+from tests.protocols import loom  # noqa: E402 - needs greenlet
 
 STRATEGIES = [loom.DFS, loom.RandomWalk, loom.PCT]
 

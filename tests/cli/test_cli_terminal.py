@@ -14,9 +14,9 @@ import pytest
 
 from futurepool._cli import progress
 from futurepool._cli.streams import Streams
-from tests.command import MAP, Terminal, plain, screen
+from tests.cli.command import MAP, Terminal, plain, screen
 
-pytest_plugins = ["tests.command.fixtures"]
+pytest_plugins = ["tests.cli.fixtures"]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
 
@@ -187,10 +187,10 @@ def test_a_terminal_that_can_do_nothing(
     terminal: Start, tasks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TERM=dumb has no progress line."""
-    import tests.command
+    import tests.cli.command
 
-    plainly = {**tests.command.environment(), "TERM": "dumb"}
-    monkeypatch.setattr(tests.command, "environment", lambda: plainly)
+    plainly = {**tests.cli.command.environment(), "TERM": "dumb"}
+    monkeypatch.setattr(tests.cli.command, "environment", lambda: plainly)
     shown = terminal(*MAP, f"{tasks}:sleep", "0.8")
     assert shown.wait() == 0
     assert "\x1b" not in shown.seen

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import engine_tasks as tasks
 import pytest
 
 from futurepool import BoundedExecutor, CancelToken, ForcedShutdownError, TaskError
 from futurepool._errors import LostCauseError
+from tests.engines import tasks
 
 pytestmark = [
     pytest.mark.slow,

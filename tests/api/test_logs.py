@@ -148,7 +148,7 @@ def test_its_own_thread_does_not_wait_for_itself() -> None:
 
 CONFIG = {
     "version": 1,
-    "handlers": {"heard": {"class": "test_logs.Heard"}},
+    "handlers": {"heard": {"class": f"{__name__}.Heard"}},
     "root": {"handlers": ["heard"], "level": "INFO"},
 }
 

@@ -19,9 +19,9 @@ import pytest
 
 import futurepool
 from futurepool._cli import items
-from tests.command import FOREGROUND, MAP, PATIENCE, Popen, Run, environment
+from tests.cli.command import FOREGROUND, MAP, PATIENCE, Popen, Run, environment
 
-pytest_plugins = ["tests.command.fixtures"]
+pytest_plugins = ["tests.cli.fixtures"]
 
 Main = Callable[..., int]
 

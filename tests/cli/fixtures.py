@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from futurepool._cli import main as cli
-from tests.command import PATIENCE, TASKS, Popen, Run, Terminal, environment
+from tests.cli.command import PATIENCE, TASKS, Popen, Run, Terminal, environment
 
 
 @pytest.fixture

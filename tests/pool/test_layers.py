@@ -143,7 +143,7 @@ def complaints(path: str, source: str) -> list[str]:
     tree = ast.parse(source)
     rank = {name: level for level, names in enumerate(LAYERS) for name in names}
     if group != "__init__" and group not in rank and group not in OUTSIDE:
-        return [f"{path}: {group} stands in no layer of tests/test_layers.py"]
+        return [f"{path}: {group} stands in no layer of tests/pool/test_layers.py"]
     found: list[str] = []
     for item in imports_of(tree, package):
         where = f"{path}:{item.line}"
@@ -205,7 +205,7 @@ def test_the_tables_name_no_module_twice() -> None:
         ("_cli/map.py", "from .._pool.queue import Pool", "_cli/map.py:1: _cli may use only the public API, not _pool"),
         ("_cli/x.py", "from .. import _pool", "_cli/x.py:1: _cli may use only the public API, not _pool"),
         ("_pool/queue.py", "import rich.table", "_pool/queue.py:1: third-party rich outside _cli/"),
-        ("unknown.py", "", "unknown.py: unknown stands in no layer of tests/test_layers.py"),
+        ("unknown.py", "", "unknown.py: unknown stands in no layer of tests/pool/test_layers.py"),
         ("_pool/queue.py", "import threading\nthreading.Lock()", "_pool/queue.py:2: threading.Lock belongs to _sync"),
         ("_pool/queue.py", "import threading as t\nt.Condition()", "_pool/queue.py:2: threading.Condition belongs to _sync"),
         ("_pool/queue.py", "from time import monotonic", "_pool/queue.py:1: time.monotonic belongs to _sync"),

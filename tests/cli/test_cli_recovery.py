@@ -23,7 +23,7 @@ import pytest
 from futurepool._cli import journal
 from futurepool._cli.journal import Entry, Log, Output
 from futurepool._cli.work import Outcome
-from tests.command import FOREGROUND, PATIENCE, environment
+from tests.cli.command import FOREGROUND, PATIENCE, environment
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
 

@@ -19,7 +19,7 @@ import pytest
 
 import futurepool
 
-CASES = Path(__file__).parent / "typing"
+CASES = Path(__file__).parent
 PACKAGE = Path(futurepool.__file__).parent
 INSTALLED = "site-packages" in PACKAGE.parts
 VERSIONS = pytest.mark.parametrize("version", ["3.10", "3.13"])

@@ -24,7 +24,7 @@ CROWD = 50
 
 @pytest.fixture(scope="module")
 def example() -> Any:
-    path = Path(__file__).parent.parent / "examples" / "asgi_app.py"
+    path = Path(__file__).parents[2] / "examples" / "asgi_app.py"
     spec = importlib.util.spec_from_file_location("asgi_app", path)
     assert spec is not None
     assert spec.loader is not None

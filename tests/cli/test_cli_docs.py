@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from futurepool._cli import options
-from tests.command import PATIENCE, environment
+from tests.cli.command import PATIENCE, environment
 
-PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 pytestmark = pytest.mark.skipif(
     not PAGE.is_file(), reason="the folder `docs` was not copied along with the tests"

@@ -17,7 +17,7 @@ import pytest
 
 if hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled():
     pytest.skip("the explorer's greenlets need the GIL", allow_module_level=True)
-loom = pytest.importorskip("loom")
+loom = pytest.importorskip("tests.protocols.loom")
 
 from futurepool import (  # noqa: E402 - after the check above
     BoundedExecutor,

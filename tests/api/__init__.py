@@ -1,0 +1,1 @@
+"""What users are promised, by the public names."""

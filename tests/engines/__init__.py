@@ -1,0 +1,1 @@
+"""Other executors behind the queue, and what runs in their workers."""

@@ -1,0 +1,1 @@
+"""What is printed is true: README, examples, benchmarks."""

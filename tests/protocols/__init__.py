@@ -1,0 +1,1 @@
+"""Protocols between threads under every schedule in reach, and the explorer that makes them."""
