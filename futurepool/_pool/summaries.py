@@ -54,11 +54,16 @@ _DURING = "\nDuring handling of the above exception, another exception occurred:
 
 
 def _speaks_c(error: BaseException) -> bool:
-    """Whether to ask for its text runs no Python code."""
+    """Whether to ask for its text runs no Python code: not that of its `__str__`, nor of an argument.
+
+    One string may be of any length, as its text is cut.
+    """
     for base in _mro_of(type(error)):
         speak = _namespace_of(base).get("__str__")
         if speak is not None:
-            return type(speak) is WrapperDescriptorType and is_small(_args_of(error)[:5])
+            arguments = _args_of(error)
+            plain = is_small(arguments) or (len(arguments) == 1 and type(arguments[0]) is str)
+            return plain and type(speak) is WrapperDescriptorType
     return False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 import sys
+import threading
 import traceback
 import weakref
 from collections.abc import Iterator
@@ -13,6 +14,27 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, TaskError
+from futurepool._pool.summaries import Latest
+
+#: What follows a failure once everyone has been told of it: so many workers have asked for its text.
+ASKED = threading.Condition()
+asked = 0
+
+
+@pytest.fixture(autouse=True)
+def _count_the_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that takes a `__str__` in Python is there a moment after the future is done."""
+    complete = Latest.complete
+
+    def counted(self: Latest, failure: Any) -> None:
+        global asked
+        complete(self, failure)
+        with ASKED:
+            asked += 1
+            ASKED.notify_all()
+
+    monkeypatch.setattr(Latest, "complete", counted)
+    monkeypatch.setattr(sys.modules[__name__], "asked", 0)
 
 
 @pytest.fixture
@@ -67,6 +89,8 @@ def chained(argument: object) -> None:
 
 
 def latest(pool: BoundedExecutor) -> Any:
+    with ASKED:
+        assert ASKED.wait_for(lambda: asked == pool.stats().failed_tasks, 30)
     error: Any = pool.stats().last_error
     assert isinstance(error, TaskError)
     return error
@@ -137,6 +161,51 @@ def test_long_texts_and_deep_tracebacks_are_cut(pool: BoundedExecutor) -> None:
     assert (len(str(error)), error.args) == (1003, ())
     assert "  [61 more frames]\n" in error.traceback
     assert len(error.traceback) < 5000
+
+
+@pytest.mark.parametrize("error", [ValueError("x" * 1001), KeyError("k"), OSError(2, "gone")])
+def test_a_text_without_code_of_theirs_is_there_at_once(
+    pool: BoundedExecutor, error: BaseException
+) -> None:
+    """For whoever has waited for the future; the worker has not even called the callbacks."""
+    gate = threading.Event()
+    expected = str(error)
+    try:
+        future = pool.submit(lambda: [gate.wait(30), fail(error)])
+        going_on = threading.Event()
+        future.add_done_callback(lambda _: going_on.wait(30))
+        gate.set()
+        assert future.exception(30)
+        text = str(pool.stats().last_error)
+    finally:
+        gate.set()
+        going_on.set()
+    assert text == (expected if len(expected) <= 1000 else expected[:1000] + "...")
+
+
+def test_no_argument_is_asked_for_its_text_by_a_finalizer(pool: BoundedExecutor) -> None:
+    """However many there are before it: only the worker runs code of theirs."""
+    askers: list[int] = []
+
+    class Tells:
+        def __repr__(self) -> str:
+            askers.append(threading.get_ident())
+            return "told"
+
+    gate = threading.Event()
+    going_on = threading.Event()
+    try:
+        future = pool.submit(lambda: [gate.wait(30), fail(ValueError(1, 2, 3, 4, 5, Tells()))])
+        future.add_done_callback(lambda _: going_on.wait(30))
+        gate.set()
+        assert future.exception(30)
+        assert pool.stats().last_error is not None
+        assert askers == []
+    finally:
+        gate.set()
+        going_on.set()
+    assert str(latest(pool)) == "(1, 2, 3, 4, 5, told)"
+    assert set(askers) == {next(iter(pool._threads)).ident}
 
 
 def test_what_there_can_be_no_task_error_of(pool: BoundedExecutor) -> None:
