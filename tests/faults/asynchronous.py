@@ -95,7 +95,8 @@ def _worker_at_point(subject: Subject, k: int) -> int:
             future.add_done_callback(told.append)
             futures.append(future)
             if number == 1:
-                until(lambda: all(future.done() for future in futures), 5)  # so that it sleeps
+                # So that it sleeps; in vain if it is dead: see Limits in docs/guarantees.md.
+                until(lambda: all(future.done() for future in futures), 1)
         failing = ex.submit(divmod, 1, 0)
         for future in futures:
             error = future.exception(5)

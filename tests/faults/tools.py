@@ -6,6 +6,8 @@ import concurrent.futures as cf
 import dis
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -137,13 +139,15 @@ def healthy(subject: Subject, ex: Any, workers: int = 2, queue: int = 2) -> None
 
 
 def until(condition: Callable[[], Any], patience: float = PATIENCE) -> bool:
-    """Wait until something becomes true that nobody announces; False if it does not."""
+    """Wait until something becomes true that nobody announces; False if it does not in that time."""
     nobody = threading.Event()
-    for _ in range(int(patience * 2000)):
-        if condition():
-            return True
+    end = time.monotonic() + patience
+    while not condition():
+        # Not so many times: on a busy machine each takes several times as long.
+        if time.monotonic() > end:
+            return False
         nobody.wait(0.0005)
-    return False
+    return True
 
 
 class Tracer:
@@ -235,5 +239,7 @@ def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     thread.join(PATIENCE)
     if errors:
         raise errors[0]
-    check(answer, "did not return")
+    if not answer:
+        frame = sys._current_frames().get(thread.ident or 0)
+        raise AssertionError(f"did not return, is at\n{''.join(traceback.format_stack(frame))}")
     return answer[0]
