@@ -29,7 +29,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.slow
-@pytest.mark.thorough
+@pytest.mark.once
 def test_bench_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     """Both executors, every case, versions and cores."""
     assert main(["bench", "--seconds", "1"]) == 0

@@ -84,7 +84,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 @needs_benchmarks
 @pytest.mark.slow
-@pytest.mark.thorough
+@pytest.mark.once
 @pytest.mark.timeout(170)
 def test_the_runner_has_every_case(measured: tuple[str, Path]) -> None:
     """Samples of every contestant, ratios against the baseline, versions, cores, floors."""
@@ -233,7 +233,7 @@ def test_ctrl_c_keeps_what_was_measured(
 
 @needs_benchmarks
 @pytest.mark.slow
-@pytest.mark.thorough
+@pytest.mark.once
 @pytest.mark.timeout(170)
 def test_a_rival_that_is_not_installed_is_named(measured: tuple[str, Path]) -> None:
     """It is left out, and said to be."""
@@ -318,7 +318,7 @@ def stored_results() -> dict[str, Any]:
 
 @needs_benchmarks
 @pytest.mark.slow
-@pytest.mark.thorough
+@pytest.mark.once
 @pytest.mark.timeout(170)
 def test_the_report(tmp_path: Path) -> None:
     """Tables of what was stored, what is lost said plainly, and plots where they can be drawn."""
@@ -406,7 +406,7 @@ def test_the_report_refuses_what_is_no_result(
 
 @needs_benchmarks
 @pytest.mark.slow
-@pytest.mark.thorough
+@pytest.mark.once
 @pytest.mark.timeout(170)
 def test_the_report_of_a_real_run(measured: tuple[str, Path], tmp_path: Path) -> None:
     """What the runner stores is what the report reads, and it names no path of this machine."""
@@ -420,7 +420,7 @@ def test_the_report_of_a_real_run(measured: tuple[str, Path], tmp_path: Path) ->
 
 @needs_benchmarks
 @pytest.mark.slow
-@pytest.mark.thorough
+@pytest.mark.once
 @pytest.mark.timeout(170)
 def test_memory(tmp_path: Path) -> None:
     """Both ways, at the first tasks and at each tenth."""
@@ -466,7 +466,7 @@ def check_table(printed: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.thorough
+@pytest.mark.once
 def test_bench() -> None:
     """A row for each case, with both figures and the gain."""
     pytest.importorskip("rich")
@@ -474,7 +474,7 @@ def test_bench() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.thorough
+@pytest.mark.once
 def test_bench_without_rich() -> None:
     """The same in plain text, and a word on what would be nicer."""
     done = run("-c", WITHOUT_RICH)
@@ -494,7 +494,7 @@ def test_bench_refuses_nonsense(text: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.slow
-@pytest.mark.thorough
+@pytest.mark.once
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_bench_ends_with_ctrl_c() -> None:
     """With 130, soon, and without a traceback."""
