@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+from collections.abc import Iterator
+
 import pytest
 
 #: Folders whose slow tests start the command line, examples and the like: they find the same on every
@@ -14,3 +18,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in OUTER and item.get_closest_marker("slow") is not None:
             item.add_marker("outer")
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What tasks wait for. Opened at the end of the test, come what may."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+@pytest.fixture
+def no_gc() -> Iterator[None]:
+    """Nothing dies by the collector, only when its last reference goes away."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

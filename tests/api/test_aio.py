@@ -51,13 +51,6 @@ def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
     return request.param
 
 
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
 async def ticks() -> None:
     """Let everything that can happen in the loop happen."""
     for _ in range(10):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, CancelToken, ForcedShutdownError, SubmitTimeoutError
+from tests.programs import python
 
 NAMES = ["monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time", "time_ns"]
 
@@ -182,11 +182,5 @@ pool.shutdown()
 @pytest.mark.slow
 def test_a_clock_that_was_stopped_before_the_import() -> None:
     pytest.importorskip("freezegun")
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTED_LATE],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    done = python(IMPORTED_LATE, "-W", "default")
     assert (done.stdout, done.stderr) == ("False\n", "")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import decimal
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, InvalidConfigError, OnFull
+from tests.programs import environment, python
 
 Way = Callable[[BoundedExecutor, Callable[[Any], Any]], Any]
 
@@ -282,15 +281,10 @@ def test_other_values_of_context() -> None:
 
 
 def run(script: str, *options: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *options, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-        # Coverage's own imports are not what is looked at.
-        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
-    )
+    # Coverage's own imports are not what is looked at.
+    kept = environment().items()
+    env = {name: value for name, value in kept if not name.startswith("COVERAGE_")}
+    done = python(script, *options, env=env)
     assert done.stderr == ""
     return done.stdout
 

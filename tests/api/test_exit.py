@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
 import threading
-from pathlib import Path
 
 import pytest
 
-import futurepool
 from futurepool import BoundedExecutor, _sync
+from tests.programs import python
 
-HOME = Path(futurepool.__file__).parent.parent
 STANDARD = "from concurrent.futures import ThreadPoolExecutor as Pool\n"
 OURS = "from futurepool import BoundedExecutor as Pool\n"
 
@@ -26,13 +23,7 @@ needs_threads_at_exit = pytest.mark.skipif(
 
 def program(body: str, make: str = OURS) -> subprocess.CompletedProcess[str]:
     """Run a program of its own, with every warning an error."""
-    return subprocess.run(  # noqa: PLW1510 - the caller looks
-        [sys.executable, "-W", "error", "-c", make + textwrap.dedent(body)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        env={**os.environ, "PYTHONPATH": str(HOME)},
-    )
+    return python(make + textwrap.dedent(body))
 
 
 def alike(body: str) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import gc
 import logging
-import os
 import pickle
 import subprocess
 import sys
@@ -25,7 +24,6 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures import TimeoutError as FutureTimeout
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +32,7 @@ import futurepool
 from futurepool import BoundedExecutor, Future, OnFull, TaskError, _logs
 from futurepool._future import name_of
 from futurepool._pool.life import PoolLife
+from tests.programs import python
 
 
 @pytest.fixture
@@ -993,14 +992,7 @@ def length(error):
 
 
 def run_script(body: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SCRIPT + textwrap.dedent(body)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(futurepool.__file__).parent.parent)},
-    )
+    done = python(SCRIPT + textwrap.dedent(body))
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr
 
 

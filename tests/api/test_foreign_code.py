@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent import futures as cf
 from typing import Any
 
@@ -33,16 +33,9 @@ from futurepool import (
 from futurepool._engines.threads import ThreadEngine
 from futurepool._foreign import aside
 from futurepool._pool import queue
+from tests.helpers import hold
 
 PATIENCE = 30
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    """Opened at the end of the test, come what may."""
-    event = threading.Event()
-    yield event
-    event.set()
 
 
 def ident() -> int:
@@ -54,20 +47,6 @@ def occupied(ex: BoundedExecutor) -> None:
     pause = threading.Event()
     while not ex.stats().waiting_submitters:
         pause.wait(0.001)
-
-
-def occupy(ex: BoundedExecutor, gate: threading.Event, count: int = 1) -> None:
-    """Keep so many workers busy until the gate opens."""
-    begun = threading.Semaphore(0)
-
-    def busy() -> None:
-        begun.release()
-        gate.wait(PATIENCE)
-
-    for _ in range(count):
-        ex.submit(busy)
-    for _ in range(count):
-        assert begun.acquire(timeout=PATIENCE)
 
 
 # -- a worker that submits to its own full pool ----------------------------------------------------
@@ -239,7 +218,7 @@ def test_beside_other_workers_the_waiting_one_never_runs_it(gate: threading.Even
         return there == ident(), entered
 
     with BoundedExecutor(2) as ex:
-        occupy(ex, gate)
+        hold(ex, gate)
         assert ex.submit(outer).result(PATIENCE) == (False, False)
         gate.set()
 
@@ -495,7 +474,7 @@ def test_nobody_who_comes_by_runs_anothers_callbacks() -> None:
 
     gate = threading.Event()
     with BoundedExecutor(1, queue_size=None) as ex:
-        occupy(ex, gate)
+        hold(ex, gate)
         threads = [threading.Thread(target=f) for f in (cancel, come_by, cancel)]
         for thread in threads:
             thread.start()
@@ -540,7 +519,7 @@ def test_callbacks_of_nobody_run_in_a_thread_that_nobody_waits_for(
         heard.release()
 
     with BoundedExecutor(1, queue_size=1 if ending == "drop" else 2) as ex:
-        occupy(ex, gate)
+        hold(ex, gate)
         token = CancelToken(0.05 if ending == "deadline" else None)
         others = {threading.get_ident(), *(t.ident for t in ex._threads)}
         first = ex.submit_with_token(token, int)
@@ -568,8 +547,8 @@ def test_callbacks_of_nobody_run_in_a_thread_that_nobody_waits_for(
 def test_a_slow_callback_holds_up_no_other_deadline(gate: threading.Event) -> None:
     """Neither a task's nor a token's."""
     with BoundedExecutor(1) as ex, BoundedExecutor(1) as other:
-        occupy(ex, gate)
-        occupy(other, gate)
+        hold(ex, gate)
+        hold(other, gate)
         first, second, third = (CancelToken(0.01 * n) for n in (1, 2, 3))
         ex.submit_with_token(first, int).add_done_callback(lambda _: gate.wait(PATIENCE))
         second.add_callback(lambda _: gate.wait(PATIENCE))
@@ -588,7 +567,7 @@ def test_who_notices_a_deadline_does_not_run_its_callbacks(
     told: list[int] = []
     heard = threading.Event()
     with BoundedExecutor(1) as ex:
-        occupy(ex, gate)
+        hold(ex, gate)
         token = CancelToken(1000)
         token.add_callback(lambda _: told.append(ident()))
         ex.submit_with_token(token, int).add_done_callback(
@@ -610,7 +589,7 @@ def test_a_cancel_in_the_middle_of_a_submit_calls_back_elsewhere(gate: threading
     """A finalizer cancels while its thread is inside a section, perhaps under a user's lock."""
     told: list[int] = []
     with BoundedExecutor(1) as ex:
-        occupy(ex, gate)
+        hold(ex, gate)
         future = ex.submit(int)
         future.add_done_callback(lambda _: told.append(ident()))
         with ex._pool.mutex:
@@ -628,7 +607,7 @@ def test_who_cancels_a_token_calls_the_callbacks_of_what_a_worker_set_aside(
     """The worker comes to the tasks first, and does not run the callbacks before its own task."""
     told: list[int] = []
     with BoundedExecutor(1) as ex:
-        occupy(ex, gate)
+        hold(ex, gate)
         token = CancelToken()
         future = ex.submit_with_token(token, int)
         future.add_done_callback(lambda _: told.append(ident()))
@@ -657,7 +636,7 @@ def test_arguments_die_in_the_thread_that_cancels(gate: threading.Event) -> None
             died.append(ident())
 
     with BoundedExecutor(1) as ex:
-        occupy(ex, gate)
+        hold(ex, gate)
         pool = ex._pool
         future = ex.submit(id, Argument())
         flushed = threading.Event()
@@ -682,7 +661,7 @@ def test_shutdown_gives_callbacks_a_moment(gate: threading.Event) -> None:
     """With wait=True those of cancelled tasks have run, as with the standard class."""
     told: list[object] = []
     ex = BoundedExecutor(1)
-    occupy(ex, gate)
+    hold(ex, gate)
     future = ex.submit(int)
     future.add_done_callback(told.append)
     ex.shutdown(wait=False)
@@ -825,7 +804,7 @@ def test_a_slow_task_does_not_let_the_submitter_in(
         first.add_done_callback(lambda _: (held.set(), gate.wait(PATIENCE)))
         go.set()
         held.wait(PATIENCE)
-        occupy(ex, gate)
+        hold(ex, gate)
         ex.submit(int)  # the place of the one in its callback
         looks: list[int] = []
         look = ThreadEngine.reap_dead_workers
@@ -932,7 +911,7 @@ def test_where_the_log_is_stuck_too_stderr_says_it(
 def test_who_waits_for_a_place_is_counted(gate: threading.Event) -> None:
     """Threads and coroutines."""
     with BoundedExecutor(1, queue_size=0) as ex:
-        occupy(ex, gate)
+        hold(ex, gate)
         assert ex.stats().waiting_submitters == 0
         threads = [threading.Thread(target=ex.submit, args=(int,)) for _ in range(3)]
         for thread in threads:
@@ -995,7 +974,7 @@ def test_nothing_gets_in_over_the_bound_after_a_shutdown(
     if way == "worker":
         assert ex.submit(submit).result(PATIENCE) == "refused"
     else:
-        occupy(ex, gate)
+        hold(ex, gate)
         assert (asyncio.run(main()) if way == "loop" else submit()) == "refused"
     gate.set()
     ex.shutdown()
@@ -1061,7 +1040,7 @@ def in_asyncio(way: str) -> Any:
 def cancelled(way: str) -> Any:
     def leave(ex: BoundedExecutor, give: Any, things: list[Thing]) -> None:
         gate = threading.Event()
-        occupy(ex, gate)
+        hold(ex, gate)
         if way == "map":
             iterator = ex.map(give, [things.pop()])
             iterator.close()  # type: ignore[attr-defined]
@@ -1131,7 +1110,7 @@ def test_nothing_stays_behind_for_the_collector(way: str) -> None:
 def forced_stop(thing: Thing) -> None:
     gate = threading.Event()
     ex = BoundedExecutor(1)
-    occupy(ex, gate)
+    hold(ex, gate)
     with pytest.raises(ForcedShutdownError):
         ex.stop(0.01)
     gate.set()

@@ -943,14 +943,6 @@ class Thing:
         self.payload = [self.__class__.__name__]
 
 
-@pytest.fixture
-def no_gc():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def watched(thing):
     """An event that is set when `thing` dies."""
     dead = threading.Event()

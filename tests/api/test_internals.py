@@ -14,28 +14,9 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, PoolClosedError, QueueFullError
+from tests.helpers import hold
 
 KINDS = [ThreadPoolExecutor, BoundedExecutor]
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
-def fill(pool: BoundedExecutor, gate: threading.Event, number: int) -> list[Any]:
-    """Keep so many workers busy, and return once they are."""
-    started = threading.Barrier(number + 1)
-
-    def work() -> None:
-        started.wait(30)
-        gate.wait(30)
-
-    futures = [pool.submit(work) for _ in range(number)]
-    started.wait(30)
-    return futures
 
 
 # -- looking -------------------------------------------------------------------------------------
@@ -52,7 +33,7 @@ def test_what_monitoring_reads(kind: type[ThreadPoolExecutor], gate: threading.E
         return len(pool._threads), pool._work_queue.qsize(), pool._work_queue.empty(), idle, *state
 
     assert look() == (0, 0, True, 0, False, False, 2, "watched")
-    running = fill(pool, gate, 2)
+    running = hold(pool, gate, 2)
     queued = pool.submit(int)
     assert look() == (2, 1, False, 0, False, False, 2, "watched")
     names = {thread.name for thread in pool._threads}
@@ -119,7 +100,7 @@ def test_a_bound_moves_with_the_workers(gate: threading.Event) -> None:
     """It is `max_workers + queue_size`, exactly."""
     pool: Any = BoundedExecutor(1, queue_size=1)
     with pool:
-        fill(pool, gate, 1)
+        hold(pool, gate, 1)
         pool._max_workers = 3
         for _ in range(3):
             pool.try_submit(gate.wait, 30)
@@ -138,7 +119,7 @@ def test_a_larger_pool_admits_who_has_waited(gate: threading.Event) -> None:
     """At once, in the order in which they began to wait."""
     pool: Any = BoundedExecutor(1, queue_size=0)
     with pool:
-        fill(pool, gate, 1)
+        hold(pool, gate, 1)
         admitted: dict[int, Any] = {}
 
         def submit(number: int) -> None:
@@ -163,7 +144,7 @@ def test_a_worker_that_leaves_takes_nothing_with_it(gate: threading.Event) -> No
     """What waits is run by the others, who are told."""
     pool: Any = BoundedExecutor(2)
     with pool:
-        busy = fill(pool, gate, 2)
+        busy = hold(pool, gate, 2)
         waiting = [pool.submit(threading.get_ident) for _ in range(20)]
         pool._max_workers = 1
         assert pool.stats().active_workers == 2
@@ -176,7 +157,7 @@ def test_a_worker_that_leaves_takes_nothing_with_it(gate: threading.Event) -> No
 def test_workers_that_are_too_many_leave(gate: threading.Event) -> None:
     """Idle ones at once, busy ones after their task."""
     pool: Any = BoundedExecutor(4)
-    busy = fill(pool, gate, 4)
+    busy = hold(pool, gate, 4)
     threads = pool._threads
     pool._max_workers = 2
     gate.set()
@@ -259,7 +240,7 @@ def test_what_was_drained_is_cancelled(gate: threading.Event) -> None:
     """Not left pending for ever, its place is free, and callbacks are told."""
     pool: Any = BoundedExecutor(1, queue_size=2, aging=None)
     with pool:
-        fill(pool, gate, 1)
+        hold(pool, gate, 1)
         low = pool.submit_with_priority(0, int)
         high = pool.submit_with_priority(2, int)
         told: list[Any] = []
@@ -294,7 +275,7 @@ def test_draining_an_aging_queue_skips_the_cancelled(gate: threading.Event) -> N
     """In order, too."""
     pool: Any = BoundedExecutor(1, aging=100.0)
     with pool:
-        fill(pool, gate, 1)
+        hold(pool, gate, 1)
         futures = [pool.submit_with_priority(number, int) for number in range(4)]
         futures[3].cancel()
         items = list(drained(pool))
@@ -327,7 +308,7 @@ def test_a_subclass_that_copies_submit(gate: threading.Event) -> None:
         assert pool.submit(int, "3").result(30) == 3
         with pytest.raises(ValueError, match="invalid literal"):
             pool.submit(int, "x").result(30)
-        fill(pool, gate, 1)
+        hold(pool, gate, 1)
         queued, taken = pool.submit(int), pool.submit(str)
         assert queued.cancel()
         items = list(drained(pool))
@@ -356,7 +337,7 @@ class Bounded(BoundedExecutor):
 def test_a_queue_put_in_its_place_bounds_it(gate: threading.Event) -> None:
     """That is what it is put there for."""
     with Bounded(2) as pool:
-        fill(pool, gate, 1)
+        hold(pool, gate, 1)
         pool.submit(int)
         pool.submit(int)
         with pytest.raises(QueueFullError, match=r"\(1 running, 2 of 2 queued\)"):
@@ -388,7 +369,7 @@ def test_setting_shutdown() -> None:
 def test_setting_broken(gate: threading.Event) -> None:
     """What is queued fails, and so does each submit."""
     pool: Any = BoundedExecutor(1)
-    fill(pool, gate, 1)
+    hold(pool, gate, 1)
     queued = pool.submit(int)
     pool._broken = False
     pool._broken = "no more"
@@ -405,7 +386,7 @@ def test_setting_what_threads_are_made_with(gate: threading.Event) -> None:
     """From the next thread on."""
     pool: Any = BoundedExecutor(2, "a")
     with pool:
-        fill(pool, gate, 1)
+        hold(pool, gate, 1)
         seen: list[str] = []
         pool._thread_name_prefix = "b"
         pool._initializer, pool._initargs = seen.append, ("initialized",)

@@ -10,15 +10,12 @@ import sys
 import textwrap
 import threading
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, wait
 from concurrent.futures.thread import BrokenThreadPool
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import futurepool
 from futurepool import (
     BoundedExecutor,
     CancelToken,
@@ -27,27 +24,8 @@ from futurepool import (
     _sync,
     current_token,
 )
-
-HOME = Path(futurepool.__file__).parent.parent
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
-def python(code: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of its own, with every warning an error."""
-    return subprocess.run(  # noqa: PLW1510 - the caller looks
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        env={**os.environ, "PYTHONPATH": str(HOME)},
-    )
-
+from tests.helpers import hold
+from tests.programs import environment, python
 
 # -- shutdown --------------------------------------------------------------------------------------
 
@@ -427,7 +405,7 @@ def test_ctrl_c_out_of_a_with_block() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HOME)},
+        env=environment(),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -517,15 +495,6 @@ def test_results_outlive_the_pool() -> None:
 
 
 # -- more of the same, from less usual places -------------------------------------------------------
-
-
-def hold(ex: BoundedExecutor, gate: threading.Event, number: int = 1) -> list[Any]:
-    """Tasks that run, surely, until the gate opens."""
-    running = threading.Semaphore(0)
-    futures = [ex.submit(lambda: (running.release(), gate.wait(30))[1]) for _ in range(number)]
-    for _ in futures:
-        assert running.acquire(timeout=30)
-    return futures
 
 
 def together(number: int, fn: Any) -> list[Any]:
@@ -1303,7 +1272,7 @@ def interrupt(script: str) -> tuple[str, str, int]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HOME)},
+        env=environment(),
     ) as process:
         timer = threading.Timer(40, process.kill)
         timer.start()

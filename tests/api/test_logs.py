@@ -6,12 +6,9 @@ import gc
 import logging
 import logging.config
 import os
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +16,7 @@ import pytest
 import futurepool
 from futurepool import BoundedExecutor, Future, _logs
 from futurepool._failures import failure_of
+from tests.programs import python
 
 
 def fail(*_args: object) -> None:
@@ -322,14 +320,7 @@ def fail(*args):
 pool = BoundedExecutor(1, name="db")
 {"".join(line[8:] + chr(10) for line in SCRIPTS[name].splitlines())}
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(futurepool.__file__).parent.parent)},
-    )
+    done = python(script)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.count("was never retrieved of db") == 1, done.stderr
     assert done.stderr.count("ValueError: bad") == 1
@@ -351,16 +342,9 @@ pool.wait()
 pid = os.fork()
 del future
 if pid == 0:
-    logs._at_exit()
+    _logs._at_exit()
     os._exit(0)
 os.waitpid(pid, 0)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(futurepool.__file__).parent.parent)},
-    )
+    done = python(script, "-W", "ignore")  # of threads and fork
     assert (done.returncode, done.stderr.count("never retrieved")) == (0, 1), done.stderr

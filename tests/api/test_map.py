@@ -44,13 +44,6 @@ def until_gone(ex: BoundedExecutor, seen: weakref.ref[Any]) -> None:
         pause.wait(0.005)
 
 
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
 SHAPES: list[dict[str, Any]] = [
     {},
     {"chunksize": 3},

@@ -21,13 +21,6 @@ def work(*_: object) -> str:
     return threading.current_thread().name
 
 
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
 # -- pools ---------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Iterator
 from concurrent.futures import wait
 from concurrent.futures.thread import BrokenThreadPool
 
@@ -21,13 +20,6 @@ from futurepool import (
     _sync,
 )
 from futurepool._pool.histogram import BATCH
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
 
 
 def adds_up(stats: Stats) -> bool:

@@ -7,34 +7,13 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from futurepool import BoundedExecutor, ForcedShutdownError, OnFull
 from futurepool._pool import report
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
-def hold(ex: Any, gate: threading.Event, number: int) -> None:
-    """So many tasks that run, surely, until the gate opens."""
-    running = threading.Semaphore(0)
-
-    def held() -> None:
-        running.release()
-        gate.wait(30)
-
-    for _ in range(number):
-        ex.submit(held)
-    for _ in range(number):
-        assert running.acquire(timeout=30)
+from tests.helpers import hold
 
 
 def functions(stack: str | None) -> list[str]:

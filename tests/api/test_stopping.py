@@ -6,37 +6,17 @@ import asyncio
 import concurrent.futures as cf
 import contextlib
 import logging
-import os
-import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-import futurepool
 from futurepool import BoundedExecutor, CancelToken, ForcedShutdownError, current_token
-
-HOME = Path(futurepool.__file__).parent.parent
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
-def hold(ex: BoundedExecutor, gate: threading.Event, number: int = 1) -> list[Any]:
-    """Tasks that run, surely, until the gate opens."""
-    running = threading.Semaphore(0)
-    futures = [ex.submit(lambda: (running.release(), gate.wait(30))[1]) for _ in range(number)]
-    for _ in futures:
-        assert running.acquire(timeout=30)
-    return futures
+from tests.helpers import hold
+from tests.programs import python
 
 
 def heed(ex: BoundedExecutor) -> Any:
@@ -246,13 +226,10 @@ def test_ctrl_c_under_asyncio_run(where: str, leave: str, loop: str) -> None:
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     run = "asyncio.run(main())" if loop == "asyncio" else "uvloop.run(main())"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent(CTRL_C)
-            + textwrap.dedent(
-                f"""
+    done = python(
+        textwrap.dedent(CTRL_C)
+        + textwrap.dedent(
+            f"""
                 import {loop}
                 async def main():
                     async with {leave} as pool:
@@ -266,13 +243,9 @@ def test_ctrl_c_under_asyncio_run(where: str, leave: str, loop: str) -> None:
                     print("interrupted")
                 print(sum(future.cancelled() for future in futures) >= 15, len(ran) < 5)
                 """
-            ),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        env={**os.environ, "PYTHONPATH": str(HOME)},
-        check=False,
+        ),
+        "-W",
+        "default",
     )
     assert (done.returncode, done.stdout) == (0, "interrupted\nTrue True\n"), done.stderr
 
@@ -592,12 +565,8 @@ def test_a_service_ends_on_sigterm(seconds: str) -> None:
     """A lifespan that is `stopping` ends although a task hangs, and so does its process."""
     if sys.platform == "win32":
         pytest.skip("sends SIGTERM")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent(
-                f"""
+    done = python(
+        f"""
                 import asyncio, contextlib, os, signal, threading
                 from futurepool import BoundedExecutor, ForcedShutdownError
 
@@ -621,14 +590,9 @@ def test_a_service_ends_on_sigterm(seconds: str) -> None:
                     asyncio.run(main())
                 except ForcedShutdownError as error:
                     print(len(error.unfinished))
-                """
-            ),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        env={**os.environ, "PYTHONPATH": str(HOME)},
-        check=False,
+                """,
+        "-W",
+        "default",
     )
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
     assert "tasks abandoned" in done.stderr

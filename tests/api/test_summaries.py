@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import pickle
 import sys
 import threading
@@ -41,14 +40,6 @@ def _count_the_asking(monkeypatch: pytest.MonkeyPatch) -> None:
 def pool() -> Iterator[BoundedExecutor]:
     with BoundedExecutor(1, error_handler=id) as pool:
         yield pool
-
-
-@pytest.fixture
-def no_gc() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 class Argument:

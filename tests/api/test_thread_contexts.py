@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
+from tests.programs import python
+
 SCRIPT = """
 import asyncio, concurrent.futures as cf, contextvars, threading, weakref
 from futurepool import BoundedExecutor, CancelToken
+
 
 began = {}
 run = threading.Thread.run
@@ -57,8 +59,7 @@ print(began.pop("control"), *(f"{name}={size}" for name, size in sorted(began.it
 @pytest.mark.parametrize("inherit", [0, 1])
 def test_threads_begin_with_an_empty_context(inherit: int) -> None:
     """Workers, the timer, the dispatcher, and those that close a pool for a coroutine."""
-    command = [sys.executable, "-X", f"thread_inherit_context={inherit}", "-c", SCRIPT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = python(SCRIPT, "-X", f"thread_inherit_context={inherit}")
     assert done.stderr == ""
     control, *threads = done.stdout.split()
     assert control == str(inherit if sys.version_info >= (3, 14) else 0)

@@ -6,7 +6,6 @@ import gc
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -21,13 +20,7 @@ from futurepool import (
     current_token,
 )
 from futurepool._pool import core, queue
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
+from tests.helpers import hold
 
 
 def test_queued_tasks_are_cancelled_at_once(gate: threading.Event) -> None:
@@ -202,14 +195,6 @@ def test_racing_a_token_against_the_start() -> None:
     stats = ex.stats()
     assert stats.completed_tasks == sum(ran)
     assert stats.cancelled_tasks == 400 - sum(ran)
-
-
-def hold(ex: BoundedExecutor, gate: threading.Event) -> Future[bool]:
-    """A task that runs, surely, until the gate opens."""
-    running = threading.Event()
-    future = ex.submit(lambda: (running.set(), gate.wait(30))[1])
-    assert running.wait(30)
-    return future
 
 
 def test_everybody_hears_of_it_before_cancel_returns(gate: threading.Event) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 
 import pytest
+
+from tests.programs import python
 
 PATCH = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
@@ -18,6 +18,7 @@ IMPORT = """
 import concurrent.futures as cf
 import threading, time
 from futurepool import BoundedExecutor, CancelToken, ForcedShutdownError, SubmitTimeoutError
+
 early = BoundedExecutor(2)
 """
 
@@ -115,7 +116,5 @@ def test_threads_become_greenlets(name: str, when: str) -> None:
         script = IMPORT + PATCH[name] + USE
     else:
         script = PATCH[name] + IMPORT + USE
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False
-    )
+    done = python(script, "-W", "default")
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr

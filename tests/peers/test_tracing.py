@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 
 import pytest
+
+from tests import programs
+from tests.programs import python
 
 
 def run(package: str, script: str, **environment: str) -> None:
@@ -18,20 +18,14 @@ def run(package: str, script: str, **environment: str) -> None:
         found = None
     if found is None:
         pytest.skip(f"{package} is not installed")
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    done = python(script, "-W", "ignore", env=programs.environment(**environment))
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
 
 
 WAYS = """
 import asyncio, contextvars
 from futurepool import BoundedExecutor
+
 first = BoundedExecutor(2)  # before the tool is there
 
 async def in_loop(pool, fn):

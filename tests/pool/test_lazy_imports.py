@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
+
+from tests.programs import python
 
 SCRIPT = """
 import asyncio, concurrent.futures as cf, sys, types
 import futurepool
 from futurepool import BoundedExecutor
+
 
 def put_off():
     return sorted(
@@ -40,6 +42,5 @@ print(put_off())
 @pytest.mark.skipif(sys.version_info < (3, 15), reason="there imports take place where they stand")
 def test_no_import_is_put_off() -> None:
     """Or it would take place in the middle of a section, in a finalizer, or at interpreter exit."""
-    command = [sys.executable, "-X", "lazy_imports=all", "-c", SCRIPT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = python(SCRIPT, "-X", "lazy_imports=all")
     assert (done.stdout.split("\n"), done.stderr) == (["[]", "[]", ""], "")

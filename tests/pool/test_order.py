@@ -6,20 +6,12 @@ import gc
 import random
 import threading
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from futurepool import BoundedExecutor, Future, Priority, _sync
 from futurepool._pool.task_queue import KEEP, AgingQueue, PriorityQueue, make_queue
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
 
 
 def test_first_in_first_out(gate: threading.Event) -> None:

@@ -1,0 +1,42 @@
+"""Programs that tests run in an interpreter of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import futurepool
+
+HOME = Path(futurepool.__file__).parent.parent  # there also where it is not installed
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, with the package in reach."""
+    return {**os.environ, "PYTHONPATH": str(HOME), **more}
+
+
+def python(
+    code: str, *options: str, timeout: float = 50, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run `code`, which may be indented, and wait for its end; the caller looks at how it was.
+
+    Args:
+        code: What to run.
+        options: Of the interpreter. Without any, every warning is an error.
+        timeout: Seconds.
+        more: Other arguments of `subprocess.run`.
+    """
+    return subprocess.run(  # noqa: PLW1510 - the caller looks
+        [sys.executable, *(options or ("-W", "error")), "-c", textwrap.dedent(code)],
+        **{
+            "capture_output": True,
+            "text": True,
+            "timeout": timeout,
+            "env": environment(),
+            **more,
+        },
+    )
