@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import itertools
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -742,6 +745,111 @@ def test_mutate_wants_one_occurrence():
         pass
     with pytest.raises(ValueError, match="occurs 2 times"), loom.mutate(module, "outer", "x", "z"):
         pass
+
+
+MARKED = """
+import contextlib
+
+log = []
+
+@contextlib.contextmanager
+def guard():
+    log.append("guarded")
+    yield
+
+class Marked:
+    @property
+    def nothing(self):
+        return log
+
+    def add(self, n):
+        total = 0
+
+        def inner(n):
+            # mutant: nested
+            if n >= 5:
+                return 100
+            return n
+
+        # mutant: forgotten, other
+        total += inner(n)
+        # mutant: condition
+        if (
+            n != 3
+            and n >= 2
+        ):
+            total += 10
+        # mutant: guard
+        with guard():
+            total += 1000
+        return total
+
+# mutant: outside
+add = Marked().add
+"""
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("marked")
+    package = folder / "package_with_marks"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "inner.py").write_text(MARKED, "utf-8")
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("package_with_marks.inner")
+    sys.path.remove(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "n", "expected"),
+    [
+        ("forgotten", loom.DROP, 1, 1000),
+        ("other", loom.instead("total -= 1"), 1, 999),
+        ("condition", loom.ALWAYS, 0, 1010),
+        ("condition", loom.NEVER, 2, 1002),
+        ("condition", loom.WITHOUT_FIRST, 3, 1013),
+        ("condition", loom.WITHOUT_LAST, 1, 1011),
+        ("condition", loom.LATER, 2, 1002),
+        ("nested", loom.LATER, 5, 1015),
+        ("guard", loom.UNGUARDED, 1, 1001),
+    ],
+)
+def test_a_mutant_of_a_marked_place(
+    marked: Any, name: str, how: Any, n: int, expected: int
+) -> None:
+    """The statement below the mark is another for a while, in any depth of its function."""
+    package = sys.modules["package_with_marks"]
+    before = marked.add(n)
+    marked.log.clear()
+    with loom.planted(package, name, how):
+        assert (marked.add(n), marked.log) == (expected, ["guarded"] * (name != "guard"))
+    assert before != expected or name == "guard"
+    assert marked.add(n) == before
+
+
+def test_a_mark_that_marks_nothing(marked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is an error: one that is not there, one outside of functions, one of the wrong kind, a twin."""
+    package = sys.modules["package_with_marks"]
+    with pytest.raises(KeyError), loom.planted(package, "unheard-of", loom.DROP):
+        pass
+    with (
+        pytest.raises(ValueError, match="no statement"),
+        loom.planted(package, "outside", loom.DROP),
+    ):
+        pass
+    with (
+        pytest.raises(TypeError, match="no condition"),
+        loom.planted(package, "forgotten", loom.ALWAYS),
+    ):
+        pass
+    twins = Path(package.__path__[0]) / "twins.py"
+    twins.write_text("# mutant: guard\n", "utf-8")
+    loom.marks.cache_clear()
+    with pytest.raises(ValueError, match="two places are marked guard"):
+        loom.marks(package)
+    twins.unlink()
+    loom.marks.cache_clear()
 
 
 # -- housekeeping ----------------------------------------------------------------------------

@@ -20,8 +20,8 @@ to threads, locks and time, and it is replaced by models that wait in our schedu
         scenario.expect_failure(kind="deadlock")   # the model is able to fail
 
 Where to read on: `scheduler` (how a run works), `instrument` (where it may switch), `strategies`
-(how schedules are picked), `models` and `threads` (the primitives), `patches` (mutations, putting
-models in place), `explorer` (scenarios and reports).
+(how schedules are picked), `models` and `threads` (the primitives), `patches` (putting models in
+place), `mutants` (of marked places), `explorer` (scenarios and reports).
 
 Limits: switches happen between bytecode instructions, and memory is sequentially consistent, as
 under the GIL. Objects whose order depends on addresses (a set of plain objects) make a scenario
@@ -31,14 +31,33 @@ differ from run to run; that is reported as `Diverged`.
 from __future__ import annotations
 
 from .explorer import Failure, Report, Scenario, expect_failure, explore, replay
+from .mutants import (
+    ALWAYS,
+    DROP,
+    LATER,
+    NEVER,
+    UNGUARDED,
+    WITHOUT_FIRST,
+    WITHOUT_LAST,
+    instead,
+    marks,
+    planted,
+)
 from .patches import mutate
 from .strategies import DFS, PCT, Diverged, RandomWalk, Strategy
 from .tasks import Deadlock, Livelock
 from .threads import pause, sleep
 
 __all__ = [
+    "ALWAYS",
     "DFS",
+    "DROP",
+    "LATER",
+    "NEVER",
     "PCT",
+    "UNGUARDED",
+    "WITHOUT_FIRST",
+    "WITHOUT_LAST",
     "Deadlock",
     "Diverged",
     "Failure",
@@ -49,8 +68,11 @@ __all__ = [
     "Strategy",
     "expect_failure",
     "explore",
+    "instead",
+    "marks",
     "mutate",
     "pause",
+    "planted",
     "replay",
     "sleep",
 ]

@@ -20,7 +20,7 @@ from futurepool._foreign import aside
 
 from . import models, threads
 
-__all__ = ["Rebind", "installed", "mutate", "rebound"]
+__all__ = ["Rebind", "function_of", "installed", "mutate", "rebound", "same_code"]
 
 _MODELS = {
     "Lock": models.Lock,
@@ -98,7 +98,7 @@ def mutate(owner: Any, qualname: str, old: str, new: str) -> Iterator[None]:
         old: Text within the function's source; may span lines.
         new: Its replacement. It must not add or drop a captured variable.
     """
-    function = _function(owner, qualname)
+    function = function_of(owner, qualname)
     original = function.__code__
     lines = list(linecache.getlines(original.co_filename))
     first = original.co_firstlineno - 1
@@ -108,14 +108,15 @@ def mutate(owner: Any, qualname: str, old: str, new: str) -> Iterator[None]:
         raise ValueError(f"{old!r} occurs {text.count(old)} times in {qualname}, not once")
     source = "".join(lines[:first]) + text.replace(old, new) + "".join(lines[first + len(body) :])
     module = compile(source, original.co_filename, "exec", dont_inherit=True)
-    function.__code__ = _same(module, original)
+    function.__code__ = same_code(module, original)
     try:
         yield
     finally:
         function.__code__ = original
 
 
-def _function(owner: Any, qualname: str) -> FunctionType:
+def function_of(owner: Any, qualname: str) -> FunctionType:
+    """The function that is called so in a module or class, without what decorates it."""
     found = owner
     for part in qualname.split("."):
         found = inspect.getattr_static(found, part)
@@ -126,7 +127,7 @@ def _function(owner: Any, qualname: str) -> FunctionType:
     return found
 
 
-def _same(code: CodeType, wanted: CodeType) -> CodeType:
+def same_code(code: CodeType, wanted: CodeType) -> CodeType:
     """The code object within `code` that starts where `wanted` starts."""
     stack = [code]
     while stack:
