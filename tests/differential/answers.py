@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-import concurrent.futures
+import concurrent.futures.thread
 import gc
 import json
 import logging
