@@ -292,8 +292,8 @@ SCRIPTS = {
         pool.wait()
         """,
     "running at the end": """
-        import time
-        pool.submit(lambda: (time.sleep(0.1), fail()))
+        import threading
+        pool.submit(lambda: (threading.main_thread().join(), fail()))
         """,
     "in an atexit function": """
         import atexit
