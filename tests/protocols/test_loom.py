@@ -766,25 +766,29 @@ class Marked:
         total = 0
 
         def inner(n):
-            # mutant: nested
+            # mutant nested
             if n >= 5:
                 return 100
             return n
 
-        # mutant: forgotten, other
+        # mutant forgotten
         total += inner(n)
-        # mutant: condition
+        # mutant both
+        total += 1
+        # mutant both
+        total -= 1
+        # mutant condition
         if (
             n != 3
             and n >= 2
         ):
             total += 10
-        # mutant: guard
+        # mutant guard
         with guard():
             total += 1000
         return total
 
-# mutant: outside
+# mutant outside
 add = Marked().add
 """
 
@@ -805,7 +809,8 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ("name", "how", "n", "expected"),
     [
         ("forgotten", loom.DROP, 1, 1000),
-        ("other", loom.instead("total -= 1"), 1, 999),
+        ("forgotten", loom.instead("total -= 1"), 1, 999),
+        ("both", loom.instead("total += 2"), 1, 1005),
         ("condition", loom.ALWAYS, 0, 1010),
         ("condition", loom.NEVER, 2, 1002),
         ("condition", loom.WITHOUT_FIRST, 3, 1013),
@@ -844,9 +849,9 @@ def test_a_mark_that_marks_nothing(marked: Any, monkeypatch: pytest.MonkeyPatch)
     ):
         pass
     twins = Path(package.__path__[0]) / "twins.py"
-    twins.write_text("# mutant: guard\n", "utf-8")
+    twins.write_text("# mutant guard\n", "utf-8")
     loom.marks.cache_clear()
-    with pytest.raises(ValueError, match="two places are marked guard"):
+    with pytest.raises(ValueError, match="guard marks places in"):
         loom.marks(package)
     twins.unlink()
     loom.marks.cache_clear()

@@ -1,7 +1,8 @@
 """Mutants of marked places: what a protocol needs is spoilt, and its scenario must notice.
 
-A comment `# mutant: lost-wakeup`, on a line of its own, marks the statement below it; `# mutant: a, b`
-gives it two names. So a mutant is tied to a place, not to the words that stand there.
+A comment `# mutant lost-wakeup`, on a line of its own, marks the statement below it. So a mutant is tied
+to a place, not to the words that stand there. One that takes several statements has as many marks, in
+one function.
 
     with loom.planted(futurepool, "lost-wakeup", loom.DROP):
         scenario.expect_failure(loom.DFS(2))
@@ -36,7 +37,7 @@ __all__ = [
     "planted",
 ]
 
-_MARK = re.compile(r"^ *# mutant: ([\w-]+(?:, [\w-]+)*)$")
+_MARK = re.compile(r"^ *# mutant ([\w-]+)$")
 
 #: Makes of a statement those that stand in its place.
 How = Callable[[ast.stmt], list[ast.stmt]]
@@ -109,33 +110,34 @@ def instead(code: str) -> How:
 
 
 @cache
-def marks(package: ModuleType) -> dict[str, tuple[Path, int]]:
-    """Name -> file and line of each mark in a package."""
-    found: dict[str, tuple[Path, int]] = {}
+def marks(package: ModuleType) -> dict[str, tuple[Path, tuple[int, ...]]]:
+    """Name -> file and lines of each mark in a package."""
+    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
     for folder in package.__path__:
         for path in sorted(Path(folder).rglob("*.py")):
             for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-                mark = _MARK.match(line)
-                for name in mark[1].split(", ") if mark else ():
-                    if name in found:
-                        raise ValueError(f"two places are marked {name}")
-                    found[name] = path, number
+                if mark := _MARK.match(line):
+                    where, lines = found.get(mark[1], (path, ()))
+                    if where != path:
+                        raise ValueError(f"{mark[1]} marks places in {where} and in {path}")
+                    found[mark[1]] = path, (*lines, number)
     return found
 
 
 @contextmanager
 def planted(package: ModuleType, name: str, how: How) -> Iterator[None]:
-    """Spoil the statement that is marked `name`, for a while."""
-    path, line = marks(package)[name]
-    source = path.read_text("utf-8")
-    tree = ast.parse(source)
-    place = _Place(line, how)
-    place.visit(tree)
-    if place.qualname is None:
-        raise ValueError(f"{path}: no statement of a function follows the mark {name}")
+    """Spoil what is marked `name`, for a while."""
+    path, lines = marks(package)[name]
+    tree = ast.parse(path.read_text("utf-8"))
+    functions: set[str] = set()
+    for line in reversed(lines):  # those above keep their lines
+        place = _Place(line, how)
+        place.visit(tree)
+        functions.add(place.qualname)
+    if len(functions) != 1 or "" in functions:
+        raise ValueError(f"{path}: {name} marks no statement of one function, but {functions}")
     ast.fix_missing_locations(tree)
-    module = _module_of(package, path)
-    function = function_of(module, place.qualname)
+    function = function_of(_module_of(package, path), functions.pop())
     original = function.__code__
     mutant = compile(tree, original.co_filename, "exec", dont_inherit=True)
     function.__code__ = same_code(mutant, original)
@@ -160,12 +162,12 @@ class _Place(ast.NodeTransformer):
     def __init__(self, line: int, how: How) -> None:
         self.line = line
         self.how = how
-        self.qualname: str | None = None
+        self.qualname = ""
         self._around: list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef] = []
 
     def visit(self, node: ast.AST) -> ast.AST | list[ast.stmt]:
         scope = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-        if isinstance(node, ast.stmt) and self.qualname is None and node.lineno > self.line:
+        if isinstance(node, ast.stmt) and not self.qualname and node.lineno > self.line:
             functions = [
                 number
                 for number, each in enumerate(self._around)
