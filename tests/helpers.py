@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-PATIENCE = 30.0  # seconds that a test waits for what must happen
-
 
 def hold(pool: Any, gate: threading.Event, number: int = 1) -> list[Any]:
     """So many tasks that run, surely, until the gate opens."""
     running = threading.Semaphore(0)
-    futures = [
-        pool.submit(lambda: (running.release(), gate.wait(PATIENCE))[1]) for _ in range(number)
-    ]
+
+    def held() -> bool:
+        running.release()
+        return gate.wait(30)
+
+    futures = [pool.submit(held) for _ in range(number)]
     for _ in futures:
-        assert running.acquire(timeout=PATIENCE)
+        assert running.acquire(timeout=30)
     return futures
