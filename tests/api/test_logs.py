@@ -293,7 +293,9 @@ SCRIPTS = {
         """,
     "running at the end": """
         import threading
-        pool.submit(lambda: (threading.main_thread().join(), fail()))
+        ending = threading.Event()
+        threading._register_atexit(ending.set)  # called before the pool's, which came sooner
+        pool.submit(lambda: (ending.wait(), fail()))
         """,
     "in an atexit function": """
         import atexit
