@@ -1,0 +1,1 @@
+"""Metrics and traces: what is seen of a pool from outside."""
