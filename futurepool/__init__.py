@@ -1,5 +1,6 @@
 """futurepool: a drop-in ThreadPoolExecutor with a bounded, prioritised queue."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from futurepool import _sync
@@ -21,7 +22,9 @@ from futurepool._living import pools
 from futurepool._priority import OnFull, Priority
 
 if TYPE_CHECKING:
+    from futurepool._observers import Observer, TaskEvent
     from futurepool._stats import Histogram, QueuedTask, RunningTask, Stats
+    from futurepool._trace import Trace
 
 __version__ = "0.1.0"
 
@@ -35,6 +38,7 @@ __all__ = [
     "FuturePoolWarning",
     "Histogram",
     "InvalidConfigError",
+    "Observer",
     "OnFull",
     "PoolClosedError",
     "Priority",
@@ -44,6 +48,8 @@ __all__ = [
     "Stats",
     "SubmitTimeoutError",
     "TaskError",
+    "TaskEvent",
+    "Trace",
     "current_token",
     "pools",
 ]
@@ -72,14 +78,19 @@ for _public in (
 del _public
 
 
+#: Public names, and the modules they are imported from when they are first asked for.
+_LATE = {
+    **dict.fromkeys(("Histogram", "QueuedTask", "RunningTask", "Stats"), "futurepool._stats"),
+    **dict.fromkeys(("Observer", "TaskEvent"), "futurepool._observers"),
+    "Trace": "futurepool._trace",
+}
+
 if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
 
     def __getattr__(name: str) -> Any:
         # Late: see the head of futurepool._stats.
-        if name in ("Histogram", "QueuedTask", "RunningTask", "Stats"):
-            from futurepool import _stats
-
-            value = globals()[name] = getattr(_stats, name)
+        if name in _LATE:
+            value = globals()[name] = getattr(importlib.import_module(_LATE[name]), name)
             return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -646,6 +646,60 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         """The tasks that run now, longest first; with `stack`, where each is in its code."""
         return _shutdown.running(self._futurepool, stack)
 
+    def add_observer(self, observer: futurepool.Observer) -> None:
+        """Tell `observer` of each task, some hundredths of a second after something has happened to it.
+
+        It hears of the tasks that run or wait, too, from now on. It is kept alive until
+        `remove_observer`, or as long as the executor.
+
+        Args:
+            observer: Usually a subclass of `Observer`; anything with one of its methods will do.
+
+        Raises:
+            TypeError: It has none of them.
+
+        Thread safety: any thread. Cost: a task takes some 10 microseconds more while there is an observer,
+        and what that does itself; nothing once there is none.
+        """
+        kinds = ("submitted", "started", "finished", "refused")
+        if not any(callable(getattr(observer, kind, None)) for kind in kinds):
+            raise TypeError(
+                f"an observer must have a method {' or '.join(kinds)}, not {show(observer)}"
+            )
+        self._futurepool.observe(observer)
+
+    def remove_observer(self, observer: futurepool.Observer) -> None:
+        """Tell `observer` no more, once it has heard of what has happened up to now.
+
+        Raises:
+            ValueError: It was not added, or was removed before.
+        """
+        if not self._futurepool.unobserve(observer):
+            raise ValueError(f"{show(observer)} is not an observer of this executor")
+
+    def record(self, limit: int = 10_000) -> futurepool.Trace:
+        """Record what the tasks do, for Perfetto or another viewer of Chrome's trace events.
+
+        For instance::
+
+            with pool.record() as trace:
+                ...
+            trace.save("out.json")
+
+        Args:
+            limit: Of so many tasks; the latest are kept.
+
+        Raises:
+            InvalidConfigError: `limit` is less than 1.
+
+        Cost: that of an observer.
+        """
+        from futurepool._trace import Trace
+
+        trace = Trace(self._futurepool, check_int("limit", limit, minimum=1))
+        self._futurepool.observe(trace)
+        return trace
+
     def queued(self) -> list[futurepool.QueuedTask]:
         """The tasks that wait for a worker, in the order in which they are to start.
 

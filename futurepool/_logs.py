@@ -99,11 +99,12 @@ log: Log = Log()
 
 
 class Desk:
-    """The inbox, and the thread that serves it. There is one per process, `desk`."""
+    """The inbox, and the thread that serves it. There is one per process for the log, `desk`."""
 
-    __slots__ = ("_inbox", "_owned", "_owner")
+    __slots__ = ("_inbox", "_name", "_owned", "_owner")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "futurepool-log") -> None:
+        self._name = name  # of the thread
         self.reset()
 
     def reset(self) -> None:
@@ -144,7 +145,7 @@ class Desk:
     def _begin(self, owned: Any) -> None:
         """In a bare thread: make one that has a name, for what the log shows of it."""
         try:
-            _sync.start(_sync.new_thread(self._run, owned, name="futurepool-log", daemon=True))
+            _sync.start(_sync.new_thread(self._run, owned, name=self._name, daemon=True))
         except RuntimeError:  # no more threads, or no daemons in this subinterpreter
             self._run(owned)
 

@@ -91,6 +91,7 @@ def shutdown(pool: Pool) -> None:
             return
     pool.engine.joined(wait=True)
     _logs.desk.settle()  # so that the log has the failures of its tasks
+    pool.settle_observers()
 
 
 def _tell(pool: Pool) -> None:

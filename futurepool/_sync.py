@@ -42,6 +42,7 @@ __all__ = [
     "sleep_at",
     "start",
     "start_new_thread",
+    "wall",
 ]
 
 T = TypeVar("T")
@@ -161,6 +162,9 @@ get_ident: Callable[[], int] = _thread.get_ident
 
 #: Seconds, monotonic, from an arbitrary start; real ones, whatever `time` was made to say.
 clock: Callable[[], float] = _time.perf_counter
+
+#: Seconds since the epoch, likewise; for what is shown beside other systems' times.
+wall: Callable[[], float] = _time.time
 
 
 class Here(threading.local):

@@ -229,6 +229,7 @@ class PoolState(Section):
         "error_handler",
         "exit_timeout",
         "failed",
+        "feed",
         "idle_waiters",
         "last_error",
         "latency",
@@ -300,6 +301,8 @@ class PoolState(Section):
         from futurepool._stats import Stats
 
         super().__init__()
+        # What observers are told of, if there are any: see futurepool._pool.observing.
+        self.feed: Any = None
         self.snapshot: type[Stats] = Stats
         self.name: str = "ThreadPoolExecutor"  # set by the executor
         self.max_workers: int = max_workers
@@ -341,6 +344,9 @@ class PoolState(Section):
     def reset(self) -> None:
         """Hold no task and no thread."""
         self.queue: TaskQueue = make_queue(self.aging)
+        if self.feed is not None:  # in the child of a fork
+            self.feed.reset()
+            self.queue = self.feed.queue(self.queue)
         self.slots: dict[WorkerSlot, None] = {}  # all that may run a task now
         self.workers: dict[WorkerSlot, Any] = {}  # -> their threads
         # The workers that sleep; the last one is woken first.
@@ -385,6 +391,8 @@ class PoolState(Section):
     def _refused(self, future: AnyFuture, reason: str) -> None:
         """Count a task that gets no place, or is to lose it for another one. Mutex held."""
         self.rejections[reason] += 1
+        if self.feed is not None:
+            self.feed.refused(future, reason)
 
     def _given_up(self, future: AnyFuture) -> None:
         """Count a task that was cancelled before it had a place. Mutex held."""
@@ -663,6 +671,8 @@ class PoolState(Section):
                 self.unnotified[future] = NOBODY  # who cancels the token comes for it
                 future._state = CANCELLED
                 self.max_id += 1
+                if self.feed is not None:
+                    self.feed.cancelled(future)
             token_cancelled.pop()
         self._freed()
 

@@ -302,6 +302,8 @@ class PoolLife(PoolState):
         slot.notifying = task
         task._state = FINISHED
         slot.task = None
+        if self.feed is not None:
+            self.feed.finished(task, slot, now, failure)
         self.completed += 1
         self.max_id += 1
         waited = max(0.0, slot.started - task._queued_at)
@@ -367,12 +369,19 @@ class PoolLife(PoolState):
             self.caller_runs += 1
             slot.started = slot.since = _sync.clock()
             slot.task = future
+            feed = self.feed
             if future.task_id:
                 self.queue.tombstones += 1
                 self.queue.sweep(self.unfinished)
             else:
                 future.task_id = self.submitted = self.submitted + 1
+                if feed is not None:
+                    feed.submitted(future)
             future._state = RUNNING
+            if feed is not None:
+                feed.started(future, slot)
+        if feed is not None:
+            self.run_deferred()
         return True
 
     @repairing
@@ -466,6 +475,8 @@ class PoolLife(PoolState):
         else:
             self.unnotified[future] = by
         future._state = CANCELLED
+        if self.feed is not None:
+            self.feed.cancelled(future)
         if future.task_id:
             self.max_id += 1
             self.queue.tombstones += 1
@@ -498,6 +509,8 @@ class PoolLife(PoolState):
         """
         if future._state is PENDING and not any(r.task is future for r in list(self.slots)):
             future._state = CANCELLED
+            if self.feed is not None:
+                self.feed.cancelled(future)
             self.deferred.append(self._rebuild)
             self.deferred.append(future._announce)
             self.deferred.append(future._tell_aside)  # this thread may be about to take locks
@@ -607,6 +620,45 @@ class PoolLife(PoolState):
         self.run_deferred()
         self._tell_cancelled(future)
         return taken
+
+    @repairing
+    def observe(self, observer: Any) -> None:
+        """Tell `observer` of each task from here on, of those that run or wait, too."""
+        from futurepool._pool.observing import Feed
+
+        if self.mutex._is_owned():
+            self.deferred.append(functools.partial(self.observe, observer))
+            return
+        with self.mutex:
+            if self.feed is None:
+                feed = Feed(self.name, self.deferred)
+                for slot in self.slots:
+                    if slot.task is not None:
+                        slot.task._own_subscribers().slow = True  # see futurepool._pool.observing
+                self.queue = feed.queue(self.queue)
+                self.feed = feed
+            self.feed.observers = (*self.feed.observers, observer)
+
+    @repairing
+    def unobserve(self, observer: Any) -> bool:
+        """Tell it what there is, and no more; False if it is told nothing."""
+        self.settle_observers()
+        with self.mutex:
+            feed = self.feed
+            if feed is None or not any(each is observer for each in feed.observers):
+                return False
+            feed.observers = tuple([each for each in feed.observers if each is not observer])
+            if not feed.observers:
+                self.queue = feed.unwrapped(self.queue)
+                self.feed = None
+        return True
+
+    def settle_observers(self) -> None:
+        """Wait until they have been told all there is, but not for long. Not in their own thread."""
+        feed = self.feed
+        if feed is not None:
+            self.run_deferred()
+            feed.settle()
 
     def breaks(self, why: str) -> None:
         """No worker can run any more: what is queued fails, and so does each submit from now on."""

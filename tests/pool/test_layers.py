@@ -19,7 +19,7 @@ import pytest
 LAYERS: list[set[str]] = [
     {"_priority", "_sync"},
     {"_logs"},
-    {"_deadlines", "_errors", "_foreign"},
+    {"_deadlines", "_errors", "_foreign", "_observers"},
     {"_checks", "_failures"},
     {"_cancellation", "_stats"},
     {"_future"},
@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"_engines"},
     {"_chunks"},
     {"_aio", "_internals", "_map", "_shutdown"},
-    {"_leaving", "_living"},
+    {"_leaving", "_living", "_trace"},
     {"_executor"},
 ]
 

@@ -20,6 +20,7 @@ from futurepool import (
     Future,
     FuturePoolError,
     Histogram,
+    Observer,
     OnFull,
     PoolClosedError,
     Priority,
@@ -29,6 +30,8 @@ from futurepool import (
     Stats,
     SubmitTimeoutError,
     TaskError,
+    TaskEvent,
+    Trace,
     current_token,
     pools,
 )
@@ -199,6 +202,22 @@ for queued in pool.queued():
     assert_type((queued.task_id, queued.name), tuple[int, str])
     assert_type((queued.priority, queued.seconds), tuple[int, float])
 assert_type(pools(), list[BoundedExecutor])
+
+
+class Counting(Observer):
+    def finished(self, event: TaskEvent) -> None:
+        assert_type((event.kind, event.pool, event.name), tuple[str, str, str])
+        assert_type((event.task_id, event.priority, event.time), tuple[int, int, float])
+        assert_type(event.worker, "str | None")
+        assert_type((event.waited, event.ran), "tuple[float | None, float | None]")
+        assert_type((event.outcome, event.error), "tuple[str | None, str | None]")
+
+
+pool.add_observer(Counting())
+pool.remove_observer(Counting())
+with pool.record(limit=10) as trace:
+    assert_type(trace, Trace)
+trace.save("out.json")
 assert_type(pool.wait(), bool)
 assert_type(pool.closed, bool)
 pool.stop()

@@ -1,0 +1,246 @@
+"""Telling observers what happens to tasks. Loaded with the first observer; without one nothing of it runs.
+
+**How the fast paths come by.** They know no observers. An observed pool has another queue, `ObservedQueue`,
+which shows them no levels, as that of an aging pool does: then they go through the methods, and those note
+what happens. A task that is taken from it gets subscribers that are `slow`, so its worker commits it by
+`_commit`, which asks for `feed`, as do `claim`, `_cancel_locked`, `_cancel_set_aside`, `_cancel_nested` and
+`_refused`.
+
+**What a section does.** It appends a tuple to a deque, one C call; the first since the last delivery also
+leaves `_call` to be done. That puts the delivery into the inbox of the desk, whose thread waits a little, so
+that more comes together, and tells all there is. `_called` is cleared before the deque is looked at: what is
+noted later calls again.
+
+**Limits.** So many events may wait to be told; what comes on top is left out, and counted, as an observer
+that hangs would otherwise hold all futures. After a fork the child forgets what is the parent's to tell.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from futurepool import _logs, _sync
+from futurepool._failures import Failure
+from futurepool._future import Future
+from futurepool._observers import Observer, TaskEvent
+from futurepool._pool.task_queue import BOTTOM, Level, TaskQueue
+
+__all__: list[str] = []  # internal
+
+AnyFuture = Future[Any]
+
+MOST = 100_000  # events that may wait
+_PAUSE = 0.02  # seconds in which more may come together
+
+desk: _logs.Desk = _logs.Desk("futurepool-observers")
+_logs.before_exit.append(desk.drain)
+if sys.platform != "win32" and hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=desk.reset)
+
+_qualname_of_class: Any = type.__dict__["__qualname__"].__get__
+
+
+class Feed:
+    """What has happened to the tasks of one pool and was not told yet. Notes are made with the mutex held."""
+
+    __slots__ = ("_called", "_deferred", "_events", "_lost", "_name", "_offset", "observers")
+
+    def __init__(self, name: str, deferred: deque[Callable[[], object]]) -> None:
+        self.observers: tuple[Observer, ...] = ()
+        self._name = name
+        self._deferred = deferred
+        self._offset = _sync.wall() - _sync.clock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all."""
+        self._events: deque[tuple[Any, ...]] = deque()
+        self._lost = 0
+        self._called: bool = False
+
+    def queue(self, inner: TaskQueue) -> TaskQueue:
+        """What a pool is to have in its place, while it is observed."""
+        return ObservedQueue(inner, self)
+
+    def unwrapped(self, queue: TaskQueue) -> TaskQueue:
+        """What it had before."""
+        return queue.inner if isinstance(queue, ObservedQueue) else queue
+
+    def _note(self, *event: Any) -> None:
+        if len(self._events) < MOST:
+            self._events.append(event)
+        else:
+            self._lost += 1
+        if not self._called:
+            self._deferred.append(self._call)
+            self._called = True
+
+    def submitted(self, task: AnyFuture) -> None:
+        """It has its place."""
+        self._note("submitted", task, task._queued_at, None, None, None, None, None)
+
+    def started(self, task: AnyFuture, slot: Any) -> None:
+        """It has been claimed by `slot`."""
+        task._own_subscribers().slow = True
+        self._note("started", task, slot.started, slot, slot.started, None, None, None)
+
+    def finished(self, task: AnyFuture, slot: Any, now: float, failure: Failure | None) -> None:
+        """It has run in `slot` until now."""
+        outcome, error = "success", None
+        if failure is not None:
+            outcome, error = "error", _qualname_of_class(type(failure.cause))
+        self._note("finished", task, now, slot, slot.started, now, outcome, error)
+
+    def cancelled(self, task: AnyFuture) -> None:
+        """It was, before it started; without a place it is another's to say that it was refused."""
+        if task.task_id:
+            now = _sync.clock()
+            self._note("finished", task, now, None, now, None, "cancelled", None)
+
+    def refused(self, task: AnyFuture, reason: str) -> None:
+        """It gets no place."""
+        if not task.task_id:
+            self._note("refused", task, _sync.clock(), None, None, None, reason, None)
+
+    def _call(self) -> None:
+        """Left to be done by a section: runs nothing of an observer's."""
+        desk.later(self._tell_soon)
+
+    def settle(self) -> None:
+        """Wait until all that was noted is told, but not for long: an observer may be stuck."""
+        desk.later(self._tell)
+        desk.settle()
+
+    def _tell_soon(self) -> None:
+        _sync.sleep_at(_sync.Parker(), _PAUSE, int)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell what there is. In the thread of the desk."""
+        self._called = False
+        lost, self._lost = self._lost, 0
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        # As many as there are now: those of other pools wait, too.
+        for _ in range(len(self._events)):
+            try:
+                event = self._make(self._events.popleft(), names)
+            except IndexError:
+                break
+            for observer in self.observers:
+                self._tell_one(observer, event)
+        if self._events and not self._called:
+            self._called = True
+            self._call()
+        if lost:
+            self._say("the observers of the pool %r are too slow: %d events were left out", lost)
+
+    def _tell_one(self, observer: Observer, event: TaskEvent) -> None:
+        try:
+            tell = getattr(observer, event.kind, None)
+            if tell is not None:
+                tell(event)
+        except Exception as error:
+            self._say("an observer of the pool %r raised at %s", event.kind, error)
+
+    def _make(self, note: tuple[Any, ...], names: dict[int | None, str]) -> TaskEvent:
+        kind, task, when, slot, started, ended, outcome, error = note
+        return TaskEvent(
+            kind=kind,
+            pool=self._name,
+            task_id=task.task_id if kind != "refused" else 0,
+            name=task.name,
+            priority=task.priority,
+            time=when + self._offset,
+            worker=None if slot is None else names.get(slot.ident) or _name_of(slot),
+            waited=None if started is None else max(0.0, started - task._queued_at),
+            ran=None if ended is None else max(0.0, ended - started),
+            outcome=outcome,
+            error=error,
+        )
+
+    def _say(self, text: str, what: object, error: BaseException | None = None) -> None:
+        _logs.emit(
+            logging.WARNING if error is None else logging.ERROR,
+            text,
+            self._name,
+            what,
+            exc_info=None if error is None else (type(error), error, error.__traceback__),
+            pool=self._name,
+        )
+
+
+def _name_of(slot: Any) -> str:
+    return str(getattr(slot.thread, "name", "?"))
+
+
+class ObservedQueue:
+    """A queue that notes what goes through it. The mutex is held."""
+
+    __slots__ = ("feed", "inner", "levels", "token_cancelled", "top")
+
+    def __init__(self, inner: TaskQueue, feed: Feed) -> None:
+        self.inner: TaskQueue = inner
+        self.token_cancelled: list[AnyFuture] = inner.token_cancelled  # the same list
+        self.feed: Feed = feed
+        self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
+        self.top: Level = BOTTOM  # as is this one
+
+    @property
+    def tombstones(self) -> int:
+        """As the inner one's."""
+        return self.inner.tombstones
+
+    @tombstones.setter
+    def tombstones(self, number: int) -> None:
+        self.inner.tombstones = number
+
+    def push(self, future: AnyFuture) -> None:
+        self.inner.push(future)
+        self.feed.submitted(future)
+
+    def push_all(self, futures: list[AnyFuture]) -> None:
+        self.inner.push_all(futures)
+        for future in futures:
+            self.feed.submitted(future)
+
+    def enlist(self, level: Level) -> None:
+        raise AssertionError("there are no levels")
+
+    def advance(self) -> Level:
+        return self.top
+
+    def take(self, slot: Any) -> AnyFuture | None:
+        task = self.inner.take(slot)
+        if task is not None:
+            self.feed.started(task, slot)
+        return task
+
+    def victim(self) -> AnyFuture | None:
+        return self.inner.victim()
+
+    def following(self) -> AnyFuture | None:
+        return self.inner.following()
+
+    def sweep(self, living: int) -> None:
+        self.inner.sweep(living)
+
+    def rebuild(self) -> int:
+        return self.inner.rebuild()
+
+    def tasks(self) -> list[AnyFuture]:
+        return self.inner.tasks()
+
+    def heads(self) -> list[AnyFuture]:
+        return self.inner.heads()
+
+    def rows(self) -> list[Any]:
+        return self.inner.rows()
+
+    def arranged(self, rows: list[Any]) -> list[AnyFuture]:
+        return self.inner.arranged(rows)

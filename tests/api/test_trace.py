@@ -1,0 +1,151 @@
+"""`record()`: what it writes is what the trace event format asks for, and what has happened."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import os
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from futurepool import BoundedExecutor, InvalidConfigError, QueueFullError, Trace
+
+#: What each phase must have, by https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+NEEDED = {
+    "M": {"name", "pid", "tid", "args"},
+    "X": {"name", "cat", "ts", "dur", "pid", "tid", "args"},
+    "B": {"name", "ts", "pid", "tid", "args"},
+    "i": {"name", "cat", "ts", "s", "pid", "tid", "args"},
+    "C": {"name", "ts", "pid", "tid", "args"},
+    "s": {"name", "cat", "id", "ts", "pid", "tid"},
+    "f": {"name", "cat", "id", "ts", "bp", "pid", "tid"},
+}
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+def saved(trace: Trace, folder: Path) -> list[dict[str, Any]]:
+    """The events, after a look at their form."""
+    path = folder / "out.json"
+    trace.save(path)
+    whole = json.loads(path.read_text("utf-8"))
+    assert set(whole) == {"traceEvents", "displayTimeUnit"}
+    events: list[dict[str, Any]] = whole["traceEvents"]
+    for event in events:
+        assert set(event) == NEEDED[event["ph"]] | {"ph"}
+        assert event["pid"] == os.getpid()
+        assert event.get("ts", 0) >= 0
+        assert event.get("dur", 0) >= 0
+    return events
+
+
+def rows(events: list[dict[str, Any]]) -> dict[int, str]:
+    return {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
+
+
+def hold(pool: BoundedExecutor, gate: threading.Event, name: str = "hold") -> None:
+    entered = threading.Event()
+    pool.options(name=name).submit(lambda: (entered.set(), gate.wait(30)))
+    assert entered.wait(30)
+
+
+def test_a_recording(tmp_path: Path, gate: threading.Event) -> None:
+    """A bar for each task in its worker's row, an arrow to it, counters; what was cancelled or refused."""
+    with BoundedExecutor(1, queue_size=3, name="db", error_handler=id) as pool:
+        with pool.record() as trace:
+            hold(pool, gate)
+            pool.options(name="low", priority=0).submit(int)
+            pool.options(name="high", priority=2).submit(int, "x")
+            pool.options(name="gone").submit(int).cancel()
+            pool.options(name="last").submit(int)
+            with pytest.raises(QueueFullError):
+                pool.options(name="refused").try_submit(int)
+            gate.set()
+            pool.wait()
+        pool.options(name="later").submit(int).result()
+    events = saved(trace, tmp_path)
+    names = rows(events)
+    assert list(names.values()) == ["submissions", "db_0"]
+    bars = [e for e in events if e["ph"] == "X" and names[e["tid"]] == "db_0"]
+    assert [(e["name"], e["cat"]) for e in bars] == [
+        ("hold", "success"),
+        ("high", "error"),
+        ("last", "success"),
+        ("low", "success"),
+    ]
+    assert bars[1]["args"]["error"] == "ValueError"
+    assert [e["args"]["priority"] for e in bars] == [1, 2, 1, 0]
+    for one, other in itertools.pairwise(bars):
+        assert one["ts"] + one["dur"] <= other["ts"] + 1  # a microsecond of rounding
+    submits = [e for e in events if e["ph"] == "X" and names[e["tid"]] == "submissions"]
+    assert [e["name"] for e in submits] == ["hold", "low", "high", "gone", "last", "refused"]
+    assert submits[-1]["args"]["refused"] == "full"
+    assert [e["name"] for e in events if e["ph"] == "i"] == ["gone cancelled"]
+    starts = {e["id"]: e for e in events if e["ph"] == "s"}
+    ends = {e["id"]: e for e in events if e["ph"] == "f"}
+    assert set(starts) == {1, 2, 3, 4, 5}
+    assert set(ends) == {1, 2, 3, 5}
+    for bar in bars:
+        number = bar["args"]["task_id"]
+        assert (ends[number]["ts"], ends[number]["tid"]) == (bar["ts"], bar["tid"])
+        assert any(e["ts"] == starts[number]["ts"] and e["name"] == bar["name"] for e in submits)
+    counts = [(e["args"]["queued"], e["args"]["running"]) for e in events if e["ph"] == "C"]
+    assert max(counts) == (3, 1)
+    assert counts[-1] == (0, 0)
+
+
+def test_while_it_goes_on(tmp_path: Path, gate: threading.Event) -> None:
+    """What runs has begun; what ran when it began is counted from the start."""
+    with BoundedExecutor(1) as pool:
+        hold(pool, gate, "before")
+        pool.submit(int)
+        trace = pool.record()
+        gate.set()
+        pool.wait()
+        again = threading.Event()
+        hold(pool, again, "still")
+        events = saved(trace, tmp_path)
+        assert [e["name"] for e in events if e["ph"] == "B"] == ["still"]
+        counts = [(e["args"]["queued"], e["args"]["running"]) for e in events if e["ph"] == "C"]
+        assert counts[0] == (1, 0)
+        assert counts[-1] == (0, 1)
+        again.set()
+
+
+def test_the_latest_are_kept(tmp_path: Path) -> None:
+    """Of so many tasks; fewer than one is refused."""
+    with BoundedExecutor(1) as pool:
+        trace = pool.record(limit=5)
+        for _ in range(50):
+            pool.submit(int).result()
+    assert len(trace) == 15
+    bars = Counter(e["ph"] for e in saved(trace, tmp_path))
+    assert 4 <= bars["X"] <= 10
+    with BoundedExecutor(1) as pool, pytest.raises(InvalidConfigError, match="limit"):
+        pool.record(limit=0)
+
+
+def test_it_keeps_no_pool_alive(tmp_path: Path) -> None:
+    """And can be saved and stopped when that has gone."""
+    pool = BoundedExecutor(1, name="gone")
+    trace = pool.record()
+    pool.submit(int).result()
+    pool.shutdown()
+    watched = weakref.ref(pool)
+    del pool
+    gc.collect()
+    assert watched() is None
+    trace.stop()
+    assert [e["name"] for e in saved(trace, tmp_path) if e["ph"] == "X"] == ["int", "int"]
