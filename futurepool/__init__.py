@@ -1,9 +1,10 @@
 """futurepool: a drop-in ThreadPoolExecutor with a bounded, prioritised queue."""
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
-from futurepool import _sync
+from futurepool import _living, _sync
 from futurepool._cancellation import CancelToken
 from futurepool._engines.worker_loop import current_token
 from futurepool._errors import (
@@ -23,6 +24,7 @@ from futurepool._priority import OnFull, Priority
 
 if TYPE_CHECKING:
     from futurepool._observers import Observer, TaskEvent
+    from futurepool._serving import serve
     from futurepool._stats import Histogram, QueuedTask, RunningTask, Stats
     from futurepool._trace import Trace
 
@@ -52,6 +54,7 @@ __all__ = [
     "Trace",
     "current_token",
     "pools",
+    "serve",
 ]
 
 
@@ -83,6 +86,7 @@ _LATE = {
     **dict.fromkeys(("Histogram", "QueuedTask", "RunningTask", "Stats"), "futurepool._stats"),
     **dict.fromkeys(("Observer", "TaskEvent"), "futurepool._observers"),
     "Trace": "futurepool._trace",
+    "serve": "futurepool._serving",
 }
 
 if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
@@ -93,6 +97,16 @@ if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
             value = globals()[name] = getattr(importlib.import_module(_LATE[name]), name)
             return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _serve() -> None:
+    from futurepool import _serving
+
+    _serving.serve_quietly()
+
+
+if os.environ.get("FUTUREPOOL_TOP", "") not in ("", "0"):
+    _living.at_first.append(_serve)
 
 
 def __dir__() -> list[str]:

@@ -99,6 +99,14 @@ def _run(words: list[str]) -> int:
 
         module.add_arguments(bench)
         bench.set_defaults(main=module.main)
+    top = commands.add_parser(
+        "top", help="look at a running process", allow_abbrev=False, add_help=words[:1] == ["top"]
+    )
+    if words[:1] == ["top"]:
+        from futurepool._cli import top as module_of_top
+
+        module_of_top.add_arguments(top)
+        top.set_defaults(main=module_of_top.main)
     # argparse ends the list of ITEMs at the first option; what comes after it is left over.
     args, more = parser.parse_known_args(words)
     if args.main is not None:

@@ -23,7 +23,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from futurepool import _logs, _sync
 from futurepool._failures import Failure
@@ -191,14 +191,18 @@ class ObservedQueue:
         self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
         self.top: Level = BOTTOM  # as is this one
 
-    @property
-    def tombstones(self) -> int:
-        """As the inner one's."""
-        return self.inner.tombstones
+    if TYPE_CHECKING:
+        tombstones: int
+    else:
 
-    @tombstones.setter
-    def tombstones(self, number: int) -> None:
-        self.inner.tombstones = number
+        @property
+        def tombstones(self) -> int:
+            """As the inner one's."""
+            return self.inner.tombstones
+
+        @tombstones.setter
+        def tombstones(self, number: int) -> None:
+            self.inner.tombstones = number
 
     def push(self, future: AnyFuture) -> None:
         self.inner.push(future)

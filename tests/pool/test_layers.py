@@ -29,6 +29,8 @@ LAYERS: list[set[str]] = [
     {"_chunks"},
     {"_aio", "_internals", "_map", "_shutdown"},
     {"_leaving", "_living", "_trace"},
+    {"_picture"},
+    {"_serving"},
     {"_executor"},
 ]
 
@@ -38,6 +40,7 @@ OUTSIDE = {"_cli", "__main__", "instrumentation"}
 #: (from, to) that cross a layer all the same, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("__main__", "_cli"): "it is the command line's entry",
+    ("_cli", "_serving"): "`top` has to know where the socket lies",
     ("_future", "_aio"): "`await future`; loaded when first awaited, as asyncio is slow to import",
 }
 

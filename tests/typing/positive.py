@@ -34,6 +34,7 @@ from futurepool import (
     Trace,
     current_token,
     pools,
+    serve,
 )
 
 T = TypeVar("T")
@@ -218,6 +219,7 @@ pool.remove_observer(Counting())
 with pool.record(limit=10) as trace:
     assert_type(trace, Trace)
 trace.save("out.json")
+assert_type(serve(), str)
 assert_type(pool.wait(), bool)
 assert_type(pool.closed, bool)
 pool.stop()
