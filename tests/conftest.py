@@ -20,6 +20,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("outer")
 
 
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of what collections go through: many tests collect garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
+
+
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
     """What tasks wait for. Opened at the end of the test, come what may."""

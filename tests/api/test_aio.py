@@ -77,6 +77,7 @@ def test_arun(run: Any) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_ten_thousand_at_once_stay_within_the_bound(run: Any) -> None:
     """Never more than four unfinished, and none over the bound."""
     most = 0
@@ -401,6 +402,7 @@ def test_a_loop_that_is_gone() -> None:
     assert sys.exc_info() == (None, None, None)
 
 
+@pytest.mark.slow
 def test_closing_turns_away_a_long_line(gate: threading.Event) -> None:
     """However many coroutines wait for a place, all hear of it; none is left in the pool."""
 

@@ -29,6 +29,7 @@ from futurepool import (
     QueueFullError,
     SubmitTimeoutError,
 )
+from tests.helpers import hold
 
 
 def echo(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -101,7 +102,7 @@ def test_each_task_gets_a_copy_of_the_context(way: Callable[..., Any]) -> None:
         assert var.get() == "mine"
 
 
-def hold(ex: BoundedExecutor, count: int, gate: threading.Event) -> list[Any]:
+def fill(ex: BoundedExecutor, count: int, gate: threading.Event) -> list[Any]:
     return [ex.submit(gate.wait, 10) for _ in range(count)]
 
 
@@ -109,7 +110,7 @@ def test_try_submit_refuses_at_once() -> None:
     """The error knows the limit, and the place of the refused task was never taken."""
     gate = threading.Event()
     with BoundedExecutor(1, queue_size=1) as ex:
-        hold(ex, 2, gate)
+        fill(ex, 2, gate)
         with pytest.raises(QueueFullError) as caught:
             ex.try_submit(echo)
         assert caught.value.limit == 2
@@ -125,7 +126,7 @@ def test_submit_with_timeout_gives_up() -> None:
     gate = threading.Event()
     ran = []
     with BoundedExecutor(1, queue_size=0) as ex:
-        hold(ex, 1, gate)
+        fill(ex, 1, gate)
         for timeout in (0, 0.01):
             with pytest.raises(SubmitTimeoutError) as caught:
                 ex.submit_with_timeout(timeout, ran.append, 1)
@@ -141,7 +142,7 @@ def test_submit_with_timeout_waits_for_a_place() -> None:
     """A place that comes free in time is taken."""
     gate = threading.Event()
     with BoundedExecutor(1, queue_size=0) as ex:
-        hold(ex, 1, gate)
+        fill(ex, 1, gate)
         opener = threading.Timer(0.01, gate.set)
         opener.start()
         assert ex.submit_with_timeout(30, echo, 1).result() == ((1,), {})
@@ -375,17 +376,18 @@ REFUSALS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("refusal", REFUSALS)
 @pytest.mark.parametrize("under_token", [False, True])
-def test_what_is_refused_leaves_nothing_behind(refusal: str, under_token: bool) -> None:
+def test_what_is_refused_leaves_nothing_behind(
+    refusal: str, under_token: bool, gate: threading.Event
+) -> None:
     """No place, no task, no argument, and no future in the token it was submitted under."""
 
     def futures() -> int:
         gc.collect()
         return sum(type(thing) is Future for thing in gc.get_objects())
 
-    gate = threading.Event()
     token = CancelToken()
     with BoundedExecutor(1, queue_size=0) as ex:
-        ex.submit(gate.wait, 10)
+        running = hold(ex, gate)  # or it might be dropped itself
         entered = ex.options(token=token) if under_token else ex
         before, watched = futures(), []
         for _ in range(20):
@@ -402,6 +404,7 @@ def test_what_is_refused_leaves_nothing_behind(refusal: str, under_token: bool) 
         assert (stats.rejected_tasks, stats.submitted_tasks, stats.queued_tasks) == (20, 1, 0)
         gate.set()
         assert ex.wait(30)
+        del running
         assert ex.try_submit(echo).result(30) == ((), {})
 
 

@@ -526,6 +526,7 @@ class Endless(io.StringIO):
         return len(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(), ("--unordered",)])
 def test_bounded_memory(
     main: Main, capsys: Any, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...]

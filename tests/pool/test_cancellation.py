@@ -248,6 +248,7 @@ def test_a_whole_dropped_tree_is_collected():
     assert [r() for r in refs] == [None, None]
 
 
+@pytest.mark.slow
 def test_a_chain_of_100000():
     root = token = CancelToken()
     for _ in range(100_000):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import heapq
 import random
 import threading
 import weakref
@@ -173,17 +174,15 @@ def test_pushes_and_takes_against_a_sort(spread: int) -> None:
         if chance.random() < (0.52 if number < 10_000 else 0.48):
             future = pending(chance.randrange(spread), number)
             order.push(future)
-            model.append((-future.priority, number, future))
+            heapq.heappush(model, (-future.priority, number, future))
         elif model:
-            entry = min(model, key=lambda entry: entry[:2])
-            model.remove(entry)
-            assert order.take(Place()) is entry[2]
+            assert order.take(Place()) is heapq.heappop(model)[2]
         if number % 4999 == 4998:
             assert order.rebuild() == len(model)
         if number % 997 == 996:
             order._forget()
-    for entry in sorted(model, key=lambda entry: entry[:2]):
-        assert order.take(Place()) is entry[2]
+    while model:
+        assert order.take(Place()) is heapq.heappop(model)[2]
     assert order.take(Place()) is None
 
 

@@ -150,6 +150,8 @@ def test_the_runner_refuses_nonsense(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.once
 @needs_benchmarks
 @pytest.mark.parametrize(
     ("code", "reason"),

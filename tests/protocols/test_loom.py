@@ -23,6 +23,8 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():
 
 from tests.protocols import loom  # noqa: E402 - needs greenlet
 
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+
 STRATEGIES = [loom.DFS, loom.RandomWalk, loom.PCT]
 
 
