@@ -43,7 +43,17 @@ _logs.before_exit.append(desk.drain)
 if sys.platform != "win32" and hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=desk.reset)
 
+# By identifier. When its task is told of, a thread may have ended, and another have its identifier.
+_threads: dict[int, threading.Thread] = getattr(threading, "_active", {})
+
 _qualname_of_class: Any = type.__dict__["__qualname__"].__get__
+
+
+class _Somebody:
+    name = "?"
+
+
+_SOMEBODY = _Somebody()
 
 
 class Feed:
@@ -88,14 +98,14 @@ class Feed:
     def started(self, task: AnyFuture, slot: Any) -> None:
         """It has been claimed by `slot`."""
         task._own_subscribers().slow = True
-        self._note("started", task, slot.started, slot, slot.started, None, None, None)
+        self._note("started", task, slot.started, _worker(slot), slot.started, None, None, None)
 
     def finished(self, task: AnyFuture, slot: Any, now: float, failure: Failure | None) -> None:
         """It has run in `slot` until now."""
         outcome, error = "success", None
         if failure is not None:
             outcome, error = "error", _qualname_of_class(type(failure.cause))
-        self._note("finished", task, now, slot, slot.started, now, outcome, error)
+        self._note("finished", task, now, _worker(slot), slot.started, now, outcome, error)
 
     def cancelled(self, task: AnyFuture) -> None:
         """It was, before it started; without a place it is another's to say that it was refused."""
@@ -125,11 +135,10 @@ class Feed:
         """Tell what there is. In the thread of the desk."""
         self._called = False
         lost, self._lost = self._lost, 0
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
         # As many as there are now: those of other pools wait, too.
         for _ in range(len(self._events)):
             try:
-                event = self._make(self._events.popleft(), names)
+                event = self._make(self._events.popleft())
             except IndexError:
                 break
             for observer in self.observers:
@@ -148,8 +157,8 @@ class Feed:
         except Exception as error:
             self._say("an observer of the pool %r raised at %s", event.kind, error)
 
-    def _make(self, note: tuple[Any, ...], names: dict[int | None, str]) -> TaskEvent:
-        kind, task, when, slot, started, ended, outcome, error = note
+    def _make(self, note: tuple[Any, ...]) -> TaskEvent:
+        kind, task, when, worker, started, ended, outcome, error = note
         return TaskEvent(
             kind=kind,
             pool=self._name,
@@ -157,7 +166,7 @@ class Feed:
             name=task.name,
             priority=task.priority,
             time=when + self._offset,
-            worker=None if slot is None else names.get(slot.ident) or _name_of(slot),
+            worker=None if worker is None else str(worker.name),
             waited=None if started is None else max(0.0, started - task._queued_at),
             ran=None if ended is None else max(0.0, ended - started),
             outcome=outcome,
@@ -175,8 +184,9 @@ class Feed:
         )
 
 
-def _name_of(slot: Any) -> str:
-    return str(getattr(slot.thread, "name", "?"))
+def _worker(slot: Any) -> Any:
+    """What has a name: a worker's thread, an engine, or the thread that runs a task on the spot."""
+    return slot.thread or _threads.get(slot.ident) or _SOMEBODY
 
 
 class ObservedQueue:

@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -175,6 +177,19 @@ def test_a_task_that_its_submitter_runs(gate: threading.Event) -> None:
     kinds = [(event.kind, event.worker) for event in notes.of(2)]
     me = threading.current_thread().name
     assert kinds == [("submitted", None), ("started", me), ("finished", me)]
+
+
+def test_a_worker_that_has_ended() -> None:
+    """It is called what it was called, though another thread may have got its identifier."""
+    notes, feed = Notes(), observing.Feed("db", deque())
+    feed.observers = (notes,)
+    with BoundedExecutor(1) as pool:
+        task = pool.submit(int)
+    gone = threading.Thread(name="db_0")
+    slot = SimpleNamespace(thread=gone, ident=threading.get_ident(), started=0.0)
+    feed.started(task, slot)
+    feed._tell()
+    assert [event.worker for event in notes.events] == ["db_0"]
 
 
 def test_one_that_comes_and_goes(gate: threading.Event) -> None:
