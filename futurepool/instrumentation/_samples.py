@@ -20,29 +20,23 @@ from typing import Any
 
 from futurepool import BoundedExecutor, Histogram, Stats, pools
 
-__all__ = ["BOUNDS", "Counts", "Sample", "Sampler", "named"]
+__all__ = ["BOUNDS", "Counts", "Sample", "Sampler"]
 
 #: Upper bounds of the buckets that are shown, in seconds.
 BOUNDS: tuple[float, ...] = (
-    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+    *(0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 60.0),
 )
 
-_UNNAMED = re.compile(r"ThreadPoolExecutor-\d+")  # what a pool is called that has no name
+#: What a pool is called that was given no name, nor a `thread_name_prefix`. It would be another one after
+#: each start, so monitoring is not to see it.
+_UNNAMED = re.compile(r"ThreadPoolExecutor-\d+")
 _MOST = 1000  # names whose counts are kept
 
 #: What counts up, by (what,), (what, reason) or (histogram, upper bound).
 Counts = Counter[tuple[Any, ...]]
 
 HISTOGRAMS = ("latency", "wait", "admission")
-
-
-def named() -> list[BoundedExecutor]:
-    """The pools that are alive and have a name, or a `thread_name_prefix`.
-
-    Others are called by a number: monitoring would see a new one at each start.
-    """
-    return [pool for pool in pools() if not _UNNAMED.fullmatch(pool.stats().name)]
 
 
 @dataclass
@@ -96,7 +90,7 @@ class Sampler:
 
     def __init__(
         self,
-        select: Callable[[], Iterable[BoundedExecutor]] = named,
+        select: Callable[[], Iterable[BoundedExecutor]] | None = None,
         bounds: Sequence[float] = BOUNDS,
     ) -> None:
         """Args as those of the exporters."""
@@ -112,11 +106,14 @@ class Sampler:
         if self._process != os.getpid():  # another thread may have held it at the fork
             self._process, self._lock = os.getpid(), threading.Lock()
         with self._lock:
-            alive = list(self._select())
+            select = self._select
+            alive = pools() if select is None else list(select())
             self._retire(alive)
             samples: dict[str, Sample] = {}
             for pool in alive:
                 stats = pool.stats()
+                if select is None and _UNNAMED.fullmatch(stats.name):
+                    continue
                 counts = self._counts(stats)
                 self._seen.append((weakref.ref(pool), stats.name, counts))
                 sample = samples.get(stats.name)

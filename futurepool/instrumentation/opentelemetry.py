@@ -20,7 +20,7 @@ from typing import Any
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
 
 from futurepool import BoundedExecutor
-from futurepool.instrumentation._samples import Sample, Sampler, named
+from futurepool.instrumentation._samples import Sample, Sampler
 
 __all__ = ["instrument"]
 
@@ -107,7 +107,7 @@ _INSTRUMENTS: list[tuple[str, str, str, str, Callable[[Sample], _Values]]] = [
 class _Collection:
     """One look at the pools serves all instruments of a collection."""
 
-    def __init__(self, select: Callable[[], Iterable[BoundedExecutor]]) -> None:
+    def __init__(self, select: Callable[[], Iterable[BoundedExecutor]] | None) -> None:
         self._sampler = Sampler(select, ())
         self._samples: list[Sample] = []
         self._served: set[str] | None = None
@@ -138,13 +138,13 @@ class _Collection:
 def instrument(
     provider: MeterProvider | None = None,
     *,
-    select: Callable[[], Iterable[BoundedExecutor]] = named,
+    select: Callable[[], Iterable[BoundedExecutor]] | None = None,
 ) -> None:
     """Show the pools of this process to a `MeterProvider`.
 
     Args:
         provider: Which is to have them; by default that of the process.
-        select: Returns the pools to show; the default is all of `futurepool.pools()` that were given
+        select: Returns the pools to show; None: all of `futurepool.pools()` that were given
             a name. Pools of one name are shown as one.
 
     Thread safety: any thread. Cost: nothing but when a reader collects; then some 0.1 ms for each pool.

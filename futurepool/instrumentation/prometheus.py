@@ -24,7 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from futurepool import BoundedExecutor
-from futurepool.instrumentation._samples import BOUNDS, Sample, Sampler, named
+from futurepool.instrumentation._samples import BOUNDS, Sample, Sampler
 
 __all__ = ["PoolCollector", "instrument"]
 
@@ -42,7 +42,7 @@ class PoolCollector(Collector):
     """Shows the pools of this process to a registry.
 
     Args:
-        select: Returns the pools to show; the default is all of `futurepool.pools()` that were given
+        select: Returns the pools to show; None: all of `futurepool.pools()` that were given
             a name. Pools of one name are shown as one, their numbers added up.
         buckets: Upper bounds of the histograms' buckets, seconds. Pools made with
             `enable_metrics=True` have histograms.
@@ -53,7 +53,7 @@ class PoolCollector(Collector):
 
     def __init__(
         self,
-        select: Callable[[], Iterable[BoundedExecutor]] = named,
+        select: Callable[[], Iterable[BoundedExecutor]] | None = None,
         buckets: Sequence[float] = BOUNDS,
     ) -> None:
         self._sampler = Sampler(select, buckets)
@@ -148,7 +148,7 @@ def _counter(name: str, text: str) -> CounterMetricFamily:
 def instrument(
     registry: CollectorRegistry = REGISTRY,
     *,
-    select: Callable[[], Iterable[BoundedExecutor]] = named,
+    select: Callable[[], Iterable[BoundedExecutor]] | None = None,
     buckets: Sequence[float] = BOUNDS,
 ) -> PoolCollector:
     """Show the pools of this process to `registry`.

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import futurepool
 from futurepool import BoundedExecutor, QueueFullError
 
 pytest.importorskip("opentelemetry.sdk.metrics")
@@ -16,7 +17,6 @@ from opentelemetry.sdk.metrics import Counter, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 
 from futurepool.instrumentation import opentelemetry
-from futurepool.instrumentation._samples import named
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def gate() -> Iterator[threading.Event]:
 
 def mine() -> list[BoundedExecutor]:
     """The pools of this module's tests; others may have left some."""
-    return [pool for pool in named() if pool.name.startswith("o-")]
+    return [pool for pool in futurepool.pools() if pool.name.startswith("o-")]
 
 
 def points(reader: InMemoryMetricReader) -> dict[str, float]:
