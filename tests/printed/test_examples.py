@@ -33,11 +33,22 @@ EXPECTED = {
         "failed as itself: True",
         "at most 2 at a time, 22 tasks in all",
     ],
+    "metrics_service": [
+        "at least eight were served: True",
+        "the metrics say so: True",
+        "it is well: True",
+        "ended: all that was accepted is done",
+    ],
     "rate_limiting": [
         "40 replies, the last: reply to /39",
         "requests the server saw: 40",
         "told to come back later: True, True",
         "no faster than the limit: True",
+    ],
+    "trace": [
+        "called off before it started: True",
+        "bars of tasks that ran: 10",
+        "the urgent ones overtook the batch: True",
     ],
     "with_context": [
         "hit: 000019726cf8...",
