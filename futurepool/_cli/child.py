@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import json
 import marshal
 import os
 import queue
@@ -31,6 +30,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple
@@ -75,6 +75,9 @@ def load_target(target: str) -> Any:
 
 
 def _load_module(name: str) -> ModuleType:
+    here = os.getcwd()  # noqa: PTH109
+    if not getattr(sys.flags, "safe_path", False) and not {"", here} & set(sys.path):
+        sys.path.insert(0, here)  # a script, unlike `python -m`, has its own folder there
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -128,8 +131,10 @@ class Shape(NamedTuple):
         if self.columns is not None:
             return list(item.split(self.columns))
         if self.json:
+            from json import loads
+
             try:
-                return [json.loads(item)]
+                return [loads(item)]
             except ValueError as error:
                 raise ValueError(f"the item is not JSON: {error}") from None
         return [item]
@@ -140,7 +145,11 @@ class Caller:
 
     def __init__(self, fn: Callable[..., object], shape: Shape, as_json: bool) -> None:
         self.get: Callable[[str], object] = fn
-        self.finish: Callable[[Any], str] = _to_json if as_json else str
+        self.finish: Callable[[Any], str] = str
+        if as_json:
+            import json  # takes as long as all the rest of this module
+
+            self.finish = partial(_to_json, json.dumps)
         if shape.json or shape.columns is not None:
             arguments = shape.arguments
             self.get = lambda item: fn(*arguments(item))
@@ -150,9 +159,9 @@ class Caller:
         return self.finish(self.get(item))
 
 
-def _to_json(result: object) -> str:
+def _to_json(dumps: Callable[..., str], result: object) -> str:
     try:
-        return json.dumps(result, allow_nan=False)
+        return dumps(result, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"the result cannot be written as JSON: {error}") from None
 

@@ -6,7 +6,6 @@ imported when it is asked for.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import signal
@@ -18,8 +17,6 @@ import futurepool
 from futurepool._cli import options
 
 __all__ = ["main", "run"]
-
-_PROG = "python -m futurepool"
 
 
 def run() -> None:
@@ -85,9 +82,11 @@ def _run(words: list[str]) -> int:
     cut = words.index("--") if "--" in words else len(words)
     words, literal = words[:cut], words[cut + 1 :]
     words = ["--null" if word == "-0" else word for word in words]
-    parser = argparse.ArgumentParser(_PROG, description="Thread pools from the command line.")
+    name = _name()
+    parser = options.Parser(name, description="Thread pools from the command line.")
     parser.add_argument("--version", action="version", version=f"futurepool {_version()}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    # Without a name argparse would format the usage to find one.
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, prog=name)
     mapper = commands.add_parser("map", help="call a function with each item", allow_abbrev=False)
     mapper.set_defaults(main=None)
     options.add_map(mapper)
@@ -122,6 +121,12 @@ def _run(words: list[str]) -> int:
     from futurepool._cli import map as module_of_map
 
     return module_of_map.main(args, mapper)
+
+
+def _name() -> str:
+    """What the command is called by: as the script, or as a module."""
+    script = os.path.basename(sys.argv[0])  # noqa: PTH119
+    return "futurepool" if script.partition(".")[0] == "futurepool" else "python -m futurepool"
 
 
 def _version() -> str:

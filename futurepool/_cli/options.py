@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import math
 import os
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["Limit", "add_map", "check", "cores"]
+__all__ = ["Limit", "Parser", "add_map", "check", "cores"]
 
 _ENGINES = ("threads", "processes", "interpreters")
 _NO_TENACITY = (
     "--retries needs tenacity, which is not installed: install the `cli` extra, "
     'in the checkout by `pip install ".[cli]"`'
 )
+
+
+class _Help(argparse.HelpFormatter):
+    """As wide as the terminal; argparse imports four modules to find that out."""
+
+    def __init__(self, prog: str, **more: Any) -> None:
+        more.setdefault("width", _columns() - 2)
+        super().__init__(prog, **more)
+
+
+def _columns() -> int:
+    """As `shutil.get_terminal_size` has it."""
+    with contextlib.suppress(KeyError, ValueError):
+        if (columns := int(os.environ["COLUMNS"])) > 0:
+            return columns
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    return 80
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that starts fast."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        more.setdefault("formatter_class", _Help)
+        super().__init__(*args, **more)
 
 
 class Limit(NamedTuple):
@@ -123,7 +150,11 @@ def _separator(text: str) -> str:
 
 def add_map(parser: argparse.ArgumentParser) -> None:
     """Add what `map` understands to its parser."""
-    parser.description = "Call the function TARGET with each ITEM, and print what it returns."
+    parser.usage = f"{parser.prog} [OPTION ...] TARGET [ITEM ...]"
+    parser.description = (
+        "Call the function TARGET with each ITEM, and print what it returns, as in: "
+        f"ls *.csv | {parser.prog} work.py:convert --log log.jsonl"
+    )
     parser.epilog = (
         "Exit status: 0; 1 if a call failed or something could not be read or written; 2 for wrong "
         "usage; 130 after Ctrl-C; 143 after SIGTERM."
@@ -170,7 +201,7 @@ def add_map(parser: argparse.ArgumentParser) -> None:
         "--chunksize",
         metavar="N",
         type=_chunksize,
-        help="items that a worker takes at a time (auto: it takes one when it is free)",
+        help="items that a worker takes at a time (auto: for about a millisecond of work)",
     )
     add("--rate", metavar="N/s", type=_rate, help="calls started a second (/m: a minute, /h)")
     add(

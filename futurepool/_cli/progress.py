@@ -9,8 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 __all__ = ["Progress", "State", "duration", "escape", "number", "rate", "seconds", "shorten"]
 
@@ -62,15 +61,14 @@ def rate(value: float) -> str:
     return f"{value:.2g}/s" if value >= 0.095 else f"{value * 60:.2g}/min"
 
 
-@dataclass
-class State:
+class State(NamedTuple):
     """What the line shows."""
 
-    done: int = 0
-    failed: int = 0
-    total: int | None = None
-    running: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
-    idle: float = 0.0  # seconds since the last result
+    done: int
+    failed: int
+    total: int | None
+    running: list[tuple[float, str]]
+    idle: float  # seconds since the last result
     note: str = ""  # said instead of what runs
 
 

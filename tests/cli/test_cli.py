@@ -215,6 +215,33 @@ def test_without_the_extra(run: Run, tasks: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_imports_what_it_needs(run: Run) -> None:
+    """The start is most of a short run's time."""
+    code = (
+        "import sys; from futurepool._cli.main import main; "
+        "main(['map', 'builtins:int', '1', '--quiet']); "
+        "unwanted = {'asyncio', 'json', 'multiprocessing', 'rich', 'shutil', 'subprocess', 'tenacity'}; "
+        "print(sorted(unwanted & set(sys.modules)))"
+    )
+    assert run(start=("-S", "-c", code)).stdout == "1\n[]\n"
+
+
+@pytest.mark.slow
+def test_a_module_in_the_current_directory(run: Run, tasks: str) -> None:
+    """A script has its own folder in sys.path, not the current one."""
+    code = (
+        "import sys; sys.path[0] = '/nowhere'; sys.argv[0] = '/nowhere/futurepool'; "
+        "from futurepool._cli.main import run; run()"
+    )
+    words = ("map", "tasks_for_cli:same", "a", "--quiet")
+    assert run(*words, start=("-c", code)).stdout == "a\n"
+    assert run("map", start=("-c", code)).stderr == (
+        "usage: futurepool map [OPTION ...] TARGET [ITEM ...]\n"
+        "futurepool map: error: the following arguments are required: TARGET\n"
+    )
+
+
+@pytest.mark.slow
 def test_version(run: Run) -> None:
     """--version names the package and its version."""
     assert run("--version").stdout == f"futurepool {futurepool.__version__}\n"
