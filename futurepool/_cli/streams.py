@@ -154,6 +154,8 @@ class Streams:
         self._undo: list[Callable[[], object]] = []
         self._asides: list[_Aside] = []
         self._encoding: str = getattr(sys.stdout, "encoding", None) or "utf-8"
+        self._blocks = False
+        self._direct: int | None = None  # the same pipe, which does not block
 
     # -- putting things in place ------------------------------------------------------------------
 
@@ -175,6 +177,7 @@ class Streams:
             self.out = os.open(os.devnull, os.O_WRONLY)
         elif hasattr(self.stdout, "reconfigure"):
             cast("Any", self.stdout).reconfigure(errors="futurepool")
+        self._look_at_out()
         if self.stdin_fd == 0:
             self.stdin_fd = os.dup(0)
             self._undo.append(self._restore_0)
@@ -210,6 +213,9 @@ class Streams:
         os.close(null)
 
     def _restore_1(self) -> None:
+        if self._direct is not None:
+            os.close(self._direct)
+            self._direct = None
         if self.out is not None:
             os.dup2(self.out, 1)
             os.close(self.out)
@@ -286,19 +292,34 @@ class Streams:
                 self._write_text(data)
                 return
             view, written = memoryview(data), 0
-            blocks = not stat.S_ISREG(os.fstat(self.out).st_mode) and hasattr(select, "poll")
             try:
                 while written < len(data):
-                    if blocks:
+                    if not self._blocks:
+                        written += os.write(self.out, view[written:])
+                    elif self._direct is not None:
+                        try:
+                            written += os.write(self._direct, view[written:])
+                        except BlockingIOError:
+                            self._wait(waiting)
+                    else:
                         self._wait(waiting)
                         # A pipe that is ready takes as much as this without waiting.
                         written += os.write(self.out, view[written : written + select.PIPE_BUF])
-                    else:
-                        written += os.write(self.out, view[written:])
             except OSError as error:
                 failure = WriteError(error.errno, error.strerror)
                 failure.written = written
                 raise failure from None
+
+    def _look_at_out(self) -> None:
+        """Find out whether who writes may have to wait."""
+        if self.out is None or not hasattr(select, "poll"):
+            return
+        mode = os.fstat(self.out).st_mode
+        self._blocks = not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or os.isatty(self.out))
+        if stat.S_ISFIFO(mode) and sys.platform == "linux":
+            # Opened once more it has flags of its own: whoever else writes there does not notice.
+            with contextlib.suppress(OSError):
+                self._direct = os.open(f"/proc/self/fd/{self.out}", os.O_WRONLY | os.O_NONBLOCK)
 
     def _wait(self, waiting: Callable[[], bool]) -> None:
         poll = select.poll()
