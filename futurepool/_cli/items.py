@@ -6,7 +6,6 @@ Items stay text until they are called; the key says which of them are the same f
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import sys
@@ -15,7 +14,8 @@ from typing import TextIO
 
 __all__ = ["count", "descriptor", "key_of", "split", "start_of"]
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 16  # bytes; a pipe has no more
+_LARGE_CHUNK = 1 << 17  # of a file; yet more have to be mapped anew each time
 
 
 def descriptor(stream: TextIO | None) -> int | None:
@@ -49,7 +49,8 @@ def split(stdin: TextIO | None, fd: int | None, nul: bool) -> Iterator[list[str]
     end = b"\0" if nul else b"\n"
     cr = b"\r" if os.linesep == "\r\n" and not nul else b""
     parts: list[bytes] = []  # of an item whose end is not there yet
-    while chunk := os.read(fd, _CHUNK):
+    size = _LARGE_CHUNK if stat.S_ISREG(os.fstat(fd).st_mode) else _CHUNK
+    while chunk := os.read(fd, size):
         head, found, rest = chunk.rpartition(end)
         if not found:
             parts.append(rest)
@@ -96,6 +97,9 @@ def count(fd: int, at: int, nul: bool, stopped: Callable[[], bool]) -> int | Non
 
 def key_of(as_json: bool) -> Callable[[str], str]:
     """What makes two items the same: their text, or the value that it stands for."""
+    if not as_json:
+        return str
+    import json
 
     def key(item: str) -> str:
         try:
@@ -103,4 +107,4 @@ def key_of(as_json: bool) -> Callable[[str], str]:
         except ValueError:
             return item
 
-    return key if as_json else str
+    return key

@@ -16,19 +16,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import json
 import math
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from operator import sub
 from typing import Any
 
 from futurepool._cli import child, items
-from futurepool._cli.child import BadTargetError, Caller, Shape
+from futurepool._cli.child import BadTargetError, Caller, Failure, Shape
 from futurepool._cli.options import Limit
 from futurepool._cli.progress import (
     Progress,
@@ -41,7 +42,7 @@ from futurepool._cli.progress import (
     shorten,
 )
 from futurepool._cli.streams import Streams, WriteError, is_closed_pipe
-from futurepool._cli.work import Crew, Drawer, Local, Outcome, Result, Retries
+from futurepool._cli.work import Crew, Drawer, Local, Outcome, Retries, Slice
 
 __all__ = ["main"]
 
@@ -53,6 +54,7 @@ _MOST = 1 << 16  # items, that the window may grow to
 _MOST_TEXT = 32 << 20  # characters that those may have
 _BATCH = 5000  # results that are handled before anything else is looked at
 _NAMED = 10  # calls that a message lists
+_SWITCH = 0.0005  # seconds
 
 stuck = False  # whether something was left running that nothing can end
 
@@ -64,7 +66,7 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:  # n
     reads = not args.items
     live = not args.quiet and Progress.possible()
     message = ""
-    with Streams(live, reads) as streams:
+    with _swift(), Streams(live, reads) as streams:
         try:
             fn = child.load(args.target)
         except BadTargetError as error:
@@ -75,6 +77,21 @@ def main(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:  # n
             if not message:
                 return mapping.run()
     parser.error(message)  # which does not return
+
+
+@contextlib.contextmanager
+def _swift() -> Generator[None, None, None]:
+    """Have threads pass the interpreter's lock on sooner.
+
+    Each block that is read or written costs whoever does so the lock, and, while a target computes, so
+    many seconds until he has it back.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, _SWITCH))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _shape(args: argparse.Namespace) -> Shape:
@@ -120,20 +137,23 @@ class _Mapping:
         self._skipped = 0  # settled by an earlier run
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._waits = False  # the reader, for room
-        self._short_of = False  # the reader waited while workers had nothing to do
         self._text = 0  # characters read
         jobs, size = args.jobs, args.queue_size
         self._window: int = jobs + (_WINDOW if size is None else max(size, jobs))
         self._grows = size is None
         # The main thread's.
         self._taken = self._failed = self._told = 0
+        self._printed = 0  # or about to be
         self._settled = 0
+        self._bytes = 0  # of results
         self._next = 0  # the item whose turn it is
-        self._early: dict[int, tuple[str | None, Result]] = {}
+        self._live: list[Slice] = []  # of which not all has been seen
+        self._places: dict[int, Slice] = {}  # by the first place that has not been printed
         self._lines: list[str] = []  # to be printed
         self._batch: list[tuple[bytes | None, Outcome]] = []  # the same, to be logged as well
         self._due = 0  # items that are settled once those are written
         self._dressed: bool = args.json or args.tag
+        self._plain = not self._dressed and args.log is None
         self._times: Counter[int] = Counter()  # seconds, in logarithmic buckets
         self._longest: tuple[float, str] = (0.0, "")
         self._total: int | None = len(args.items) or None
@@ -202,16 +222,15 @@ class _Mapping:
                     index = self._read
                     self._text += sum(map(len, part))
                     if resumes and settled is not None:
-                        new: list[tuple[int, str]] = []
+                        new: list[str] = []
                         for item in part:
                             if settled(index + len(new), item):
                                 self._skipped += 1
                             else:
-                                new.append((index + len(new), item))
-                    else:
-                        new = list(enumerate(part, index))
-                    self._read += len(new)
-                    if new and not crew.add(new):
+                                new.append(item)
+                        part = new
+                    self._read += len(part)
+                    if part and not crew.add(index, part):
                         return
             self._at_end = True
         except Exception as error:
@@ -226,90 +245,123 @@ class _Mapping:
             room = self._window - (self._read - self._settled)
             if room > 0:
                 return room
-            self._short_of = not self._crew.todo
             self._waits = True
             with contextlib.suppress(queue.Empty):
                 self._room.get(timeout=0.05)
             self._waits = False
         return 0
 
+    def _may_grow(self) -> bool:
+        """Whether workers will have nothing to do unless more is read, and there is memory."""
+        size = self._text / max(self._read, 1) + self._bytes / max(self._settled, 1)
+        return (
+            self._grows
+            and self._crew.waiting * 4 < self._window < _MOST
+            and (self._taken - self._printed) * 2 < self._window
+            and self._window * size < _MOST_TEXT
+        )
+
     def _give_room(self) -> None:
         if not self._waits:
             return
-        ahead = self._read - self._settled
-        if (
-            self._grows
-            and not self._crew.todo
-            and self._short_of
-            and len(self._early) * 2 < self._window < _MOST
-            and self._window * (self._text / max(self._read, 1)) < _MOST_TEXT
-        ):
-            self._short_of = False
-            self._window *= 2
-        if ahead * 4 <= self._window * 3 or not self._grows:
+        if self._may_grow():
+            self._window = min(self._window * 4, _MOST)
+        if not self._grows or (self._read - self._settled) * 4 <= self._window * 3:
             self._room.put(None)
 
     # -- results -----------------------------------------------------------------------------------
 
     def _take(self) -> int:
         """Handle the results that are there; how many that were."""
-        pop, ordered, early, place_of_next = (
+        live, pop, before, places = (
+            self._live,
             self._crew.results.popleft,
-            self._ordered,
-            self._early,
-            self._next,
+            self._taken,
+            self._places,
         )
-        plain = not self._dressed
-        logs, trace, put, times = self._output is not None, self._trace, self._put, self._times
-        lines, longest = self._lines, self._longest[0]
-        taken = before = self._taken
-        end = taken + _BATCH
+        room = _BATCH
         try:
-            while taken < end:
-                place, item, text, _, _, spent, _ = result = pop()
-                taken += 1
-                if spent > longest:
-                    longest = spent
-                    self._longest = (spent, item)
-                if text is None:
-                    line = self._no_result(Outcome(*result))
-                else:
-                    line = text if plain else self._dress(item, text)
-                    if taken < 1000 or not taken & 15:  # so many samples will do
-                        mantissa, exponent = math.frexp(spent)  # mantissa: 0.5 to 1
-                        times[exponent * 16 + int(mantissa * 32) - 16] += 1
-                if trace is not None:
-                    trace.add(Outcome(*result))
-                if ordered and place != place_of_next:
-                    early[place] = (line, result)
-                    continue
-                if logs:
-                    put(line, result)
-                elif line is not None:
-                    lines.append(line)
-                self._due += 1
-                place_of_next += 1
-                while early and (entry := early.pop(place_of_next, None)) is not None:
-                    self._add(*entry)
-                    place_of_next += 1
+            while room > 0:
+                piece = pop()
+                live.append(piece)
+                room -= len(piece.times)
+                if self._ordered:
+                    places[piece.base] = piece
         except IndexError:
             pass
-        self._next = place_of_next
-        self._taken = taken
-        return taken - before
+        if not self._ordered:  # one that took long comes after those that it has outlasted
+            live.sort(key=lambda piece: piece.times[-1] if piece.times else math.inf)
+        for piece in live:
+            number = len(piece.times)
+            if number > piece.seen:
+                self._see(piece, number)
+                if not self._ordered:
+                    self._pass_on(piece)
+        self._live = [piece for piece in live if piece.seen < piece.size]
+        if self._ordered:
+            place = self._next
+            while (first := places.get(place)) is not None and first.printed < first.seen:
+                del places[place]
+                place = self._pass_on(first)
+                if first.printed < first.size:
+                    places[place] = first
+                    break
+            self._next = place
+        return self._taken - before
 
-    def _add(self, line: str | None, result: Result) -> None:
-        if self._output is not None:
-            self._put(line, result)
-        elif line is not None:
-            self._lines.append(line)
-        self._due += 1
+    def _see(self, piece: Slice, number: int) -> None:
+        """Count what has become of a slice, up to an item, and say which have failed."""
+        first, times = piece.seen, piece.times
+        piece.seen = number
+        begun = [times[first - 1] if first else piece.began, *times[first:number]]
+        spent = list(map(sub, begun[1:], begun))
+        longest = max(spent)
+        if longest > self._longest[0]:
+            self._longest = (longest, piece.items[first + spent.index(longest)])
+        if piece.failures:
+            texts = piece.texts
+            spent = [each for at, each in enumerate(spent, first) if texts[at] is not None]
+            for index in range(first, number):
+                if texts[index] is None:
+                    self._no_result(piece.items[index], piece.failures.get(index))
+        if self._taken >= 1000:
+            spent = spent[self._taken % 16 :: 16]  # so many samples will do
+        for each in spent:
+            mantissa, exponent = math.frexp(each)  # mantissa: 0.5 to 1
+            self._times[exponent * 16 + int(mantissa * 32) - 16] += 1
+        if self._trace is not None:
+            for index in range(first, number):
+                self._trace.add(piece.outcome(index, self._crew.epoch))
+        self._taken += number - first
 
-    def _put(self, line: str | None, result: Result) -> None:
+    def _pass_on(self, piece: Slice) -> int:
+        """Add what has been seen of a slice to what is to be written; the place after that."""
+        first, end = piece.printed, piece.seen
+        piece.printed = end
+        texts = piece.texts[first:end]
+        if self._plain and not piece.failures:
+            self._lines += texts  # type: ignore[arg-type]
+        else:
+            for index, text in enumerate(texts, first):
+                item = piece.items[index]
+                line = text
+                if text is None:
+                    line = self._error_line(item, piece.failures.get(index))
+                elif self._dressed:
+                    line = self._dress(item, text)
+                if self._output is not None:
+                    self._put(line, piece.outcome(index, self._crew.epoch))
+                elif line is not None:
+                    self._lines.append(line)
+        self._printed += end - first
+        self._due += end - first
+        return piece.base + end
+
+    def _put(self, line: str | None, outcome: Outcome) -> None:
         """Add a line, or none, with what the log is to say; who was told to end is not logged."""
-        if result[2] is not None or result[3] is not None:
+        if outcome.text is not None or outcome.failure is not None:
             encoded = None if line is None else self._streams.encode(f"{line}\n")
-            self._batch.append((encoded, Outcome(*result)))
+            self._batch.append((encoded, outcome))
 
     def _dress(self, item: str, text: str) -> str:
         """The line for a result that is not to stand alone."""
@@ -319,6 +371,8 @@ class _Mapping:
         return "\n".join(f"{tag}\t{line}" for line in text.split("\n"))
 
     def _json_item(self, item: str) -> str:
+        import json
+
         if self._shape.columns is not None:
             return json.dumps(item.split(self._shape.columns))
         if self._shape.json:
@@ -326,39 +380,45 @@ class _Mapping:
                 return json.dumps(json.loads(item))
         return json.dumps(item)
 
-    def _no_result(self, outcome: Outcome) -> str | None:
-        failure = outcome.failure
+    def _no_result(self, item: str, failure: Failure | None) -> None:
         if failure is None:
             self._told += 1
-            return None
+            return
         self._failed += 1
         self._status = self._status or 1
         if not self._quiet:
             message = f"{failure.type}: {failure.message}" if failure.message else failure.type
             where = f" ({failure.where})" if failure.where else ""
-            text = f"{_show(outcome.item)} failed: {escape(message)}{where}"
+            text = f"{_show(item)} failed: {escape(message)}{where}"
             if self._args.verbose and failure.traceback:
                 text += f"\n{failure.traceback.rstrip()}"
             self._say(text)
-        if not self._args.json:
+
+    def _error_line(self, item: str, failure: Failure | None) -> str | None:
+        if failure is None or not self._args.json:
             return None
+        import json
+
         record = {
             "type": failure.type,
             "message": failure.message,
             "traceback": failure.traceback,
         }
-        return f'{{"item": {self._json_item(outcome.item)}, "error": {json.dumps(record)}}}'
+        return f'{{"item": {self._json_item(item)}, "error": {json.dumps(record)}}}'
 
     def _print(self) -> None:
         """Write what has come to its turn."""
         if self._batch:
             from futurepool._cli.journal import Entry
 
-            self._output.write([Entry(*entry) for entry in self._batch])
+            entries = [Entry(*entry) for entry in self._batch]
+            self._bytes += sum(len(entry.line or b"") for entry in entries)
+            self._output.write(entries)
             self._batch.clear()
         if self._lines:
-            text = "\n".join(self._lines) + "\n"
-            self._streams.write(self._streams.encode(text), self._may_wait)
+            data = self._streams.encode("\n".join(self._lines) + "\n")
+            self._bytes += len(data)
+            self._streams.write(data, self._may_wait)
             self._lines.clear()
         self._settled += self._due
         self._due = 0
@@ -444,8 +504,12 @@ class _Mapping:
         fd = self._streams.stdin_fd
         at = None if self._args.items else items.start_of(fd)
         threading.Thread(target=self.read, name="reader", daemon=True).start()
-        if at is not None and (self._streams.live or not self._quiet):
-            threading.Thread(target=self._count, args=(fd, at), name="counter", daemon=True).start()
+        if self._streams.live and fd is not None and os.isatty(fd):
+            keys = "Ctrl-Z and Enter end" if sys.platform == "win32" else "Ctrl-D ends"
+            self._say(f"the items are what you type, one a line; {keys} them")
+        if fd is not None and at is not None and self._streams.live:
+            counting = (fd, at, lambda: crew.closing)
+            threading.Thread(target=self._count, args=counting, name="counter", daemon=True).start()
         reason = ""
         while not (self._ended and self._taken == self._read):
             if taken := self._take():
@@ -460,12 +524,12 @@ class _Mapping:
             self._draw(now)
             if self._trace is not None and now - self._counted > 0.1:
                 self._counted = now
-                self._trace.counter(crew.epoch + now, len(crew.active), len(crew.todo))
+                self._trace.counter(crew.epoch + now, len(crew.active), crew.waiting)
             if now - self._looked > 0.25:
                 self._looked = now
                 if self._streams.gone():
                     raise WriteError(errno.EPIPE, "")
-            if taken > 4:
+            if taken > 4 and not (self._waits and crew.waiting * 4 < self._window):
                 time.sleep(0.004)  # several at a time cost less
             elif not taken:
                 crew.sleep(0.005 if crew.nimble else 0.1)
@@ -475,6 +539,9 @@ class _Mapping:
             self._say(f"cannot read standard input: {self._broken}")
             self._status = 1
         abandoned = self._close(reason) if reason else self._finish()
+        if reason and fd is not None and at is not None and self._total is None:
+            until = time.perf_counter() + _GRACE
+            self._count(fd, at, lambda: time.perf_counter() > until)
         self._print_rest()
         if self._log is not None:
             self._log.wait_for_reader(self._streams, self._patient)
@@ -534,8 +601,8 @@ class _Mapping:
 
     def _print_rest(self) -> None:
         """Write every result there is, in order, gaps left out."""
-        for index in sorted(self._early):
-            self._add(*self._early.pop(index))
+        for place in sorted(self._places):
+            self._pass_on(self._places[place])
         self._print()
 
     def _cannot_write(self, error: WriteError) -> None:
@@ -545,12 +612,12 @@ class _Mapping:
             self._log.take_back(self._streams.out)
         if is_closed_pipe(error):
             return
-        lost = len(self._batch) + len(self._lines) + len(self._early)
+        lost = len(self._batch) + len(self._lines) + self._taken - self._printed
         self._say(f"cannot write the results: {error}; {lost} finished but not written")
         self._status = 1
 
-    def _count(self, fd: int, at: int) -> None:
-        total = items.count(fd, at, self._args.null, lambda: self._crew.closing)
+    def _count(self, fd: int, at: int, stopped: Callable[[], bool]) -> None:
+        total = items.count(fd, at, self._args.null, stopped)
         if total is not None:
             self._total = total
 

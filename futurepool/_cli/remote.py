@@ -24,7 +24,7 @@ from typing import Any
 
 from futurepool._cli import child as protocol
 from futurepool._cli.child import BACK, END, GONE, RUN, Failure, Shape, Unpacker, pack, write_all
-from futurepool._cli.work import Crew, Drawer, Outcome
+from futurepool._cli.work import Crew, Drawer
 
 __all__ = ["InInterpreter", "InProcess", "Setup"]
 
@@ -104,13 +104,13 @@ class Remote(Drawer):
             with contextlib.suppress(OSError):  # it has died: the next read says so
                 write_all(self._to, pack(message))
 
-    def recall(self) -> None:
+    def recall(self, now: float) -> None:
         current = self.current
         if (
             current is not None
             and len(self._stock) > 1
             and self.crew.auto
-            and time.perf_counter() - current[2] > _STALL
+            and now - current[2] > _STALL
             and (self._recalled is None or self._recalled != (current[0], current[2]))
         ):
             self._recalled = (current[0], current[2])
@@ -137,10 +137,8 @@ class Remote(Drawer):
         while True:
             batch: list[tuple[int, str]] = []
             room = self._window() - len(stock)
-            if room > 0 and not crew.closing:
-                taken: deque[tuple[int, str]] = deque()
-                crew.take(room, taken)
-                batch = list(taken)
+            while len(batch) < room and (piece := crew.draw(None, room - len(batch))):
+                batch.extend(enumerate(piece.items, piece.base))
             if not stock and not batch:
                 if crew.leave(self):
                     return
@@ -181,7 +179,7 @@ class Remote(Drawer):
             return 0 if self._stock else crew.chunksize
         if not self._mean or self._mean > _LONG:
             return 1
-        share = 1 + len(crew.todo) // (2 * crew.jobs)
+        share = 1 + crew.waiting // (2 * crew.jobs)
         return min(1 + int(_AHEAD / self._mean) + 1, _MOST, max(share, 1))
 
     def _heard(self, message: Any) -> None:
@@ -197,16 +195,15 @@ class Remote(Drawer):
         if failure is not None:
             crew.failed()
         self._mean = seconds if not self._mean else 0.8 * self._mean + 0.2 * seconds
-        crew.results.append(
-            Outcome(
-                index,
-                item,
-                text,
-                None if failure is None else Failure(*failure),
-                start,
-                seconds,
-                self.number,
-            )
+        began = start - crew.epoch
+        crew.report(
+            index,
+            item,
+            text,
+            None if failure is None else Failure(*failure),
+            began,
+            began + seconds,
+            self.number,
         )
 
     def _died(self) -> None:
@@ -222,17 +219,7 @@ class Remote(Drawer):
             return  # we killed it; the item is among those that were abandoned
         crew.failed()
         began = time.perf_counter() if current is None else current[2]
-        crew.results.append(
-            Outcome(
-                index,
-                item,
-                None,
-                failure,
-                crew.epoch + began,
-                time.perf_counter() - began,
-                self.number,
-            )
-        )
+        crew.report(index, item, None, failure, began, time.perf_counter(), self.number)
         if crew.asleep:
             crew.rouse()
 
@@ -240,13 +227,13 @@ class Remote(Drawer):
 
     def _run_singly(self) -> None:
         crew, clock = self.crew, time.perf_counter
-        taken: deque[tuple[int, str]] = deque()
         while True:
-            if not crew.take(1, taken):
+            piece = crew.draw(None, 1)
+            if piece is None:
                 if crew.leave(self):
                     return
                 continue
-            index, item = taken.popleft()
+            index, item = piece.base, piece.items[0]
             if crew.limiter is not None and not crew.limiter.wait(crew.token):
                 crew.give_back([(index, item)])
                 continue
@@ -261,10 +248,7 @@ class Remote(Drawer):
                 return
             if failure is not None:
                 crew.failed()
-            seconds = clock() - began
-            crew.results.append(
-                Outcome(index, item, text, failure, crew.epoch + began, seconds, self.number)
-            )
+            crew.report(index, item, text, failure, began, clock(), self.number)
             if crew.asleep:
                 crew.rouse()
 

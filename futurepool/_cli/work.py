@@ -1,21 +1,24 @@
 """Those who do the work: drawers, each a task of the pool, take items off one shared batch.
 
-An item is never given to somebody who is busy: whoever is free takes the next one, so a call that
-takes long holds up no other. How many draw at a time is decided while they work, see `Crew.adapt`:
-calls of a few microseconds are done twice as fast by one thread as by two that pass the interpreter's
-lock to and fro, and longer ones by all.
+Whoever is free takes the next items: one, or, while calls are short, a slice of them, for about a
+millisecond. If a call takes longer than that, what stands behind it in its slice is given to others, so
+it holds up none. How many draw at a time is decided while they work, see `Crew.adapt`: calls of a few
+microseconds are done twice as fast by one thread as by two that pass the interpreter's lock to and
+fro, and longer ones by all.
 
-    reader  --add-->  todo  --draw-->  a call  --results-->  the main thread
+    reader  --add-->  todo  --draw-->  a slice, its calls  --results-->  the main thread
 
-`todo` and `results` are deques that are only touched by single C calls, which are atomic, on
-free-threaded builds too. `_lock` guards who draws (`active`, `spare`), how many may (`limit`), and
-`closing`. A drawer leaves in the section in which it sees that nothing is left, and whoever adds looks at
-`active` after adding, so nothing stays behind without somebody to take it.
+`lock` guards `todo`, who draws (`active`, `spare`), how many may (`limit`), and `closing`. A drawer
+leaves in the section in which it sees that nothing is left, and whoever adds looks at `active` after
+adding, so nothing stays behind without somebody to take it. `results`, and what several threads
+touch of a slice, are deques and lists that are only touched by single C calls, which are atomic,
+on free-threaded builds too.
 """
 
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -26,13 +29,17 @@ from typing import Any, NamedTuple
 from futurepool import BoundedExecutor, CancelToken, ForcedShutdownError
 from futurepool._cli.child import Caller, Failure, describe
 
-__all__ = ["Crew", "Drawer", "Limiter", "Local", "Outcome", "Result", "Retries"]
+__all__ = ["Crew", "Drawer", "Limiter", "Local", "Outcome", "Retries", "Slice"]
 
 Call = Callable[[str], str]
 
 _STALL = 0.005  # seconds in one call, after which somebody else goes on with the rest
 _PROBE = 0.03  # seconds in which a way of working is measured
 _SHORT = 0.0005  # seconds; longer calls are worth a thread each, whatever they do
+_TINY = 0.00002  # seconds; to pass the interpreter's lock on takes about as long
+_HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+_SLICE = 0.001  # seconds of work in a slice
+_MOST = 1024  # items in a slice
 
 
 class Outcome(NamedTuple):
@@ -47,8 +54,59 @@ class Outcome(NamedTuple):
     drawer: int
 
 
-#: An Outcome as drawers report it: a plain tuple takes half the time to make.
-Result = tuple[int, str, "str | None", "Failure | None", float, float, int]
+class Slice:
+    """Items that stand next to one another, taken by one drawer, and what became of them.
+
+    The drawer takes from `todo`, and adds to `failures`, `texts` and, last, to `times`: what has its time
+    is complete. What it has not started may be taken back from the other end of `todo`, see `Crew.cut`.
+    """
+
+    __slots__ = (
+        "base",
+        "began",
+        "drawer",
+        "failures",
+        "items",
+        "printed",
+        "seen",
+        "size",
+        "texts",
+        "times",
+        "todo",
+    )
+
+    def __init__(self, base: int, items: list[str], drawer: int, began: float) -> None:
+        self.base = base  # the place of the first item
+        self.items = items
+        self.size = len(items)  # how many of them are called here; changed under the crew's lock
+        self.todo = deque(items)
+        self.drawer = drawer
+        self.began = began  # on time.perf_counter()'s clock
+        self.texts: list[str | None] = []  # None: failed, or told to end
+        self.failures: dict[int, Failure | None] = {}  # by index; None: told to end
+        self.times: list[float] = []  # when each call ended, which is when the next one began
+        self.seen = self.printed = 0  # the main thread's
+
+    def running(self) -> tuple[int, str, float] | None:
+        """(place, item, when it began) of the call that is being made."""
+        ended = len(self.times)
+        if ended >= self.size:
+            return None
+        began = self.times[ended - 1] if ended else self.began
+        return self.base + ended, self.items[ended], began
+
+    def outcome(self, index: int, epoch: float) -> Outcome:
+        """What became of an item, in words of one."""
+        began = self.times[index - 1] if index else self.began
+        return Outcome(
+            self.base + index,
+            self.items[index],
+            self.texts[index],
+            self.failures.get(index),
+            epoch + began,
+            self.times[index] - began,
+            self.drawer,
+        )
 
 
 class Limiter:
@@ -108,9 +166,10 @@ class Drawer:
         self.crew = crew
         self.number = number
         self.token: CancelToken = crew.token.child()
-        #: (index, item, when it began) of the call that is being made. Replaced, never changed.
+        #: (place, item, when it began) of the call that is being made. Replaced, never changed.
         self.current: tuple[int, str, float] | None = None
         self.gone = False  # written off; guarded by the crew's lock
+        self.slice: Slice | None = None  # what may be cut; guarded by the crew's lock
 
     def run(self) -> None:
         """Draw until nothing is left."""
@@ -120,8 +179,12 @@ class Drawer:
         """End the call that has taken too long."""
         raise NotImplementedError
 
-    def recall(self) -> None:
-        """Give back what was taken and not started."""
+    def at(self) -> tuple[int, str, float] | None:
+        """(place, item, when it began) of the call that is being made. For any thread."""
+        return self.current
+
+    def recall(self, now: float) -> None:
+        """Let others have what was taken and waits behind a call that takes long."""
 
     def end(self) -> None:
         """Stop at once what can be stopped."""
@@ -142,46 +205,89 @@ class Local(Drawer):
             self._finish = str
 
     def run(self) -> None:
+        crew = self.crew
+        if crew.limiter is None and crew.timeout is None and crew.retries is None:
+            self._run_slices()
+        else:
+            self._run_singly()
+
+    def at(self) -> tuple[int, str, float] | None:
+        piece = self.slice
+        return self.current if piece is None else piece.running()
+
+    def recall(self, now: float) -> None:
+        piece = self.slice
+        if piece is None or not piece.todo or not self.crew.auto:
+            return
+        call = piece.running()
+        if call is not None and now - call[2] > _STALL:
+            self.crew.recall(piece)
+
+    def _run_slices(self) -> None:
+        """While calls are short, several for one look at everything else."""
         crew, get, finish, clock = self.crew, self._get, self._finish, time.perf_counter
-        chunk = crew.chunksize
-        mine: deque[tuple[int, str]] = deque()  # with a fixed chunk size: what this one has taken
-        pop = mine.popleft if chunk > 1 else crew.todo.popleft
-        report, number, epoch = crew.results.append, self.number, crew.epoch
-        limiter, bounded = crew.limiter, crew.timeout is not None
-        look = clock() + 0.001
+        number = 1 if crew.auto else crew.chunksize
         while True:
-            try:
-                index, item = pop()
-            except IndexError:
-                if chunk > 1 and crew.take(chunk, mine):
-                    continue
+            piece = crew.draw(self, number)
+            if piece is None:
                 if crew.leave(self):
                     return
                 continue
-            if limiter is not None and not limiter.wait(crew.token):
-                crew.give_back([(index, item), *mine])
-                mine.clear()
+            pop, put, stamp = piece.todo.popleft, piece.texts.append, piece.times.append
+            while True:
+                try:
+                    item = pop()
+                except IndexError:
+                    break
+                try:
+                    put(finish(get(item)))
+                except BaseException as error:
+                    piece.failures[len(piece.times)] = crew.failure(self, error)
+                    put(None)
+                stamp(clock())
+            if crew.asleep:
+                crew.rouse()
+            if crew.auto:
+                times = piece.times
+                spent = times[-1] - piece.began if times else _SLICE
+                wanted = _SLICE / max(spent / max(len(times), 1), 1e-9)
+                number = max(1, min(2 * number, int(wanted), _MOST))
+            if len(crew.active) > crew.limit and crew.leave(self):
+                return
+
+    def _run_singly(self) -> None:
+        """Calls that may have to wait, or are written off."""
+        crew, get, finish, clock = self.crew, self._get, self._finish, time.perf_counter
+        limiter, bounded = crew.limiter, crew.timeout is not None
+        while True:
+            piece = crew.draw(None, 1, self.number)
+            if piece is None:
+                if crew.leave(self):
+                    return
                 continue
-            began = clock()
-            self.current = (index, item, began)
-            failure = text = None
+            item = piece.items[0]
+            if limiter is not None and not limiter.wait(crew.token):
+                crew.give_back([(piece.base, item)])
+                continue
+            piece.began = clock()
+            self.current = (piece.base, item, piece.began)
+            text: str | None = None
             try:
                 text = finish(get(item))
             except BaseException as error:
-                failure = crew.failure(self, error)
+                piece.failures[0] = crew.failure(self, error)
             now = clock()
             if not bounded:
                 self.current = None
             elif not crew.claim(self):
-                crew.give_back(mine)
                 return
-            report((index, item, text, failure, epoch + began, now - began, number))
+            piece.texts.append(text)
+            piece.times.append(now)
+            crew.results.append(piece)
             if crew.asleep:
                 crew.rouse()
-            if now > look:
-                look = now + 0.001
-                if not mine and len(crew.active) > crew.limit and crew.leave(self):
-                    return
+            if len(crew.active) > crew.limit and crew.leave(self):
+                return
 
     def expire(self, now: float) -> None:
         """A thread cannot be killed: the call is told, and somebody else goes on in its place."""
@@ -233,8 +339,9 @@ class Crew:
         self.limiter = None if rate is None else Limiter(rate)
         self.verbose = verbose
         self.token = CancelToken()
-        self.todo: deque[tuple[int, str]] = deque()
-        self.results: deque[Result] = deque()
+        self.todo: deque[tuple[int, list[str], int]] = deque()  # (place of the first, items, taken)
+        self.waiting = 0  # items in there; guarded by lock, as all of it
+        self.results: deque[Slice] = deque()  # which may still grow
         self.epoch = time.time() - time.perf_counter()
         self.lock = threading.Lock()
         self.active: list[Drawer] = []  # guarded by lock, as all below
@@ -242,7 +349,6 @@ class Crew:
         self.written_off: list[tuple[Drawer, tuple[int, str, float]]] = []
         self.closing = False
         self.allowed = allowed or -1  # failures until no more are started
-        self.not_started = 0
         self.limit = 1 if adaptive and jobs > 1 else jobs
         self.asleep = False  # the main thread waits for `rouse`
         self.trouble: BaseException | None = None  # of a worker that could not even start
@@ -268,19 +374,19 @@ class Crew:
 
     # -- for the reader ----------------------------------------------------------------------------
 
-    def add(self, items: list[tuple[int, str]]) -> bool:
-        """Add items to do; False if no more are wanted."""
+    def add(self, base: int, items: list[str]) -> bool:
+        """Add items to do, which stand next to one another; False if no more are wanted."""
         with self.lock:
             if self.closing:
-                self.not_started += len(items)
                 return False
-            self.todo.extend(items)
+            self.todo.append((base, items, 0))
+            self.waiting += len(items)
         self.staff()
         return True
 
     def staff(self) -> None:
         """Let as many draw as there is work for."""
-        wanted = len(self.todo)
+        wanted = self.waiting
         while True:
             with self.lock:
                 free = self.limit - len(self.active)
@@ -318,25 +424,65 @@ class Crew:
             self.rouse()
         return True
 
-    def take(self, number: int, into: deque[tuple[int, str]]) -> int:
-        """Take up to so many items; how many there were."""
-        taken = 0
+    def draw(self, drawer: Drawer | None, number: int, by: int = 0) -> Slice | None:
+        """Take so many items, or fewer; None if there are none.
+
+        Args:
+            drawer: Who calls them one after the other: he can lose those that he has not started, and
+                what becomes of them is seen while it happens.
+            number: So many at most. While calls are short, a share of what there is.
+            by: The drawer's number, if he has the slice for himself.
+        """
+        with self.lock:
+            if drawer is not None:
+                drawer.slice = None
+            if not self.todo or self.closing:
+                return None
+            base, items, taken = self.todo[0]
+            if self.auto and number > 1:
+                number = min(number, 1 + self.waiting // (2 * max(len(self.active), 1)))
+            if number < len(items) - taken:
+                self.todo[0] = (base, items, taken + number)
+                part = items[taken : taken + number]
+            else:
+                self.todo.popleft()
+                part = items[taken:] if taken else items
+            self.waiting -= len(part)
+            piece = Slice(base + taken, part, by, time.perf_counter())
+            if drawer is not None:
+                piece.drawer = drawer.number
+                drawer.slice = piece
+                self.results.append(piece)
+        return piece
+
+    def cut(self, piece: Slice) -> list[str]:
+        """Take back what has not been started of a slice. Lock held."""
+        back: list[str] = []
         try:
-            while taken < number:
-                into.append(self.todo.popleft())
-                taken += 1
+            while True:
+                back.append(piece.todo.pop())
         except IndexError:
             pass
-        return taken
+        back.reverse()
+        piece.size -= len(back)
+        return back
+
+    def recall(self, piece: Slice) -> None:
+        """Let others have what has not been started of a slice."""
+        with self.lock:
+            back = self.cut(piece)
+            if back and not self.closing:
+                self.todo.appendleft((piece.base + piece.size, back, 0))
+                self.waiting += len(back)
+        self.staff()
 
     def give_back(self, items: Iterable[tuple[int, str]]) -> None:
-        """Put back what was taken and not started."""
+        """Put back what was taken and not started: places and items."""
         with self.lock:
-            back = list(items)
-            if self.closing:
-                self.not_started += len(back)
-                return
-            self.todo.extendleft(reversed(back))
+            if not self.closing:
+                for place, item in reversed(list(items)):
+                    self.todo.appendleft((place, [item], 0))
+                    self.waiting += 1
         self.staff()
 
     def claim(self, drawer: Drawer) -> bool:
@@ -403,10 +549,26 @@ class Crew:
         self._tries.pop(index, None)
         self.failed()
         failure = Failure("TimeoutError", f"took longer than {self.timeout:g} s", "", "")
-        self.results.append(
-            Outcome(index, item, None, failure, self.epoch + began, now - began, number)
-        )
+        self.report(index, item, None, failure, began, now, number)
         self.staff()
+
+    def report(
+        self,
+        place: int,
+        item: str,
+        text: str | None,
+        failure: Failure | None,
+        began: float,
+        ended: float,
+        by: int,
+    ) -> None:
+        """What became of one item, for those who do not call slices."""
+        piece = Slice(place, [item], by, began)
+        if text is None:
+            piece.failures[0] = failure
+        piece.texts.append(text)
+        piece.times.append(ended)
+        self.results.append(piece)
 
     def broken(self, drawer: Drawer, error: BaseException) -> None:
         """A drawer cannot go on, for a reason that is none of the item's."""
@@ -443,7 +605,7 @@ class Crew:
     def running(self) -> list[tuple[float, str]]:
         """Seconds and item of each call that is being made, the longest first."""
         now = time.perf_counter()
-        calls = [drawer.current for drawer in list(self.active)]
+        calls = [drawer.at() for drawer in list(self.active)]
         found = [(now - call[2], call[1]) for call in calls if call is not None and call[2] <= now]
         return sorted(found, key=lambda pair: -pair[0])
 
@@ -456,10 +618,12 @@ class Crew:
                 if current is not None and now - current[2] > self.timeout:
                     drawer.expire(now)
         if self._adaptive:
+            for drawer in drawers:
+                drawer.recall(now)
             self.adapt(now, finished, drawers)
         elif not self.todo and len(drawers) < self.jobs:
             for drawer in drawers:
-                drawer.recall()
+                drawer.recall(now)
 
     def adapt(self, now: float, finished: int, drawers: list[Drawer]) -> None:
         """Decide how many may draw: one, or all.
@@ -473,7 +637,7 @@ class Crew:
         if self._alone:
             stalled = 0
             for drawer in drawers:
-                current = drawer.current
+                current = drawer.at()
                 stalled += current is not None and now - current[2] > _STALL
             if stalled and done * _SHORT < spent:
                 self._alone_rate = None
@@ -484,6 +648,8 @@ class Crew:
             elif spent >= _PROBE and done and now >= self._hold:
                 if spent / done > _SHORT:
                     self._switch(False, now, finished, 0.5)
+                elif spent / done < _TINY and _HAS_GIL:
+                    self._phase = (now, finished)  # all could not be faster
                 else:
                     self._alone_rate = done / spent
                     self._switch(False, now, finished, 0.0)
@@ -522,14 +688,18 @@ class Crew:
         with self.lock:
             self._halt()
             drawers = list(self.active)
+        now = time.perf_counter()
         for drawer in drawers:
-            drawer.recall()
+            drawer.recall(now)
         self.token.cancel(reason)
 
     def _halt(self) -> None:
         self.closing = True
-        self.not_started += len(self.todo)
         self.todo.clear()
+        self.waiting = 0
+        for drawer in self.active:
+            if drawer.slice is not None:
+                self.cut(drawer.slice)
 
     def finish(self) -> bool:
         """Let go of everything; False if something runs on that cannot be stopped."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +138,44 @@ def test_a_slow_call_holds_up_no_other(popen: Popen, tasks: str, engine: str) ->
     lines = out.split()
     assert sorted(lines) == sorted(words)
     assert lines.index("0") > 1500
+
+
+def test_what_waits_behind_a_slow_call_in_its_slice(main: Main, capsys: Any, tasks: str) -> None:
+    """Another worker does it: the slow call ends when the very next item has been called."""
+    words = [*map(str, range(3000)), "wait", "go", *map(str, range(3000))]
+    assert main("map", f"{tasks}:go", *words, "-j2", "--quiet") == 0
+    assert capsys.readouterr().out.split() == words
+
+
+@pytest.mark.parametrize("more", [(), ("--json",), ("--tag",), ("--unordered",)])
+def test_failures_in_the_middle_of_a_slice(
+    main: Main, capsys: Any, tasks: str, more: tuple[str, ...]
+) -> None:
+    """Each item has its own outcome, in its place."""
+    words = [f"x{n}" if n % 100 == 99 else str(n) for n in range(2000)]
+    assert main("map", f"{tasks}:number", *words, "--on-error=skip", *more) == 1
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    if more == ("--json",):
+        records = [json.loads(line) for line in lines]
+        assert [record["item"] for record in records] == words
+        assert ["error" in record for record in records] == [word[0] == "x" for word in words]
+    else:
+        good = [word for word in words if word[0] != "x"]
+        found = sorted(lines, key=int) if more == ("--unordered",) else lines
+        assert found == [f"{word}\t{word}" if more == ("--tag",) else word for word in good]
+    bad = {word for word in words if word[0] == "x"}
+    assert {re.findall("'(x.*?)'", line)[0] for line in err.splitlines()[:20]} == bad
+    assert "1,980 done, 20 failed" in err
+
+
+def test_nothing_is_started_after_a_failure(main: Main, capsys: Any, tasks: str) -> None:
+    """Not what stands behind it in its slice, either."""
+    words = [*map(str, range(700)), "x", *map(str, range(999))]
+    assert main("map", f"{tasks}:number", *words, "-j1") == 1
+    out, err = capsys.readouterr()
+    assert out.split() == words[:700]
+    assert "700 done, 1 failed, 999 not started" in err
 
 
 @engines
@@ -306,6 +347,39 @@ def test_stdout_has_results_alone(run: Run, tasks: str, engine: str) -> None:
     ]
     for text in ("printed a", "printed b", "bytes", "descriptor", "child", "logged a"):
         assert text in done.stderr
+
+
+@posix
+@slow
+def test_the_pipe_is_left_as_it_is(run: Run, tasks: str) -> None:
+    """Whoever else writes into it does not find it non-blocking; and it takes more than it holds."""
+    import fcntl
+
+    read, write = os.pipe()
+    received: list[bytes] = []
+
+    def listen() -> None:
+        with os.fdopen(read, "rb") as pipe:
+            received.append(pipe.read())
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    lines = "".join(f"{n} {'x' * 100}\n" for n in range(5000))
+    try:
+        done = run(
+            *("map", f"{tasks}:same"),
+            lines=lines,
+            capture_output=False,
+            stdout=write,
+            stderr=subprocess.PIPE,
+        )
+        flags = fcntl.fcntl(write, fcntl.F_GETFL)
+    finally:
+        os.close(write)
+        thread.join()
+    assert done.returncode == 0
+    assert flags & os.O_NONBLOCK == 0
+    assert received[0].decode() == lines
 
 
 @slow

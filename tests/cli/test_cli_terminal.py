@@ -149,6 +149,18 @@ def test_the_end_by_a_signal(terminal: Start, tasks: str, keys: bytes | None, st
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs a shell")
+def test_items_that_are_typed(terminal: Start, tasks: str) -> None:
+    """Who has forgotten the items is told what is waited for."""
+    command = f"{sys.executable} -m futurepool map {tasks}:same < /dev/tty"
+    shown = terminal("-c", command, program="bash")
+    shown.wait_for("the items are what you type, one a line; Ctrl-D ends them")
+    shown.type(b"abc\n\x04")
+    assert shown.wait() == 0
+    assert "futurepool: 1 done" in shown.seen
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs a shell with job control")
 def test_ctrl_z(terminal: Start, tasks: str) -> None:
     """The line is taken away before it stops, and is there again when it goes on."""
