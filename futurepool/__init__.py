@@ -16,7 +16,7 @@ from futurepool._errors import (
     QueueFullError,
     SubmitTimeoutError,
 )
-from futurepool._executor import BoundedExecutor, ExecutorView
+from futurepool._executor import BoundedExecutor, ExecutorView, TaskGroup
 from futurepool._failures import TaskError
 from futurepool._future import Future
 from futurepool._living import pools
@@ -51,6 +51,7 @@ __all__ = [
     "SubmitTimeoutError",
     "TaskError",
     "TaskEvent",
+    "TaskGroup",
     "Trace",
     "current_token",
     "pools",
@@ -74,6 +75,7 @@ for _public in (
     QueueFullError,
     SubmitTimeoutError,
     TaskError,
+    TaskGroup,
     current_token,
     pools,
 ):

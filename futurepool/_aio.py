@@ -30,6 +30,7 @@ from types import FunctionType
 from typing import Any, Protocol, cast
 
 from futurepool import _sync
+from futurepool._chunks import Chunk, failures
 from futurepool._deadlines import timer
 from futurepool._errors import SubmitTimeoutError, is_a
 from futurepool._failures import Failure
@@ -388,13 +389,23 @@ async def amap(
     """See `BoundedExecutor.amap`. `keep` is kept alive while this is; `keep_going` is `return_exceptions`."""
     width = buffersize or 2 * pool.max_workers
     flying: dict[asyncio.Future[None], PendingCall] = {}  # in order of submission
+    # In a group, what a call raises must not be a failure of its task, which would end the group.
+    apart = keep_going and options.token is not None and options.token._gathers
+    apart = apart and pool.engine.takes_chunks(fn)
+    if apart and options.name is None:
+        options = options.changed(name=name_of(fn))
     source = _Source(items)
     try:
         while True:
             while source.more and len(flying) < width and source.ask():
                 item = source.take()
                 if item:
-                    pending = PendingCall(pool, options, fn, item, {})
+                    if apart:
+                        call = Chunk(fn, [item], False, True, True)
+                        pending = PendingCall(pool, options, call, (), {})
+                        del call
+                    else:
+                        pending = PendingCall(pool, options, fn, item, {})
                     flying[pending.waiter] = pending
                     del pending
                 del item
@@ -423,9 +434,13 @@ async def amap(
                     pending.future._hush()
                     del pending
             awaiting = ending.end(keep_going)
+            task = ending.future.task_id, ending.future.name
             del ending  # the traceback holds this frame
             result = await awaiting
             del awaiting
+            if apart and type(result) is list:
+                failures(result, *task)
+                result = result.pop()
             yield result
             del result
     finally:

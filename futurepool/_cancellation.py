@@ -142,6 +142,9 @@ class CancelToken(NoCopy):
         "_timeout",
     )
 
+    #: Whether the tasks under it are one group, which has no other token.
+    _gathers: bool = False
+
     _instead = (
         "what cancels it would not reach the other one; hand on its `remaining` seconds and make "
         "a CancelToken(timeout) of them there, or make a child()"

@@ -13,7 +13,6 @@ from typing import Any
 
 from futurepool._errors import safe_text
 from futurepool._failures import Failure, failure_of
-from futurepool._future import Future
 
 __all__: list[str] = []  # internal
 
@@ -158,12 +157,10 @@ def _open(sealed: Any) -> Raised:
     return Raised(error)
 
 
-def failures(results: list[Any], future: Future[Any]) -> None:
+def failures(results: list[Any], number: int, name: str) -> None:
     """Put in the place of each `Raised` the error that a single task would have had for it."""
     for index, result in enumerate(results):
         if type(result) is Raised:
-            # One of a submit that was overridden may not know.
-            number, name = getattr(future, "task_id", 0), getattr(future, "name", "unknown")
             failure: Failure = failure_of(result.error, number, name)
             frames = failure.frames
             if frames is not None and frames.tb_frame.f_code is _attempt.__code__:

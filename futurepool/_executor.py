@@ -8,6 +8,7 @@ What happens is written elsewhere:
     where tasks run                   futurepool._engines
     stop, interpreter exit, fork      futurepool._shutdown
     leaving `with` and `async with`   futurepool._leaving
+    groups                            futurepool._groups
     map                               futurepool._map
 
 An executor owns nothing but its pool. Workers hold the pool, so a dropped executor is collected,
@@ -30,7 +31,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from futurepool import _leaving, _living, _map, _shutdown, _sync
+from futurepool import _groups, _leaving, _living, _map, _shutdown, _sync
 from futurepool._cancellation import CancelToken
 from futurepool._checks import (
     NoCopy,
@@ -66,7 +67,7 @@ else:
     # By this name `typing.get_type_hints` finds classes that are imported late.
     futurepool = sys.modules["futurepool"]
 
-__all__ = ["BoundedExecutor", "ExecutorView"]
+__all__ = ["BoundedExecutor", "ExecutorView", "TaskGroup"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -291,6 +292,28 @@ class _Submitting(NoCopy, Submitting):
         options = self._futurepool_options.changed(priority, timeout, token, on_full, name)
         return ExecutorView(self._futurepool_owner(), options)
 
+    def group(self) -> TaskGroup:
+        """A group of tasks, for `with` and `async with`: leaving it waits for all of them.
+
+        ::
+
+            with pool.group() as group:
+                parts = [group.submit(fetch, url) for url in urls]
+            print([part.result() for part in parts])
+
+        The first task that fails cancels the others: those that have not started never do, those that run
+        are told by `current_token()`. So is what they have started in groups of their own, and
+        what was submitted under that token. When all have ended, an ExceptionGroup of what was raised
+        leaves the block. See `TaskGroup`.
+
+        The group's tasks have the options of the view that it is made of; with a token, that cancels the
+        group as well. A group made of a group (`group.group()`), or in a task, ends with that one.
+
+        Raises:
+            ImportError: Python 3.10 has no ExceptionGroup, and the package `exceptiongroup` is not there.
+        """
+        return TaskGroup(self._futurepool_owner(), self._futurepool_options)
+
     def _futurepool_owner(self) -> BoundedExecutor:
         raise NotImplementedError
 
@@ -317,6 +340,100 @@ class ExecutorView(_Submitting):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: the executor is its owner's to shut down."""
+
+
+class TaskGroup(_Submitting):
+    """Tasks that end together: what `BoundedExecutor.group` makes. It submits as the executor does.
+
+    Leaving `with` or `async with` waits for all tasks of the group, those included that its tasks have
+    submitted to it meanwhile. Then it takes no more. What is raised is as with `asyncio.TaskGroup`:
+
+    - an ExceptionGroup (a BaseExceptionGroup, if need be) of what the tasks have raised, and of what
+      the block itself was left by, which cancels the tasks, too;
+    - KeyboardInterrupt or SystemExit, of the block or of a task, as it is;
+    - a CancelledError that the block was left by, if no task has failed. That of a task is no failure.
+
+    In `async with` the first failure also cancels what the block awaits. A block of `with` goes on; what
+    it asks of the group's futures raises, as they are cancelled. Ctrl-C while leaving waits, or a
+    cancellation of `async with`, cancels the tasks and goes on waiting for those that run; a second one
+    ends that, too.
+
+    Tasks are cancelled by the group's token, which `cancel()` cancels: then leaving raises nothing. A
+    thread cannot be killed, so leaving waits for a task that does not look at its token.
+
+    Thread safety: any thread may submit and cancel; one enters and leaves, once. In a task of the same pool
+    it waits as `Future.result` does. Cost: a task costs what one under a token does.
+    """
+
+    def __init__(self, executor: BoundedExecutor, options: Options) -> None:
+        self._pool = executor
+        self._futurepool = executor._futurepool
+        self._futurepool_token = token = _groups.token_for(options.token)
+        self._futurepool_options = Options(
+            options.priority, options.timeout, token, options.on_full, options.name
+        )
+        self._futurepool_body: _groups.Body | None = None
+
+    def __repr__(self) -> str:
+        token = self._futurepool_token
+        state = "left" if token.left else "cancelled" if token.cancelled else "active"
+        return f"<TaskGroup of {self._pool!r}: {state}, {len(token.members)} tasks unfinished>"
+
+    def _futurepool_owner(self) -> BoundedExecutor:
+        return self._pool
+
+    @property
+    def token(self) -> CancelToken:
+        """Cancelled with the group; the parent of `current_token()` in its tasks."""
+        return self._futurepool_token
+
+    def cancel(self, reason: object = None) -> bool:
+        """Cancel all tasks of the group, and those to come: see `CancelToken.cancel`.
+
+        Returns:
+            True if this call did it; False if it was cancelled before.
+        """
+        return self._futurepool_token.cancel(reason)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: the executor is its owner's to shut down."""
+
+    def __enter__(self) -> Self:
+        self._futurepool_token.enter()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Literal[False]:
+        """Wait for all tasks, and raise what has gone wrong, as the class says."""
+        try:
+            _groups.leave(self._futurepool_token, exc_val)
+        finally:
+            del exc_val, exc_tb  # the traceback of what is raised holds this frame
+        return False
+
+    async def __aenter__(self) -> Self:
+        self._futurepool_body = _groups.Body(self._futurepool_token)
+        self._futurepool_token.enter()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Literal[False]:
+        """The same, without blocking the loop."""
+        body, self._futurepool_body = self._futurepool_body, None
+        try:
+            if body is not None:
+                await body.leave(exc_val)
+        finally:
+            del body, exc_val, exc_tb
+        return False
 
 
 def _set_own(name: str) -> Callable[[Any, object], None]:
@@ -725,22 +842,27 @@ def _shared() -> dict[str, FunctionType]:
 
 
 def _give_own_names() -> None:
-    """Have the two public classes list those, and errors about wrong arguments name the class."""
+    """Have the public classes list those, and errors about wrong arguments name the class."""
     for name, method in _shared().items():
-        if name not in vars(ExecutorView):
-            # The view gets copies, so that its executor's methods are the very ones it inherits.
-            copy = FunctionType(
-                method.__code__, method.__globals__, name, method.__defaults__, method.__closure__
-            )
-            copy.__kwdefaults__ = method.__kwdefaults__
-            copy.__annotations__ = method.__annotations__
-            copy.__doc__ = method.__doc__
-            copy.__qualname__ = f"{ExecutorView.__name__}.{name}"
-            setattr(ExecutorView, name, copy)
+        for kind in (ExecutorView, TaskGroup):
+            if name not in vars(kind):
+                # These get copies, so that the executor's methods are the very ones it inherits.
+                copy = FunctionType(
+                    method.__code__,
+                    method.__globals__,
+                    name,
+                    method.__defaults__,
+                    method.__closure__,
+                )
+                copy.__kwdefaults__ = method.__kwdefaults__
+                copy.__annotations__ = method.__annotations__
+                copy.__doc__ = method.__doc__
+                copy.__qualname__ = f"{kind.__name__}.{name}"
+                setattr(kind, name, copy)
         if name not in vars(BoundedExecutor):
             method.__qualname__ = f"{BoundedExecutor.__name__}.{name}"
             setattr(BoundedExecutor, name, method)
-    SUBMITS.append(ExecutorView.submit)
+    SUBMITS.extend([ExecutorView.submit, TaskGroup.submit])
 
 
 _give_own_names()

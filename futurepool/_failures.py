@@ -395,6 +395,11 @@ def _bind(error: TaskError, failure: Failure) -> None:
         data["__notes__"] = failure.notes
 
 
+def failure_behind(error: BaseException) -> Failure | None:
+    """The one that an error was made for, if it was read from a future."""
+    return _failure_of(error) if is_a(error, TaskError) else None
+
+
 def original_of(error: BaseException) -> BaseException:
     """What was raised in the first place: a failure may have come through several executors."""
     while is_a(error, TaskError):

@@ -67,14 +67,17 @@ class _Source:
         self._fn = fn
         self.chunksize: int = chunksize
         self.keep: bool = keep_going
-        self._apart: bool = pool.engine.apart  # see `Chunk`
+        # In a group, what a call raises must not be a failure of its task, which would end the group.
+        apart = keep_going and options.token is not None and options.token._gathers
+        self._apart: bool = pool.engine.apart or apart  # see `Chunk`
+        self.chunked: bool = chunksize > 1 or (apart and pool.engine.takes_chunks(fn))
         self._single = len(iterables) == 1
         self._ready = all(type(iterable) in _CONTAINERS for iterable in iterables)
-        if chunksize > 1 and options.name is None:
+        if self.chunked and options.name is None:
             options = options.changed(name=name_of(fn))
         self._options = options
         self._calls: Iterator[Any]
-        if chunksize > 1 and self._single:
+        if self.chunked and self._single:
             self._calls = iter(iterables[0])
         else:
             self._calls = zip(*iterables, strict=False)
@@ -83,7 +86,7 @@ class _Source:
         self, subscribers: Subscribers | None = None
     ) -> tuple[Future[Any], Chunk | None] | None:
         """Submit the next task; None at the end."""
-        if self.chunksize == 1:
+        if not self.chunked:
             for args in self._calls:
                 return self._send(self._fn, args, subscribers), None
             return None
@@ -103,7 +106,7 @@ class _Source:
 
     def submit_all(self, done: list[Any]) -> None:
         """Submit all tasks, appending futures or (future, chunk) pairs to `done`."""
-        if self.chunksize > 1:
+        if self.chunked:
             while (task := self.submit()) is not None:
                 done.append(task)
         elif self._ready and self.override is None:
@@ -160,7 +163,7 @@ def map_ordered(
             _future_of(task).cancel()
         raise
     tasks.reverse()
-    if chunksize > 1:
+    if source.chunked:
         return _chunked(tasks, end, return_exceptions)
     ours = source.override is None
     if return_exceptions:
@@ -309,7 +312,8 @@ def _unpack_outcomes(
             return [_take_outcome(future, end, rest)], []
         error = _error_of(future, end)
         results = future.result() if error is None else chunk.results
-        failures(results, future)
+        # One of a submit that was overridden may not know.
+        failures(results, getattr(future, "task_id", 0), getattr(future, "name", "unknown"))
         if error is None:
             return results, []
         if not is_a(error, Exception):

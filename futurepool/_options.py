@@ -94,6 +94,11 @@ class Options:
         if token is not UNSET:
             if token is not None and not isinstance(token, CancelToken):
                 raise TypeError(f"token must be a CancelToken or None, not {show(token)}")
+            if self.token is not None and self.token._gathers and token is not self.token:
+                raise InvalidConfigError(
+                    f"token={show(token)} cannot be had for a task of a group, which is under the group's "
+                    "token; make the group under yours: options(token=...).group()"
+                )
             new_token = token
         new_name = self.name
         if name is not UNSET:

@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"_engines"},
     {"_chunks"},
     {"_aio", "_internals", "_map", "_shutdown"},
-    {"_leaving", "_living", "_trace"},
+    {"_groups", "_leaving", "_living", "_trace"},
     {"_picture"},
     {"_serving"},
     {"_executor"},

@@ -31,6 +31,7 @@ from futurepool import (
     SubmitTimeoutError,
     TaskError,
     TaskEvent,
+    TaskGroup,
     Trace,
     current_token,
     pools,
@@ -128,6 +129,19 @@ assert_type(pool.map(len, ["a"], timeout=1, chunksize=2, buffersize=3), Iterator
 assert_type(pool.map_unordered(len, ["a"], timeout=None, buffersize=None), Iterator[int])
 assert_type(view.map(len, ["a"]), Iterator[int])
 assert_type(view.map_unordered(len, ["a"], timeout=1, chunksize=2), Iterator[int])
+
+# -- groups ----------------------------------------------------------------------------------------
+
+with pool.group() as group:
+    assert_type(group, TaskGroup)
+    assert_type(group.submit(scale, "a", 2.0), Future[bytes])
+    assert_type(group.map(len, ["a"]), Iterator[int])
+    assert_type(group.options(name="x").submit(len, "a"), Future[int])
+    assert_type(group.cancel("why"), bool)
+    assert_type(group.token, CancelToken)
+    with group.group() as inner:
+        assert_type(inner, TaskGroup)
+assert_type(view.group(), TaskGroup)
 
 # -- futures ---------------------------------------------------------------------------------------
 
