@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import futurepool
+
 README = Path(__file__).parents[2] / "README.md"
 TEXT = README.read_text("utf-8")
 
@@ -52,3 +54,20 @@ def test_only_known_languages() -> None:
 def test_it_installs_from_the_checkout() -> None:
     """The name on the package index belongs to somebody else."""
     assert not re.search(r"pip3? install ([-\w]+ )*['\"]?futurepool", TEXT)
+
+
+TESTS = Path(__file__).parents[1]
+
+
+def test_the_map_of_the_tests_is_complete() -> None:
+    """tests/README.md names every file of tests, every part of the package, and nothing else."""
+    text = (TESTS / "README.md").read_text("utf-8")
+    files = {path.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
+    named = set(re.findall(r"`(\w+/test_\w+\.py)`", text))
+    assert files - named == set()
+    assert named - files == set()
+    package = Path(futurepool.__file__).parent
+    parts = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
+    listed = text.partition("## Module, file")[2]
+    known = set(re.findall(r"`(\w+)`", re.sub(r"\| [^|]* \|$", "", listed, flags=re.MULTILINE)))
+    assert {part for part in parts if not part.startswith("__")} - known == set()
