@@ -183,6 +183,7 @@ class CancelToken(NoCopy):
         link = _Link(self, children.discard)  # a C function, which no interrupt can stop half-way
         children.add(link)
         fate = parent._once.get("reason")
+        # mutant born-too-late-is-cancelled
         if fate is not None:
             self._once.setdefault("reason", fate)
             children.discard(link)
@@ -255,6 +256,7 @@ class CancelToken(NoCopy):
         parker = _sync.Lock()
         parker.acquire()
         # A lock's `__exit__` takes three arguments: so to release it is one C call, like a listener.
+        # mutant waiter-is-a-release
         waiter = Opener(partial(parker.__exit__, None, None))
         try:
             if self._listen(waiter):
@@ -462,6 +464,7 @@ class CancelToken(NoCopy):
             return False
         self._listeners[listener] = listener
         self._update_kept()
+        # mutant too-late-to-listen-is-seen
         return "reason" not in self._once or not self._discard_listener(listener)
 
     def _discard_listener(self, listener: Listener, /) -> bool:
@@ -481,6 +484,7 @@ class CancelToken(NoCopy):
                 kept.pop(id(self), None)
             elif id(self) not in kept:
                 kept[id(self)] = self
+            # mutant kept-is-looked-at-again
             if bool(self._listeners) is wanted:
                 return
 

@@ -81,6 +81,7 @@ class Timer:
         ref = weakref.ref(target, self._gone)
         self._inbox.append((when, id(ref), ref))
         self.ensure()
+        # mutant sooner-deadline-wakes-the-timer
         if when < self._horizon or len(self._inbox) >= BATCH:
             self._wake()
 
@@ -169,6 +170,7 @@ class Timer:
     def _sleep(self) -> None:
         heap = self._heap
         self._horizon = horizon = heap[0][0] if heap else NEVER
+        # mutant inbox-is-looked-at-before-sleep
         if self._inbox:
             return
         if horizon == NEVER:
