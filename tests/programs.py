@@ -19,6 +19,17 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(HOME), **more}
 
 
+def unmeasured() -> dict[str, str]:
+    """The same without coverage, for programs that it would be in the way of.
+
+    Its callbacks take stack, its imports are seen, and subinterpreters do not find what the script of a
+    process defines that it was started in.
+    """
+    return {
+        name: value for name, value in environment().items() if not name.startswith("COVERAGE_")
+    }
+
+
 def python(
     code: str, *options: str, timeout: float = 50, **more: Any
 ) -> subprocess.CompletedProcess[str]:

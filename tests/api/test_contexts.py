@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, InvalidConfigError, OnFull
-from tests.programs import environment, python
+from tests.programs import python, unmeasured
 
 Way = Callable[[BoundedExecutor, Callable[[Any], Any]], Any]
 
@@ -281,10 +281,7 @@ def test_other_values_of_context() -> None:
 
 
 def run(script: str, *options: str) -> str:
-    # Coverage's own imports are not what is looked at.
-    kept = environment().items()
-    env = {name: value for name, value in kept if not name.startswith("COVERAGE_")}
-    done = python(script, *options, env=env)
+    done = python(script, *options, env=unmeasured())
     assert done.stderr == ""
     return done.stdout
 

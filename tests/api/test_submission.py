@@ -30,6 +30,7 @@ from futurepool import (
     SubmitTimeoutError,
 )
 from tests.helpers import hold
+from tests.programs import python, unmeasured
 
 
 def echo(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -470,9 +471,7 @@ print("whole" if refused else "never refused")
 def test_a_submit_with_no_stack_left_takes_no_place(policy: str, size: int, full: bool) -> None:
     """RecursionError at any step of it: the pool goes on, whole, with all its places."""
     script = NO_STACK_LEFT.format(policy=policy, size=size, full=full)
-    ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=45, check=False
-    )
+    ran = python(script, timeout=45, env=unmeasured())
     assert (ran.stdout.strip(), ran.returncode) == ("whole", 0), ran.stderr
 
 

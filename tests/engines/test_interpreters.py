@@ -19,6 +19,7 @@ import pytest
 from futurepool import BoundedExecutor, CancelToken, ForcedShutdownError, TaskError
 from futurepool._errors import LostCauseError
 from tests.engines import tasks
+from tests.programs import unmeasured
 
 pytestmark = [
     pytest.mark.slow,
@@ -344,6 +345,7 @@ def _run(tmp_path: Path, text: str, *args: str, options: tuple[str, ...] = ()) -
         capture_output=True,
         text=True,
         timeout=100,
+        env=unmeasured(),
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
