@@ -29,7 +29,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, I
 from concurrent import futures as cf
 from concurrent.futures.thread import ThreadPoolExecutor
 from types import FunctionType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from futurepool import _groups, _leaving, _living, _map, _shutdown, _sync
 from futurepool._cancellation import CancelToken
@@ -71,6 +71,11 @@ __all__ = ["BoundedExecutor", "ExecutorView", "TaskGroup"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
 
 #: The standard class's own count, so that no two pools have threads of the same name.
 _number: Callable[[], int] = getattr(ThreadPoolExecutor, "_counter", itertools.count().__next__)
@@ -139,6 +144,94 @@ class _Submitting(NoCopy, Submitting):
         options = self._futurepool_options.changed(token=token)
         return self._futurepool.submit(options, fn, args, kwargs)
 
+    # Narrower than the base class's, which takes any items for any function: on purpose.
+    @overload  # type: ignore[override]
+    def map(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        fn: Callable[[T1], T],
+        iter1: Iterable[T1],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[[T1, T2], T],
+        iter1: Iterable[T1],
+        iter2: Iterable[T2],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[[T1, T2, T3], T],
+        iter1: Iterable[T1],
+        iter2: Iterable[T2],
+        iter3: Iterable[T3],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[[T1, T2, T3, T4], T],
+        iter1: Iterable[T1],
+        iter2: Iterable[T2],
+        iter3: Iterable[T3],
+        iter4: Iterable[T4],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[[T1, T2, T3, T4, T5], T],
+        iter1: Iterable[T1],
+        iter2: Iterable[T2],
+        iter3: Iterable[T3],
+        iter4: Iterable[T4],
+        iter5: Iterable[T5],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        iter1: Iterable[Any],
+        iter2: Iterable[Any],
+        iter3: Iterable[Any],
+        iter4: Iterable[Any],
+        iter5: Iterable[Any],
+        iter6: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+
     def map(
         self,
         fn: Callable[..., T],
@@ -179,6 +272,93 @@ class _Submitting(NoCopy, Submitting):
             buffersize,
             return_exceptions,
         )
+
+    @overload
+    def map_unordered(
+        self,
+        fn: Callable[[T1], T],
+        iter1: Iterable[T1],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map_unordered(
+        self,
+        fn: Callable[[T1, T2], T],
+        iter1: Iterable[T1],
+        iter2: Iterable[T2],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map_unordered(
+        self,
+        fn: Callable[[T1, T2, T3], T],
+        iter1: Iterable[T1],
+        iter2: Iterable[T2],
+        iter3: Iterable[T3],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map_unordered(
+        self,
+        fn: Callable[[T1, T2, T3, T4], T],
+        iter1: Iterable[T1],
+        iter2: Iterable[T2],
+        iter3: Iterable[T3],
+        iter4: Iterable[T4],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map_unordered(
+        self,
+        fn: Callable[[T1, T2, T3, T4, T5], T],
+        iter1: Iterable[T1],
+        iter2: Iterable[T2],
+        iter3: Iterable[T3],
+        iter4: Iterable[T4],
+        iter5: Iterable[T5],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map_unordered(
+        self,
+        fn: Callable[..., T],
+        iter1: Iterable[Any],
+        iter2: Iterable[Any],
+        iter3: Iterable[Any],
+        iter4: Iterable[Any],
+        iter5: Iterable[Any],
+        iter6: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
 
     def map_unordered(
         self,
@@ -232,8 +412,8 @@ class _Submitting(NoCopy, Submitting):
 
     def amap(
         self,
-        fn: Callable[[Any], T],
-        items: Iterable[Any] | AsyncIterable[Any],
+        fn: Callable[[T1], T],
+        items: Iterable[T1] | AsyncIterable[T1],
         *,
         buffersize: int | None = None,
         ordered: bool = True,

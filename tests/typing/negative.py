@@ -89,13 +89,19 @@ BoundedExecutor(close_engine=0)  # E: reportArgumentType / arg-type
 BoundedExecutor(workers=3)  # E: reportCallIssue / call-arg
 
 # map.
-pool.map(len, ["a"], chunksize="x")  # E: reportArgumentType / arg-type
-pool.map(len, ["a"], timeout="1")  # E: reportArgumentType / arg-type
-pool.map(len, ["a"], ordered=False)  # E: reportCallIssue / call-arg
-pool.map(len, 3)  # E: reportArgumentType / arg-type
-pool.map(3, ["a"])  # E: reportArgumentType / arg-type
-pool.map_unordered(len, ["a"], buffersize="x")  # E: reportArgumentType / arg-type
-view.map_unordered(len, 3)  # E: reportArgumentType / arg-type
+pool.map(len, ["a"], chunksize="x")  # E: reportArgumentType / arg-type|call-overload
+pool.map(len, ["a"], timeout="1")  # E: reportArgumentType / arg-type|call-overload
+pool.map(len, ["a"], ordered=False)  # E: reportCallIssue / call-arg|call-overload
+pool.map(len, [1, 2])  # E: reportArgumentType / arg-type|call-overload
+pool.map(scale, ["a"], ["b"])  # E: reportArgumentType / arg-type|call-overload
+pool.map(scale, ["a"])  # E: reportArgumentType / arg-type|call-overload
+pool.map(scale, ["a"], [1.0], [True])  # E: reportArgumentType / arg-type|call-overload
+view.map(len, [1])  # E: reportArgumentType / arg-type|call-overload
+pool.map_unordered(len, [1])  # E: reportArgumentType / arg-type|call-overload
+pool.map(len, 3)  # E: reportArgumentType / arg-type|call-overload
+pool.map(3, ["a"])  # E: reportArgumentType / arg-type|call-overload
+pool.map_unordered(len, ["a"], buffersize="x")  # E: reportArgumentType / arg-type|call-overload
+view.map_unordered(len, 3)  # E: reportArgumentType / arg-type|call-overload
 for size in pool.map(len, ["a"]):
     size.upper()  # E: reportAttributeAccessIssue / attr-defined
 
@@ -131,6 +137,7 @@ async def main() -> None:
     await view.arun(scale, "a")  # E: reportCallIssue / call-arg
     ran = await pool.arun(scale, "a", 2.0)
     print(ran.nothing)  # E: reportAttributeAccessIssue / attr-defined
+    pool.amap(len, [1])  # E: reportArgumentType / arg-type
     pool.amap(len, 3)  # E: reportArgumentType / arg-type
     pool.amap(scale, ["a"])  # E: reportArgumentType / arg-type
     pool.amap(len, ["a"], ordered="no")  # E: reportArgumentType / arg-type

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures import Future as StandardFuture
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from typing_extensions import assert_type
 
@@ -51,6 +51,18 @@ def keywords(*, fn: int, timeout: float, token: str, priority: str, name: str) -
 
 def same(value: T) -> T:
     return value
+
+
+def five(a: str, b: int, c: float, d: bytes, e: bool) -> str:
+    return a
+
+
+def six(a: str, b: int, c: float, d: bytes, e: bool, f: None) -> str:
+    return a
+
+
+async def fetch(url: str) -> bytes:
+    return url.encode()
 
 
 class Scaler:
@@ -125,6 +137,16 @@ assert_type(view.options(name=None).submit(len, "a"), Future[int])
 
 assert_type(pool.map(len, ["a"]), Iterator[int])
 assert_type(pool.map(scale, ["a"], [2.0]), Iterator[bytes])
+assert_type(pool.map(scale, ("a", "b"), iter([2])), Iterator[bytes])
+assert_type(pool.map(same, ["a"]), Iterator[str])
+assert_type(pool.map(lambda number: number + 0.5, [1]), Iterator[float])
+assert_type(pool.map(Scaler, [1.5]), Iterator[Scaler])
+assert_type(pool.map(int, ["1"]), Iterator[int])
+assert_type(pool.map(functools.partial(scale, "a"), [2.0]), Iterator[bytes])
+assert_type(pool.map(five, ["a"], [1], [2.0], [b"a"], [True]), Iterator[str])
+assert_type(pool.map(six, ["a"], [1], [2.0], [b"a"], [True], [None]), Iterator[str])
+assert_type(pool.map_unordered(scale, ["a"], [2.0], chunksize=2), Iterator[bytes])
+assert_type(view.map(five, "a", [1], [2.0], [b"a"], [True]), Iterator[str])
 assert_type(pool.map(len, ["a"], timeout=1, chunksize=2, buffersize=3), Iterator[int])
 assert_type(pool.map_unordered(len, ["a"], timeout=None, buffersize=None), Iterator[int])
 assert_type(view.map(len, ["a"]), Iterator[int])
@@ -310,11 +332,15 @@ async def main() -> None:
     assert_type(await loop.run_in_executor(view, len, "a"), int)
     assert_type(await asyncio.wrap_future(pool.submit(len, "a")), int)
     assert_type(await pool.submit(len, "a"), int)
+    started: Future[Coroutine[Any, Any, bytes]] = pool.submit(fetch, "a")
+    assert_type(await started.result(), bytes)
     assert_type(await view.submit(scale, "a", 2.0), bytes)
     assert_type(await asyncio.gather(pool.submit(len, "a"), pool.submit(str, 1)), tuple[int, str])
     assert_type(await pool.arun(scale, "a", factor=2.0, sharp=True), bytes)
     assert_type(await view.arun(keywords, fn=1, timeout=2, token="", priority="", name=""), None)
     assert_type(pool.amap(len, ["a"]), AsyncIterator[int])
+    assert_type(pool.amap(same, words()), AsyncIterator[str])
+    assert_type(view.amap(lambda number: number + 0.5, [1]), AsyncIterator[float])
     async for size in view.amap(len, words(), buffersize=3, ordered=False):
         assert_type(size, int)
     async with BoundedExecutor() as inside, Own() as own:
