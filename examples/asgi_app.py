@@ -13,13 +13,14 @@ The driver of a database blocks until the answer is there. Two endpoints call it
 Needs starlette and uvicorn.
 """
 
+import argparse
 import asyncio
 import contextlib
 import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from futurepool import BoundedExecutor, OnFull, QueueFullError
 
@@ -88,13 +89,22 @@ def make_app(
     return Starlette(routes=routes, lifespan=lifespan)
 
 
+class Server(uvicorn.Server):
+    """A server that leaves Ctrl-C to the loop it runs in."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
 @contextlib.asynccontextmanager
 async def serving(app: Starlette) -> AsyncIterator[int]:
     """Serve `app` on a free port of the loopback interface, in this loop; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, log_level="warning", lifespan="on", ws="none")
-        server = uvicorn.Server(config)
-        task = asyncio.create_task(server._serve([listener]))  # `serve` would catch Ctrl-C
+        server = Server(config)
+        task = asyncio.create_task(server.serve([listener]))
         while not server.started and not task.done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         try:
@@ -161,12 +171,18 @@ async def demonstrate() -> None:
 
 
 def main() -> None:
-    if "--serve" in sys.argv:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--serve", action="store_true", help="only the server, on port 8000")
+    what.add_argument("--crowd", metavar="PORT", type=int, help=argparse.SUPPRESS)  # for itself
+    what.add_argument("--watch", metavar="PORT", type=int, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.serve:
         uvicorn.run(make_app(), port=8000)
-    elif "--crowd" in sys.argv:
-        asyncio.run(crowd(int(sys.argv[-1])))
-    elif "--watch" in sys.argv:
-        asyncio.run(watch(int(sys.argv[-1])))
+    elif asked.crowd:
+        asyncio.run(crowd(asked.crowd))
+    elif asked.watch:
+        asyncio.run(watch(asked.watch))
     else:
         asyncio.run(demonstrate())
 

@@ -4,6 +4,7 @@ Three workers of a pipeline read files and parse them in threads, while the loop
 loop's default executor the pool also serves `asyncio.to_thread` and everything built upon it.
 """
 
+import argparse
 import asyncio
 import json
 import tokenize
@@ -61,6 +62,7 @@ async def run() -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()  # it takes none
     asyncio.run(run())
 
 

@@ -3,6 +3,7 @@
 It shows `submit`, the order in which futures finish, `map`, and what a failed task looks like.
 """
 
+import argparse
 import collections
 import json
 import re
@@ -24,6 +25,7 @@ def count_lines(path: Path) -> int:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()  # it takes none
     paths = sorted(FOLDER.glob("*.py"))
     words: collections.Counter[str] = collections.Counter()
     # At most 4 + 16 files are unfinished at a time; past that, `submit` waits.

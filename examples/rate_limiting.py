@@ -4,6 +4,7 @@ A token bucket keeps to the server's limit; a small queue and `try_submit` tell 
 faster than that to come back later. The server is a local one that refuses what comes too fast.
 """
 
+import argparse
 import threading
 import time
 import urllib.request
@@ -63,6 +64,7 @@ def fetch(bucket: Bucket, url: str) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()  # it takes none
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"

@@ -3,6 +3,7 @@
 The search looks for a proof of work: a number whose SHA-256, with a prefix, begins with zeros.
 """
 
+import argparse
 import hashlib
 from concurrent.futures import CancelledError, as_completed
 
@@ -56,6 +57,7 @@ def deadline(pool: BoundedExecutor) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()  # it takes none
     with BoundedExecutor(max_workers=2) as pool:
         first_hit(pool)
         deadline(pool)

@@ -3,6 +3,7 @@
 The work is to compress this folder's files; `wait` shows how long they queue for two workers.
 """
 
+import argparse
 import threading
 import zlib
 from pathlib import Path
@@ -25,6 +26,7 @@ def show(name: str, times: Histogram | None) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()  # it takes none
     with BoundedExecutor(max_workers=2, thread_name_prefix="zip", enable_metrics=True) as pool:
         total = sum(pool.map(compress, FILES * 20))
         pool.wait()

@@ -4,6 +4,7 @@ Each tile is a real picture of a part of the Mandelbrot set. `aging` lifts what 
 that a stream of urgent tiles cannot keep the batch waiting for ever.
 """
 
+import argparse
 import threading
 from concurrent.futures import Future
 
@@ -32,6 +33,7 @@ def tile(name: str, x: float, width: float) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()  # it takes none
     finished: list[str] = []
     free = threading.Event()
 

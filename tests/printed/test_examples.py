@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,38 @@ def test_example(path: Path) -> None:
     done = run(str(path))
     assert (done.returncode, done.stderr) == (0, "")
     assert set(EXPECTED.get(path.stem, [])) - set(done.stdout.splitlines()) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(EXAMPLES.glob("*.py")) - {EXAMPLES / "checksum.py"}),
+    ids=lambda path: path.stem,
+)
+def test_refuses_unknown_words(path: Path) -> None:
+    """A misspelt word is no reason to run something else."""
+    done = run(str(path), "nonsense")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nonsense" in done.stderr
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_uses_public_names_only(path: Path) -> None:
+    """Of this package and of others: who copies an example should be able to rely on it."""
+    assert re.findall(r"(?<!self)\._(?!_)\w+", path.read_text("utf-8")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_the_cluster_ends_quietly() -> None:
+    """dask's processes and loops end with the pool, say nothing, and soon."""
+    pytest.importorskip("distributed")
+    began = time.monotonic()
+    done = run(str(EXAMPLES / "dask_engines.py"), "cluster")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(EXPECTED["dask_engines"]) <= set(done.stdout.splitlines())
+    assert time.monotonic() - began < 10
 
 
 def test_none_is_missing() -> None:
