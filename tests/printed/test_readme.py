@@ -48,7 +48,7 @@ def test_the_two_commands() -> None:
 
 def test_only_known_languages() -> None:
     """A fence in another language would be run by nobody."""
-    assert set(re.findall(r"^```(\w*)", TEXT, re.MULTILINE)) == {"", "sh", "python"}
+    assert set(re.findall(r"^```(\w*)", TEXT, re.MULTILINE)) == {"", "python", "sh", "text"}
 
 
 def test_it_installs_from_the_checkout() -> None:
