@@ -60,8 +60,14 @@ def missing(block: Block) -> str | None:
     """The first module that it needs and that is not there."""
     if block.mark != "needs":
         return None
-    names = (name.strip() for name in block.words.split(","))
-    return next((name for name in names if importlib.util.find_spec(name) is None), None)
+    for name in block.words.split(","):
+        try:
+            found = importlib.util.find_spec(name.strip())
+        except ModuleNotFoundError:  # not even its parent is there
+            found = None
+        if found is None:
+            return name
+    return None
 
 
 def execute(block: Block, page: Path, names: dict[str, Any]) -> None:
