@@ -160,9 +160,10 @@ def undocumented() -> list[str]:
         own = set(value.__members__) if issubclass(value, enum.Enum) else set()
         if dataclasses.is_dataclass(value):
             own |= {field.name for field in dataclasses.fields(value)}
-        own |= set(getattr(value, "_fields", ()))  # of a NamedTuple
+        bad += [f"{public}.{field}" for field in sorted(own) if (public, field) not in fields]
+        own |= set(getattr(value, "_fields", ()))  # of a NamedTuple, which its class describes
         said = set(re.findall(r"^ {4}(\w+): ", inspect.getdoc(value) or "", re.MULTILINE))
-        bad += [f"{public}.{f}" for f in sorted(own - said) if (public, f) not in fields]
+        bad += [f"{public}.{field}" for field in getattr(value, "_fields", ()) if field not in said]
         for attribute, member in vars(value).items():
             if attribute.startswith("_") or attribute in own:
                 continue
