@@ -118,6 +118,13 @@ def test_no_page_is_outside_the_site() -> None:
     assert sorted(listed) == sorted(pages - {"index"})
 
 
+@pytest.mark.once
+def test_every_example_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "examples.md").read_text("utf-8")
+    named = re.findall(r"^:::{literalinclude} \.\./examples/(\w+)\.py$", page, re.MULTILINE)
+    assert sorted(named) == sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+
+
 # -- the reference ---------------------------------------------------------------------------------
 
 
