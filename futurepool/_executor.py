@@ -155,6 +155,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
 
     @overload
@@ -168,6 +169,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
 
     @overload
@@ -182,6 +184,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
 
     @overload
@@ -197,6 +200,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
 
     @overload
@@ -213,6 +217,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
 
     @overload
@@ -230,7 +235,21 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        iter1: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        return_exceptions: bool,
+    ) -> Iterator[T | Exception]: ...
 
     def map(
         self,
@@ -240,7 +259,7 @@ class _Submitting(NoCopy, Submitting):
         chunksize: int = 1,
         buffersize: int | None = None,
         return_exceptions: bool = False,
-    ) -> Iterator[T]:
+    ) -> Iterator[T] | Iterator[T | Exception]:
         """Like `map(fn, *iterables)`, the calls made concurrently, results in input order.
 
         Everything is submitted before this returns, so a result nobody reads is computed too.
@@ -283,6 +302,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
 
     @overload
@@ -296,6 +316,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
 
     @overload
@@ -310,6 +331,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
 
     @overload
@@ -325,6 +347,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
 
     @overload
@@ -341,6 +364,7 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
 
     @overload
@@ -358,7 +382,21 @@ class _Submitting(NoCopy, Submitting):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
+
+    @overload
+    def map_unordered(
+        self,
+        fn: Callable[..., T],
+        iter1: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        return_exceptions: bool,
+    ) -> Iterator[T | Exception]: ...
 
     def map_unordered(
         self,
@@ -368,7 +406,7 @@ class _Submitting(NoCopy, Submitting):
         chunksize: int = 1,
         buffersize: int | None = None,
         return_exceptions: bool = False,
-    ) -> Iterator[T]:
+    ) -> Iterator[T] | Iterator[T | Exception]:
         """Like `map`, but results come as they finish, and inputs are always read lazily.
 
         Args:
@@ -410,6 +448,28 @@ class _Submitting(NoCopy, Submitting):
         )
         return one
 
+    @overload
+    def amap(
+        self,
+        fn: Callable[[T1], T],
+        items: Iterable[T1] | AsyncIterable[T1],
+        *,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: Literal[False] = False,
+    ) -> AsyncIterator[T]: ...
+
+    @overload
+    def amap(
+        self,
+        fn: Callable[[T1], T],
+        items: Iterable[T1] | AsyncIterable[T1],
+        *,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool,
+    ) -> AsyncIterator[T | Exception]: ...
+
     def amap(
         self,
         fn: Callable[[T1], T],
@@ -418,7 +478,7 @@ class _Submitting(NoCopy, Submitting):
         buffersize: int | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
-    ) -> AsyncIterator[T]:
+    ) -> AsyncIterator[T] | AsyncIterator[T | Exception]:
         """Apply `fn` to each of `items` in the pool; `async for` over the results.
 
         Args:

@@ -137,10 +137,10 @@ async def main() -> None:
     await view.arun(scale, "a")  # E: reportCallIssue / call-arg
     ran = await pool.arun(scale, "a", 2.0)
     print(ran.nothing)  # E: reportAttributeAccessIssue / attr-defined
-    pool.amap(len, [1])  # E: reportArgumentType / arg-type
-    pool.amap(len, 3)  # E: reportArgumentType / arg-type
-    pool.amap(scale, ["a"])  # E: reportArgumentType / arg-type
-    pool.amap(len, ["a"], ordered="no")  # E: reportArgumentType / arg-type
+    pool.amap(len, [1])  # E: reportArgumentType / arg-type|call-overload
+    pool.amap(len, 3)  # E: reportArgumentType / arg-type|call-overload
+    pool.amap(scale, ["a"])  # E: reportArgumentType / arg-type|call-overload
+    pool.amap(len, ["a"], ordered="no")  # E: reportArgumentType / arg-type|call-overload
 
 
 print(futurepool.Statz)  # E: reportAttributeAccessIssue / attr-defined
