@@ -30,7 +30,7 @@ from types import FunctionType
 from typing import Any, Protocol, cast
 
 from futurepool import _sync
-from futurepool._chunks import Chunk, failures
+from futurepool._chunks import Chunk, single
 from futurepool._deadlines import timer
 from futurepool._errors import SubmitTimeoutError, is_a
 from futurepool._failures import Failure
@@ -434,13 +434,12 @@ async def amap(
                     pending.future._hush()
                     del pending
             awaiting = ending.end(keep_going)
-            task = ending.future.task_id, ending.future.name
+            task = (ending.future.task_id, ending.future.name) if apart else None
             del ending  # the traceback holds this frame
             result = await awaiting
             del awaiting
-            if apart and type(result) is list:
-                failures(result, *task)
-                result = result.pop()
+            if task is not None:
+                result = single(result, *task)
             yield result
             del result
     finally:

@@ -170,6 +170,15 @@ def failures(results: list[Any], number: int, name: str) -> None:
         del result
 
 
+def single(outcome: Any, number: int, name: str) -> Any:
+    """What the only call of a chunk has come to; `outcome` is its task's, or what it was cancelled by."""
+    if not issubclass(type(outcome), list):
+        return outcome
+    results: list[Any] = outcome
+    failures(results, number, name)
+    return results.pop()
+
+
 def error_of(future: Any, timeout: float | None) -> BaseException | None:
     """What `future.exception(timeout)` gives; the CancelledError, not raised, if it was cancelled.
 

@@ -114,17 +114,18 @@ class GroupToken(CancelToken):
         self._entered = True
 
     def _add_listener(self, listener: Any, /) -> bool:
-        if not isinstance(listener, Future):
+        if not issubclass(type(listener), Future):
             return super()._add_listener(listener)
         if not self._entered:
             raise RuntimeError("the group has to be entered first, by `with` or `async with`")
-        self.members[listener] = None
+        task: AnyFuture = listener
+        self.members[task] = None
         if self.left:
-            self.members.pop(listener, None)
+            self.members.pop(task, None)
             raise PoolClosedError("the group was left; it takes no more tasks")
-        added = super()._add_listener(listener)
+        added = super()._add_listener(task)
         if not added:
-            self.members.pop(listener, None)
+            self.members.pop(task, None)
         return added
 
     def _discard_listener(self, listener: Any, /) -> bool:
