@@ -60,7 +60,10 @@ def hold(pool: BoundedExecutor, gate: threading.Event) -> None:
         entered.set()
         gate.wait(30)
 
-    pool.submit(stand_still)
+    def outer() -> None:
+        stand_still()
+
+    pool.submit(outer)
     assert entered.wait(30)
 
 
@@ -89,7 +92,7 @@ def test_what_is_there_to_be_read(
         assert found["queue"] == [{"name": "load", "count": 2}, {"name": "save", "count": 1}]
         (task,) = found["running"]
         assert (task["task_id"], task["worker"]) == (1, "top-db_0")
-        assert task["name"].endswith("stand_still")
+        assert task["name"].endswith("outer")
         assert task["at"].startswith("test_top.py:")
         assert task["at"].endswith("in stand_still")
         assert set(found["latency"]) == {"p50", "p90", "p99", "max"}
@@ -147,6 +150,20 @@ def test_sockets_that_were_left_are_removed(
     left.touch()
     assert command(capsys, "--once")[0] == 0
     assert not left.exists()
+
+
+def test_who_opens_one_removes_what_was_left(folder: Path) -> None:
+    """Processes that end without a word leave theirs; nobody may ever look."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder.mkdir(mode=0o700)
+    left = folder / f"{dead.pid}.sock"
+    left.touch()
+    futurepool.serve()
+    assert _serving._server is not None
+    _serving._server.close()
+    assert not left.exists()
+    folder.rmdir()
 
 
 def test_which_process(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
