@@ -92,10 +92,12 @@ class Sampler:
         self,
         select: Callable[[], Iterable[BoundedExecutor]] | None = None,
         bounds: Sequence[float] = BOUNDS,
+        gone: bool = False,
     ) -> None:
-        """Args as those of the exporters."""
+        """Args as those of the exporters; with `gone` also names of which no pool is left."""
         self.bounds: tuple[float, ...] = (*sorted({float(bound) for bound in bounds} - {inf}), inf)
         self._select = select
+        self._gone = gone
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._seen: list[tuple[weakref.ref[BoundedExecutor], str, Counts]] = []
@@ -120,6 +122,9 @@ class Sampler:
                 if sample is None:
                     sample = samples[stats.name] = Sample(stats.name, type(pool).__name__)
                 sample.add(stats, counts)
+            if self._gone:
+                for name in self._retired:
+                    samples.setdefault(name, Sample(name, ""))
             for name, sample in samples.items():
                 sample.counts.update(self._retired.get(name, {}))
             return list(samples.values())

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 
@@ -26,7 +27,7 @@ from prometheus_client.registry import Collector
 from futurepool import BoundedExecutor
 from futurepool.instrumentation._samples import BOUNDS, Sample, Sampler
 
-__all__ = ["PoolCollector", "instrument"]
+__all__ = ["PoolCollector", "instrument", "instrument_processes"]
 
 _TIMES = {
     "latency": ("executor_task_run_seconds", "How long tasks ran"),
@@ -60,28 +61,25 @@ class PoolCollector(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """The metrics without their values, so that a registry finds names that are taken."""
-        return self._families([])
+        return _families([], self._sampler.bounds)
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
-        return self._families(self._sampler.sample())
+        return _families(self._sampler.sample(), self._sampler.bounds)
 
-    def _families(self, samples: list[Sample]) -> Iterator[Metric]:
-        yield from _gauges(samples)
-        yield from _counters(samples)
-        bounds = [("+Inf" if bound == inf else repr(bound)) for bound in self._bounds]
-        for what, (name, text) in _TIMES.items():
-            histogram = HistogramMetricFamily(name, f"{text}.", labels=["executor"])
-            for sample in samples:
-                if what in sample.histograms:
-                    numbers = [sample.counts[what, bound] for bound in self._bounds]
-                    buckets = list(zip(bounds, numbers, strict=True))
-                    histogram.add_metric([sample.name], buckets, sample.counts[what, "sum"])
-            yield histogram
 
-    @property
-    def _bounds(self) -> tuple[float, ...]:
-        return self._sampler.bounds
+def _families(samples: list[Sample], bounds: tuple[float, ...]) -> Iterator[Metric]:
+    yield from _gauges(samples)
+    yield from _counters(samples)
+    names = [("+Inf" if bound == inf else repr(bound)) for bound in bounds]
+    for what, (name, text) in _TIMES.items():
+        histogram = HistogramMetricFamily(name, f"{text}.", labels=["executor"])
+        for sample in samples:
+            if (what, inf) in sample.counts:
+                numbers = [sample.counts[what, bound] for bound in bounds]
+                buckets = list(zip(names, numbers, strict=True))
+                histogram.add_metric([sample.name], buckets, sample.counts[what, "sum"])
+        yield histogram
 
 
 def _gauges(samples: list[Sample]) -> Iterator[Metric]:
@@ -167,3 +165,33 @@ def instrument(
     collector = PoolCollector(select, buckets)
     registry.register(collector)
     return collector
+
+
+def instrument_processes(
+    every: float = 5.0,
+    *,
+    select: Callable[[], Iterable[BoundedExecutor]] | None = None,
+    buckets: Sequence[float] = BOUNDS,
+) -> None:
+    """Show the pools of several processes at one port, by the client library's multiprocess mode.
+
+    For servers with worker processes (gunicorn, uwsgi) that set `PROMETHEUS_MULTIPROC_DIR`. A thread of
+    each process looks at the pools and writes what has changed; a child of a fork has one of its own. Call
+    it once, before or after the fork, in place of `instrument`.
+
+    Args:
+        every: Seconds between two looks.
+        select: As in `PoolCollector`.
+        buckets: As in `PoolCollector`.
+
+    Raises:
+        ValueError: `every` is not more than 0, or the environment has no `PROMETHEUS_MULTIPROC_DIR`.
+    """
+    from futurepool.instrumentation._processes import Writer
+
+    if not every > 0:
+        raise ValueError(f"every must be more than 0 seconds, not {every}")
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        raise ValueError("PROMETHEUS_MULTIPROC_DIR is not set, so there is nothing to write to")
+    sampler = Sampler(select, buckets, gone=True)
+    Writer(lambda: _families(sampler.sample(), sampler.bounds), every)

@@ -70,6 +70,7 @@ ALLOWED: dict[tuple[str, str], str | None] = {
         for name in names
     ),
     ("instrumentation", "threading.Lock"): "it stands outside, too",
+    ("instrumentation", "threading.Event"): "likewise",
     ("_future", "threading.RLock"): "the lock of that Condition, as the standard library's",
 }
 

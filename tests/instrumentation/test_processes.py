@@ -1,0 +1,115 @@
+"""Several processes at one port: `instrument_processes`, by `prometheus_client`'s multiprocess mode."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.programs import python
+
+pytest.importorskip("prometheus_client")
+
+from futurepool.instrumentation import prometheus
+
+SERVER = """
+import os, sys
+from futurepool import BoundedExecutor
+from futurepool.instrumentation import prometheus, _processes
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+
+writers = []
+start = _processes.Writer.__init__
+_processes.Writer.__init__ = lambda self, *args: (writers.append(self), start(self, *args))[1]
+
+def report():
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    for line in sorted(generate_latest(registry).decode().splitlines()):
+        if not line.startswith("#") and not line.endswith(" 0.0"):
+            print(line)
+    print()
+
+pool = BoundedExecutor(2, name="web", queue_size=7, enable_metrics=True)
+[pool.submit(int).result() for _ in range(3)]
+prometheus.instrument_processes(every=1000)
+writers[0].write()
+pool.submit(int).result()  # not written before the fork
+pool.wait()
+children = []
+for tasks in (10, 20):
+    child = os.fork()
+    if not child:
+        [pool.submit(int).result() for _ in range(tasks)]
+        pool.submit(int, "x").exception()
+        pool.wait()
+        writers[0].write()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    children.append(child)
+report()
+for child in children:
+    multiprocess.mark_process_dead(child)
+pool.shutdown()
+writers[0].write()
+report()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_workers_of_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each has done is counted once; what they are is added up, for those that live."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    done = python(SERVER, "-W", "ignore")
+    assert (done.returncode, done.stderr) == (0, "")
+    before, after = done.stdout.strip().split("\n\n")
+    label = 'executor="web"'
+    lines = before.splitlines()
+    # The parent has written three of its four.
+    assert f'executor_tasks_completed_total{{{label},outcome="success"}} 33.0' in lines
+    assert f'executor_tasks_completed_total{{{label},outcome="error"}} 2.0' in lines
+    assert f"executor_tasks_submitted_total{{{label}}} 35.0" in lines
+    assert f"executor_task_run_seconds_count{{{label}}} 35.0" in lines
+    assert f'executor_task_run_seconds_bucket{{{label},le="+Inf"}} 35.0' in lines
+    assert f"executor_queue_capacity{{{label}}} 21.0" in lines
+    assert f"executor_threads_limit{{{label}}} 6.0" in lines
+    lines = after.splitlines()
+    assert not any(line.startswith(("executor_threads_limit", "executor_queue")) for line in lines)
+    assert f'executor_tasks_completed_total{{{label},outcome="error"}} 2.0' in lines
+
+
+@pytest.mark.slow
+def test_the_last_counts_are_written_at_exit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the pool has ended."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    program = """
+from futurepool import BoundedExecutor
+from futurepool.instrumentation import prometheus
+pool = BoundedExecutor(1, name="late")
+prometheus.instrument_processes(every=1000)
+pool.submit(int).result()
+pool.wait()
+"""
+    assert python(program).returncode == 0
+    report = (
+        "from prometheus_client import CollectorRegistry, generate_latest, multiprocess\n"
+        "registry = CollectorRegistry()\n"
+        "multiprocess.MultiProcessCollector(registry)\n"
+        "print(generate_latest(registry).decode())"
+    )
+    done = python(report)
+    assert 'executor_tasks_submitted_total{executor="late"} 1.0' in done.stdout
+
+
+def test_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time, and a folder."""
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    with pytest.raises(ValueError, match="PROMETHEUS_MULTIPROC_DIR"):
+        prometheus.instrument_processes()
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="every"):
+            prometheus.instrument_processes(wrong)
