@@ -141,7 +141,9 @@ class Progress:
             parts.append(f"{number(state.failed)} failed")
         optional = [rate(speed)] if speed else []
         if state.total is not None and speed and state.done < state.total:
-            optional.append(f"{duration((state.total - state.done) / speed)} left")
+            left = (state.total - state.done) / speed
+            if state.idle < max(left, LITTLE):  # or it has been wrong already
+                optional.append(f"{duration(left)} left")
         elif state.total is None:
             optional.append(duration(now - self._began))
         if self._says_more(state):
@@ -149,7 +151,7 @@ class Progress:
             more = state.note or self._runs(state, width - used)
             for extra in reversed(optional):
                 if used + len(extra) + 2 + min(len(more), 30) <= width:
-                    parts.append(extra)
+                    parts.insert(1 + bool(state.failed), extra)
                     used += len(extra) + 2
             parts.append(more)
         else:
@@ -164,9 +166,9 @@ class Progress:
         age, item = state.running[0]
         rest = len(state.running) - 1
         more = f" and {rest} more" if rest else ""
-        name = shorten(item, max(6, room - len(more) - 10))
-        text = f"{duration(age)} {name}{more}"
-        return text if len(text) <= room or not more else f"{duration(age)} {name}"
+        since = f" for {duration(age)}"
+        text = f"{shorten(item, max(6, room - len(since)))}{since}"
+        return f"{text}{more}" if len(text) + len(more) <= room else text
 
 
 def shorten(item: str, width: int) -> str:

@@ -53,8 +53,8 @@ def test_what_runs_when_little_happens(terminal: Start, tasks: str, columns: int
     """Three long calls: from the first second on it says which, and for how long."""
     words = ("2.61", "2.62", "2.63")
     shown = terminal(*MAP, f"{tasks}:sleep", *words, columns=columns)
-    shown.wait_for(r"0/3 .*0:01 2\.6\d and 2 more")
-    shown.wait_for(r"0/3 .*0:02 2\.6\d and 2 more")
+    shown.wait_for(r"0/3 .*2\.6\d for 0:01 and 2 more")
+    shown.wait_for(r"0/3 .*2\.6\d for 0:02 and 2 more")
     assert shown.wait() == 0
     assert max(map(len, drawn(shown.seen))) < columns
 
@@ -207,6 +207,23 @@ def test_a_terminal_that_can_do_nothing(
     assert shown.wait() == 0
     assert "\x1b" not in shown.seen
     assert shown.lines[0] == "0.8"
+
+
+@pytest.mark.parametrize(
+    ("idle", "width", "text"),
+    [
+        (0.0, 79, "90/100  1 failed  9/s  0:01 left"),
+        (1.0, 79, "90/100  1 failed  9/s  0:01 left  some item for 0:01 and 2 more"),
+        (5.0, 79, "90/100  1 failed  9/s  some item for 0:05 and 2 more"),
+        (5.0, 39, "90/100  1 failed  some item for 0:05"),
+        (5.0, 33, "90/100  1 failed  some … for 0:05"),
+    ],
+)
+def test_what_the_line_says(idle: float, width: int, text: str) -> None:
+    """The most important words; no time left that has passed already."""
+    running = [(idle, "some item"), (0.0, "b"), (0.0, "c")]
+    state = progress.State(90, 1, 100, running, idle, "")
+    assert progress.Progress(0.0).text(10.0, state, width) == text
 
 
 @pytest.mark.parametrize(
