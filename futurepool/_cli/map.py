@@ -292,7 +292,7 @@ class _Mapping:
         if not self._ordered:  # one that took long comes after those that it has outlasted
             live.sort(key=lambda piece: piece.times[-1] if piece.times else math.inf)
         for piece in live:
-            number = len(piece.times)
+            number = piece.ended()
             if number > piece.seen:
                 self._see(piece, number)
                 if not self._ordered:

@@ -58,7 +58,8 @@ class Slice:
     """Items that stand next to one another, taken by one drawer, and what became of them.
 
     The drawer takes from `todo`, and adds to `failures`, `texts` and, last, to `times`: what has its time
-    is complete. What it has not started may be taken back from the other end of `todo`, see `Crew.cut`.
+    is complete, and nothing is taken before. What it has not started may be taken back from the other
+    end of `todo`, see `Crew.cut`; a call that has run out of time is none of its `size` any more.
     """
 
     __slots__ = (
@@ -87,9 +88,13 @@ class Slice:
         self.times: list[float] = []  # when each call ended, which is when the next one began
         self.seen = self.printed = 0  # the main thread's
 
+    def ended(self) -> int:
+        """How many calls have ended, in time."""
+        return min(len(self.times), self.size)
+
     def running(self) -> tuple[int, str, float] | None:
         """(place, item, when it began) of the call that is being made."""
-        ended = len(self.times)
+        ended = self.ended()
         if ended >= self.size:
             return None
         began = self.times[ended - 1] if ended else self.began
@@ -206,7 +211,7 @@ class Local(Drawer):
 
     def run(self) -> None:
         crew = self.crew
-        if crew.limiter is None and crew.timeout is None and crew.retries is None:
+        if crew.limiter is None and crew.retries is None:
             self._run_slices()
         else:
             self._run_singly()
@@ -256,7 +261,7 @@ class Local(Drawer):
                 return
 
     def _run_singly(self) -> None:
-        """Calls that may have to wait, or are written off."""
+        """Calls that may have to wait."""
         crew, get, finish, clock = self.crew, self._get, self._finish, time.perf_counter
         limiter, bounded = crew.limiter, crew.timeout is not None
         while True:
@@ -292,17 +297,22 @@ class Local(Drawer):
     def expire(self, now: float) -> None:
         """A thread cannot be killed: the call is told, and somebody else goes on in its place."""
         crew = self.crew
-        limit = crew.timeout or 0.0
         with crew.lock:
-            current = self.current
-            if self.gone or current is None or now - current[2] < limit:
+            piece, call = self.slice, self.at()
+            if self.gone or call is None or now - call[2] < (crew.timeout or 0.0):
                 return
+            if piece is not None:
+                crew.put_back(piece)
+                if len(piece.times) > call[0] - piece.base:
+                    return  # it has ended while we looked
+                # From here on nothing is left for it to take, and what it adds is not counted.
+                piece.size = call[0] - piece.base
             self.gone = True
             self.current = None
             crew.active.remove(self)
-            crew.written_off.append((self, current))
+            crew.written_off.append((self, call))
         self.token.cancel("its time is over")
-        crew.too_late(current, now, self.number)
+        crew.too_late(call, now, self.number)
 
 
 class Crew:
@@ -414,10 +424,10 @@ class Crew:
     def leave(self, drawer: Drawer) -> bool:
         """Leave, unless there is work for this one; the answer is whether it has left."""
         with self.lock:
-            if self.todo and not self.closing and len(self.active) <= self.limit:
-                return False
             if drawer.gone:
                 return True
+            if self.todo and not self.closing and len(self.active) <= self.limit:
+                return False
             self.active.remove(drawer)
             self.spare.append(drawer)
         if self.asleep:
@@ -435,6 +445,8 @@ class Crew:
         """
         with self.lock:
             if drawer is not None:
+                if drawer.gone:
+                    return None
                 drawer.slice = None
             if not self.todo or self.closing:
                 return None
@@ -467,13 +479,17 @@ class Crew:
         piece.size -= len(back)
         return back
 
+    def put_back(self, piece: Slice) -> None:
+        """Let others have what has not been started of a slice. Lock held."""
+        back = self.cut(piece)
+        if back and not self.closing:
+            self.todo.appendleft((piece.base + piece.size, back, 0))
+            self.waiting += len(back)
+
     def recall(self, piece: Slice) -> None:
-        """Let others have what has not been started of a slice."""
+        """The same, and see to it that somebody takes it."""
         with self.lock:
-            back = self.cut(piece)
-            if back and not self.closing:
-                self.todo.appendleft((piece.base + piece.size, back, 0))
-                self.waiting += len(back)
+            self.put_back(piece)
         self.staff()
 
     def give_back(self, items: Iterable[tuple[int, str]]) -> None:
@@ -492,8 +508,8 @@ class Crew:
             return not drawer.gone
 
     def failure(self, drawer: Drawer, error: BaseException) -> Failure | None:
-        """The failure to report; None for a call that was told to end."""
-        if isinstance(error, CancelledError) and drawer.token.cancelled:
+        """The failure to report; None for a call that was told to end, or has failed already."""
+        if drawer.gone or (isinstance(error, CancelledError) and drawer.token.cancelled):
             return None
         self.failed()
         return describe(error, self.verbose)
@@ -614,8 +630,8 @@ class Crew:
         drawers = list(self.active)
         if self.timeout is not None:
             for drawer in drawers:
-                current = drawer.current
-                if current is not None and now - current[2] > self.timeout:
+                call = drawer.at()
+                if call is not None and now - call[2] > self.timeout:
                     drawer.expire(now)
         if self._adaptive:
             for drawer in drawers:

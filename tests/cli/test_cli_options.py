@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from futurepool._cli import options
+from futurepool._cli.child import Caller, Shape
+from futurepool._cli.work import Crew, Local, Slice
 from tests.cli.command import MAP, PATIENCE, Popen, Run
 
 pytest_plugins = ["tests.cli.fixtures"]
@@ -203,6 +205,86 @@ def test_timeout(run: Run, tasks: str, engine: str) -> None:
     assert "'stuck2' failed: TimeoutError: took longer than 0.5 s" in done.stderr
     assert "3 done, 2 failed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def at_a_call(items: list[str]) -> tuple[Crew, Local, Slice]:
+    """A drawer that has called the first of its items, and is at the second; nobody else may draw."""
+    caller = Caller(str, Shape(), False)
+    crew = Crew(
+        2,
+        make=lambda crew, number: Local(crew, number, caller),
+        adaptive=True,
+        chunksize=len(items),
+        timeout=10.0,
+        rate=None,
+        retries=None,
+        allowed=None,
+        verbose=False,
+        note=lambda _: None,
+    )
+    crew.limit = 0
+    drawer = Local(crew, 0, caller)
+    crew.active.append(drawer)
+    crew.add(0, items)
+    piece = crew.draw(drawer, len(items))
+    assert piece is not None
+    call(piece)
+    piece.todo.popleft()
+    return crew, drawer, piece
+
+
+def call(piece: Slice) -> None:
+    piece.todo.popleft()
+    end_call(piece)
+
+
+def end_call(piece: Slice) -> None:
+    piece.texts.append("done")
+    piece.times.append(time.perf_counter())
+
+
+def test_too_late_in_the_middle_of_a_slice() -> None:
+    """The call has failed, whatever becomes of it; who made it takes no more, and others the rest."""
+    crew, drawer, piece = at_a_call(list("abcd"))
+    began = piece.times[0]
+    drawer.expire(began + 10.0)
+    assert [(each.base, each.ended()) for each in crew.results] == [(0, 1), (1, 1)]
+    failure = crew.results[1].failures[0]
+    assert failure is not None
+    assert failure.message == "took longer than 10 s"
+    assert (crew.running(), drawer.token.cancelled) == ([], True)
+
+    end_call(piece)
+    assert (piece.ended(), list(piece.todo)) == (1, [])
+    assert (crew.draw(drawer, 4), crew.leave(drawer)) == (None, True)
+    drawer.expire(began + 20.0)
+    assert (len(crew.results), len(crew.written_off), crew.spare) == (2, 1, [])
+    rest = crew.draw(None, 4)
+    assert rest is not None
+    assert (rest.base, rest.items) == (2, ["c", "d"])
+    assert crew.finish()
+
+
+def test_a_call_that_ends_while_it_is_found_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was in time, and the next one goes on."""
+    crew, drawer, piece = at_a_call(list("abcd"))
+    cut = crew.cut
+
+    def struck(piece: Slice) -> list[str]:
+        end_call(piece)
+        piece.todo.popleft()
+        return cut(piece)
+
+    monkeypatch.setattr(crew, "cut", struck)
+    drawer.expire(piece.times[0] + 10.0)
+    assert (drawer.gone, drawer.token.cancelled, crew.active) == (False, False, [drawer])
+    assert (len(crew.results), piece.ended(), piece.size) == (1, 2, 3)
+    end_call(piece)
+    rest = crew.draw(None, 4)
+    assert rest is not None
+    assert (piece.ended(), rest.base, rest.items) == (3, 3, ["d"])
+    crew.active.clear()
+    assert crew.finish()
 
 
 @slow
