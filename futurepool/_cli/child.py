@@ -75,9 +75,10 @@ def load_target(target: str) -> Any:
 
 
 def _load_module(name: str) -> ModuleType:
-    here = os.getcwd()  # noqa: PTH109
-    if not getattr(sys.flags, "safe_path", False) and not {"", here} & set(sys.path):
-        sys.path.insert(0, here)  # a script, unlike `python -m`, has its own folder there
+    with contextlib.suppress(OSError):  # it may have been removed
+        here = os.getcwd()  # noqa: PTH109
+        if not getattr(sys.flags, "safe_path", False) and not {"", here} & set(sys.path):
+            sys.path.insert(0, here)  # a script, unlike `python -m`, has its own folder there
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
