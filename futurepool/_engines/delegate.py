@@ -396,8 +396,8 @@ class DelegateEngine:
                 raise RuntimeError(  # noqa: TRY301 - as what the executor raises
                     f"{kind} does not work in the child of a fork"
                 )
-            if self._pool.exiting and self._script is not None:
-                # The script has ended, and with it what tells new processes where it is.
+            if self._script is not None:
+                # If the script has ended, what tells new processes where it is has gone with it.
                 vars(sys.modules["__main__"]).setdefault("__file__", self._script)
             inner = self._envelope.submit(self.executor, task._fn, task._args, task._kwargs or {})
         except BaseException as error:

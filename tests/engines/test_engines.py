@@ -539,7 +539,7 @@ def test_tasks_left_behind_by_a_module(tmp_path: Path, how: str) -> None:
 )
 def test_tasks_left_behind_in_an_executor_of_the_users(tmp_path: Path) -> None:
     """One that hands them to a pool of processes, of which we know nothing."""
-    assert _at_exit(tmp_path, "wrapper", "cold") == [f"{number} 1" for number in range(4)]
+    assert _at_exit(tmp_path, "wrapper", "gap") == [f"{number} 1" for number in range(4)]
 
 
 def test_tasks_left_behind_in_loky(tmp_path: Path) -> None:
