@@ -1,7 +1,7 @@
 """Two limits on requests to a server: how many there are in a second, and how many may wait.
 
-A token bucket keeps to the server's limit; a small queue and `try_submit` tell a client that sends
-faster than that to come back later. The server is a local one that refuses what comes too fast.
+A limiter (the package pyrate-limiter) keeps to the server's limit; a small queue and `try_submit` tell a
+client that sends faster than that to come back later. The server is a local one.
 """
 
 import argparse
@@ -10,27 +10,12 @@ import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from pyrate_limiter import Limiter, Rate
+
 from futurepool import BoundedExecutor, QueueFullError
 
 RATE = 50.0  # requests per second
 BURST = 5  # requests at once, after a pause
-
-
-class Bucket:
-    """Lets `rate` callers pass in a second, and `burst` at once."""
-
-    def __init__(self, rate: float, burst: int) -> None:
-        self._interval = 1 / rate
-        self._slack = (burst - 1) / rate
-        self._next = time.monotonic()  # when the next may pass; guarded by _mutex
-        self._mutex = threading.Lock()
-
-    def take(self) -> None:
-        """Wait for a turn. Callers pass in the order in which they came."""
-        with self._mutex:
-            turn = max(self._next, time.monotonic() - self._slack)
-            self._next = turn + self._interval
-        time.sleep(max(0.0, turn - time.monotonic()))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -56,8 +41,8 @@ class Handler(BaseHTTPRequestHandler):
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def fetch(bucket: Bucket, url: str) -> str:
-    bucket.take()
+def fetch(limiter: Limiter, url: str) -> str:
+    limiter.try_acquire("server")  # waits for its turn
     with opener.open(url, timeout=10) as response:
         body: bytes = response.read()
     return body.decode()
@@ -68,7 +53,7 @@ def main() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    bucket = Bucket(RATE, BURST)
+    limiter = Limiter(Rate(BURST, int(1000 * BURST / RATE)))  # so many in so many milliseconds
     accepted, retries = [], 0
 
     began = time.monotonic()
@@ -76,7 +61,7 @@ def main() -> None:
         for number in range(40):
             while True:
                 try:
-                    accepted.append(pool.try_submit(fetch, bucket, f"{address}/{number}"))
+                    accepted.append(pool.try_submit(fetch, limiter, f"{address}/{number}"))
                     break
                 except QueueFullError:  # a web service would answer 429 here
                     retries += 1
