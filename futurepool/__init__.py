@@ -20,7 +20,7 @@ from futurepool._executor import BoundedExecutor, ExecutorView, TaskGroup
 from futurepool._failures import TaskError
 from futurepool._future import Future
 from futurepool._living import pools
-from futurepool._priority import OnFull, Priority
+from futurepool._options import OnFull, Priority
 
 if TYPE_CHECKING:
     from futurepool._observers import Observer, TaskEvent

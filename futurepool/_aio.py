@@ -11,8 +11,6 @@ flag it saw was up for a wake-up that is still to come. Two posters that both fi
 loop twice, which is harmless. Appending, popping, and reading or writing the flag are single steps.
 
 A coroutine waits for its place in `futurepool._pool.waiters`, and only for the end of its task here.
-
-Past 400 lines because all that waits here, waits by way of the mailbox.
 """
 
 from __future__ import annotations
@@ -36,9 +34,9 @@ from futurepool._errors import SubmitTimeoutError, is_a
 from futurepool._failures import Failure
 from futurepool._future import FINISHED, PENDING, Future, Subscribers, name_of
 from futurepool._options import Options
-from futurepool._pool.queue import Pool, Submitting
-
-__all__: list[str] = []  # internal
+from futurepool._pool.fast import Submitting
+from futurepool._pool.pool import Pool
+from futurepool._pool.workers import Kind
 
 AnyFuture = Future[Any]
 
@@ -276,7 +274,7 @@ def _lend_a_hand(pool: Pool, future: AnyFuture) -> None:
     """
     slot = _sync.here.slot
     if slot is not None and slot.pool is pool:
-        if slot.thread is pool.engine:
+        if slot.kind is Kind.ENGINE:
             pool.engine.run_aside(future)
         else:
             pool.want(future)
@@ -387,7 +385,7 @@ async def amap(
     keep_going: bool,
 ) -> AsyncIterator[Any]:
     """See `BoundedExecutor.amap`. `keep` is kept alive while this is; `keep_going` is `return_exceptions`."""
-    width = buffersize or 2 * pool.max_workers
+    width = buffersize or 2 * pool.workers.max_workers
     flying: dict[asyncio.Future[None], PendingCall] = {}  # in order of submission
     # In a group, what a call raises must not be a failure of its task, which would end the group.
     apart = keep_going and options.token is not None and options.token._gathers

@@ -17,8 +17,6 @@ Why each listener is called once, dropped before, or refused:
 Downward links are weak. A token that somebody listens to must not vanish, so while it has
 listeners it is in `_kept`: a dict in the root of its tree, which every token of the tree keeps alive,
 or, with a deadline, in this module. So no chain of tokens is ever walked to listen or to look.
-
-Longer than most modules, because each step above leans on all the others.
 """
 
 from __future__ import annotations

@@ -13,8 +13,6 @@ What happens is written elsewhere:
 
 An executor owns nothing but its pool. Workers hold the pool, so a dropped executor is collected,
 and its weak reference closes the pool, which runs what it has accepted and ends.
-
-Longer than other modules for its docstrings: they are what users read; the methods are short.
 """
 
 from __future__ import annotations
@@ -51,10 +49,10 @@ from futurepool._foreign import patched
 from futurepool._foreign.contexts import leave
 from futurepool._future import Future
 from futurepool._internals import Internals, refuse_overrides
-from futurepool._options import UNSET, Options, check_on_full
-from futurepool._pool.core import RunState
-from futurepool._pool.queue import SUBMITS, Pool, Submitting
-from futurepool._priority import OnFull
+from futurepool._options import UNSET, OnFull, Options, check_on_full
+from futurepool._pool.ending import cancel_queued, wait_empty
+from futurepool._pool.fast import SUBMITS, Submitting
+from futurepool._pool.pool import Pool, RunState
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -823,10 +821,16 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
 
     def __repr__(self) -> str:
         pool = self._futurepool
-        size = "unbounded" if pool.queue_size is None else f"queue_size={pool.queue_size}"
+        size = (
+            "unbounded"
+            if pool.capacity.queue_size is None
+            else f"queue_size={pool.capacity.queue_size}"
+        )
         state = pool.state.name.lower()
         name = show(pool.name)
-        return f"<{type(self).__name__} {name} max_workers={pool.max_workers} {size} {state}>"
+        return (
+            f"<{type(self).__name__} {name} max_workers={pool.workers.max_workers} {size} {state}>"
+        )
 
     def _futurepool_owner(self) -> BoundedExecutor:
         return self
@@ -879,7 +883,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         pool.user_closed = True
         pool.close(RunState.STOPPING if cancel_futures else RunState.DRAINING)
         self._futurepool_collected = pool.collected = None  # nothing left to do for it
-        told = pool.cancel_queued() if cancel_futures else None
+        told = cancel_queued(pool) if cancel_futures else None
         if wait and not _shutdown.is_own_worker(pool):
             _shutdown.shutdown(pool)
             if told is not None:
@@ -964,7 +968,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         limit = check_timeout("timeout", timeout)
         if limit is None and _shutdown.is_own_worker(self._futurepool):
             raise RuntimeError("wait() in a task of the executor would wait for itself")
-        return self._futurepool.wait_empty(limit)
+        return wait_empty(self._futurepool, limit)
 
     @property
     def closed(self) -> bool:

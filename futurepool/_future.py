@@ -22,8 +22,6 @@ futures that are not done and add their waiter under `_condition`; so once a con
 change to FINISHED is made while holding it (lock order: condition, then mutex, never the other
 way). Cancelling needs no such care: CANCELLED does not count as done for them,
 CANCELLED_AND_NOTIFIED does, and that step is taken under the condition.
-
-Past 400 lines because the future, its watch and the owner of detached ones keep one protocol.
 """
 
 from __future__ import annotations

@@ -22,10 +22,7 @@ from futurepool._checks import check_workers, show
 from futurepool._engines.threads import BROKEN
 from futurepool._foreign import patched
 from futurepool._options import Options
-from futurepool._pool.core import RunState
-from futurepool._pool.queue import Pool
-
-__all__: list[str] = []  # internal
+from futurepool._pool.pool import Pool, RunState
 
 _POLL = 0.01  # seconds between two looks of a blocking `get`, which competes with the workers
 
@@ -122,7 +119,7 @@ class QueueView:
     @property
     def maxsize(self) -> int:
         """How many tasks may wait; 0 if any number may, as in `queue.Queue`."""
-        return self._pool.queue_size or 0
+        return self._pool.capacity.queue_size or 0
 
     def qsize(self) -> int:
         """How many tasks wait. An instant later it may be another number."""
@@ -194,7 +191,7 @@ class IdleView:
 
     @property
     def _value(self) -> int:
-        return len(self._pool.parked)
+        return len(self._pool.workers.parked)
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """True if one is idle; this takes none, and never waits."""
@@ -236,7 +233,7 @@ class Internals:
 
         @property
         def _max_workers(self) -> int:
-            return self._futurepool_pool().max_workers
+            return self._futurepool_pool().workers.max_workers
 
         @_max_workers.setter
         def _max_workers(self, value: object) -> None:

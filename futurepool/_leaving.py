@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from futurepool import _logs, _shutdown, _sync
 from futurepool._cancellation import CancelToken
 from futurepool._errors import ForcedShutdownError
+from futurepool._pool.workers import Kind
 
 if TYPE_CHECKING:
     import futurepool
-
-__all__: list[str] = []  # internal
 
 E = TypeVar("E", bound="futurepool.BoundedExecutor")
 Raised = type[BaseException] | None
@@ -81,7 +80,7 @@ async def stop(
 
     pool = executor._futurepool
     slot = pool.own_slot()
-    if slot is not None and slot.thread is pool.engine:
+    if slot is not None and slot.kind is Kind.ENGINE:
         # In a callback, in the thread that brings what the engine has done: it cannot wait.
         executor.stop(timeout, token=token)
         return

@@ -60,6 +60,6 @@ def pools() -> list[BoundedExecutor]:
         executor = ref()
         if executor is not None:
             pool = executor._futurepool
-            if not pool.state or pool.threads or pool.unfinished:
+            if not pool.state or pool.workers.threads or pool.unfinished:
                 found.append(executor)
     return found

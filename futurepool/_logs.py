@@ -33,8 +33,6 @@ from typing import Any
 
 from futurepool import _sync
 
-__all__: list[str] = []  # internal
-
 _NAME = "futurepool"
 _witness = logging.getLogger(f"{_NAME}.witness")
 _IDLE = 0.5  # seconds without anything to say after which the thread ends

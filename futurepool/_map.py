@@ -31,9 +31,8 @@ from futurepool._errors import is_a, is_among
 from futurepool._failures import Failure
 from futurepool._future import FINISHED, PENDING, Future, Subscribers, name_of
 from futurepool._options import Options
-from futurepool._pool.queue import SUBMITS, Pool
-
-__all__: list[str] = []  # internal
+from futurepool._pool.fast import SUBMITS
+from futurepool._pool.pool import Pool
 
 T = TypeVar("T")
 
@@ -397,7 +396,7 @@ def map_unordered(
     end = None if timeout is None else _sync.clock() + timeout
     source = _Source(pool, keep, options, fn, iterables, chunksize, return_exceptions)
     chunksize = source.chunksize
-    width = 2 * pool.max_workers if buffersize is None else max(1, buffersize // chunksize)
+    width = 2 * pool.workers.max_workers if buffersize is None else max(1, buffersize // chunksize)
     return _unordered(pool, keep, source, width, end)
 
 

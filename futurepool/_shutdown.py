@@ -29,14 +29,14 @@ from futurepool._cancellation import CancelToken
 from futurepool._errors import ForcedShutdownError
 from futurepool._foreign import aside
 from futurepool._future import CANCELLED, FINISHED, NOTIFIED
-from futurepool._pool.core import PoolState, RunState
-from futurepool._pool.life import in_event_loop
-from futurepool._pool.queue import Pool
+from futurepool._pool.ending import abandon, wait_empty, wait_ended
+from futurepool._pool.ending import cancel_queued as _cancel_queued
+from futurepool._pool.helping import in_event_loop
+from futurepool._pool.pool import Pool, RunState
+from futurepool._pool.workers import Kind
 
 if TYPE_CHECKING:
     from futurepool._stats import RunningTask
-
-__all__: list[str] = []  # internal
 
 _log = _logs.log
 _pools: dict[weakref.ref[Pool], None] = {}  # in order of construction; single C calls only
@@ -50,7 +50,7 @@ def register(pool: Pool) -> None:
     # The callback is all C: a Ctrl-C that lands in Python code called by the collector is lost.
     _pools[weakref.ref(pool, _pools.pop)] = None
     in_event_loop()  # so that no daemon thread is the first who looks modules up
-    if PoolState.exiting:
+    if Pool.exiting:
         pool.close()
 
 
@@ -71,7 +71,7 @@ def _left(end: float | None) -> float | None:
 def join(pool: Pool, timeout: float | None = None) -> bool:
     """Wait until a closed pool has finished everything and its threads have ended; True if so."""
     end = None if timeout is None else _sync.clock() + timeout
-    if pool.abandoned or not pool.wait_empty(_left(end)) or not pool.wait_ended(_left(end)):
+    if pool.abandoned or not wait_empty(pool, _left(end)) or not wait_ended(pool, _left(end)):
         return False
     for thread in list(pool.engine.threads):
         _sync.join(thread, _left(end))
@@ -122,7 +122,7 @@ def stop(
     pool.user_closed = True
     pool.close()
     slot = pool.own_slot()
-    if slot is not None and slot.thread is pool.engine:
+    if slot is not None and slot.kind is Kind.ENGINE:
         return  # a callback in the thread that brings what the engine has done: it cannot wait
     forced = not _wait_told(pool, timeout, token, ident)
     if not forced:
@@ -133,9 +133,9 @@ def stop(
             pool.engine.joined(wait=timeout is None)
             return
     pool.close(RunState.STOPPING)
-    pool.cancel_queued()
+    _cancel_queued(pool)
     cancel_running(pool, "the executor was stopped", ident)
-    pool.wait_empty(GRACE, None, ident)
+    wait_empty(pool, GRACE, None, ident)
     from futurepool._pool.report import unfinished
 
     error = ForcedShutdownError(unfinished(pool, ident))
@@ -154,23 +154,23 @@ def _wait_told(
 ) -> bool:
     """`wait_empty`; without a limit, say what for if it takes long."""
     if timeout is None and not pool.wait_reported:
-        if pool.wait_empty(pool.shutdown_timeout, token, ident):
+        if wait_empty(pool, pool.shutdown_timeout, token, ident):
             return True
         if token is not None and token.cancelled:
             return False
         _tell(pool)
-    return pool.wait_empty(timeout, token, ident)
+    return wait_empty(pool, timeout, token, ident)
 
 
 def cancel_queued(pool: Pool) -> Callable[[float], None]:
     """Take no new task, and cancel what has not started; returns what waits for its callbacks."""
     pool.close(RunState.STOPPING)
-    return pool.cancel_queued()
+    return _cancel_queued(pool)
 
 
 def cancel_running(pool: Pool, why: str, ident: int | None = None) -> None:
     """Cancel the tokens of what runs, but for the tasks of the thread `ident`."""
-    for slot in list(pool.slots):
+    for slot in list(pool.workers.slots):
         task = slot.task
         if task is not None and (ident is None or slot.ident != ident):
             pool.token_of(task).cancel_aside(why)
@@ -187,10 +187,10 @@ def running(pool: Pool, stack: bool = False) -> list[RunningTask]:
 
 
 def _at_exit() -> None:
-    if PoolState.exiting:
+    if Pool.exiting:
         return  # it is registered more than once
     # A pool made from now on sees this, or we see it: `register` lists it before it looks.
-    PoolState.exiting = True
+    Pool.exiting = True
     pools = _live()
     for pool in pools:
         pool.close()
@@ -265,7 +265,7 @@ def _abandon(pools: list[Pool], waited: float) -> None:
     for pool in pools:
         pool.close(RunState.STOPPING)
         queued += pool.queued()
-        pool.cancel_queued()
+        _cancel_queued(pool)
         cancel_running(pool, "the interpreter exits")
     end = _sync.clock() + GRACE
     left = [pool for pool in pools if not join(pool, _left(end))]
@@ -278,7 +278,7 @@ def _abandon(pools: list[Pool], waited: float) -> None:
         _say(lines)
     for pool in left:
         pool.engine.joined(wait=False)
-        pool.abandon()
+        abandon(pool)
 
 
 def _say(lines: list[str]) -> None:
@@ -302,7 +302,7 @@ def _register() -> bool:
 
 
 if not _register():
-    PoolState.exiting = True
+    Pool.exiting = True
 _preceded: set[str] = set()  # modules
 
 
@@ -341,8 +341,8 @@ def _after_fork_in_child() -> None:
 
 def _restart(pool: Pool) -> None:
     tasks: list[Any] = pool.queue.tasks()
-    tasks += [slot.task for slot in pool.slots if slot.task is not None]
-    tasks += [task for waiter in pool.blocked for task in waiter.tasks()]
+    tasks += [slot.task for slot in pool.workers.slots if slot.task is not None]
+    tasks += pool.waiters.tasks()
     for task in tasks:
         if task._state is not FINISHED:
             task._subscribers = None
@@ -350,15 +350,7 @@ def _restart(pool: Pool) -> None:
             task._state = CANCELLED
             task._state = NOTIFIED
             task._release_call()
-    for slot in pool.slots:
-        if slot.task is not None:
-            pool.run_time += slot.started - slot.since  # of its row, which ends here
-        slot.task = None
-        slot.leave = True
     pool.renew()
-    for slot in pool.slots:
-        pool.count_fresh(slot)
-    pool.reset()
     pool.engine.reset()
 
 

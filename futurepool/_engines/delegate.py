@@ -7,7 +7,7 @@ future of the other executor that is done. So neither a submitter nor a thread o
 executor (a process pool's manager, dask's event loop) ever runs anything of ours or of a user's
 callbacks, nothing recurses, and an executor whose `submit` blocks delays only what comes after.
 
-    asleep     in `pool.parked`                        -> claims       (wake)
+    asleep     in `workers.parked`                        -> claims       (wake)
     away       in `_flights`, its task is elsewhere  -> claims       (done; commits the outcome first)
     left       the pool is closed and has nothing more for it
 
@@ -22,8 +22,6 @@ An executor that is broken may forget about what it was given; so when one task 
 
 The thread starts with the first place and ends with the last one. Then, if the pool was shut down
 (not merely dropped, as then its user may still hold the other executor), it shuts that one down too.
-
-Past 400 lines because all of it is one protocol, told above.
 """
 
 from __future__ import annotations
@@ -40,14 +38,17 @@ from typing import Any, cast
 
 from futurepool import _sync
 from futurepool._cancellation import CancelToken
+from futurepool._engines import PoolPort
 from futurepool._engines.sealed import script
-from futurepool._engines.transport import Envelope, envelope_for
+from futurepool._engines.transport import (
+    DaskEnvelope,
+    Envelope,
+    LokyEnvelope,
+    StandardEnvelope,
+)
 from futurepool._engines.worker_loop import run_one
 from futurepool._future import PENDING, RUNNING, Future
-from futurepool._pool.core import NOTIFYING, PARKED, WorkerSlot
-from futurepool._pool.queue import Pool
-
-__all__: list[str] = []  # internal
+from futurepool._pool.workers import NOTIFYING, PARKED, Kind, WorkerSlot
 
 AnyFuture = Future[Any]
 
@@ -64,6 +65,25 @@ def capacity(engine: cf.Executor) -> int:
         if isinstance(count, int) and count > 0:
             return count
     return os.cpu_count() or 1
+
+
+def envelope_for(executor: cf.Executor) -> Envelope:
+    """The envelope for calls to `executor`."""
+    for kind in type(executor).__mro__:
+        package, _, _ = kind.__module__.rpartition(".process_executor")
+        if package.endswith("loky"):
+            reduction = sys.modules[f"{package}.backend.reduction"]
+            return LokyEnvelope(reduction.dumps, sys.modules[kind.__module__])
+        if kind.__module__ == "concurrent.futures.process":
+            reduction = sys.modules["multiprocessing.reduction"]
+            return StandardEnvelope(executor, reduction.ForkingPickler.dumps)
+        if kind.__module__ == "concurrent.futures.interpreter":
+            from futurepool._engines.interpreters import InterpreterEnvelope
+
+            return InterpreterEnvelope(executor)
+        if kind.__module__ == "distributed.cfexecutor":
+            return DaskEnvelope()
+    return Envelope()
 
 
 class _Gate:
@@ -104,7 +124,7 @@ class _Guard:
 
 
 class DelegateEngine:
-    """See `futurepool._pool.core.Engine`."""
+    """See `futurepool._engines.Engine`."""
 
     apart = True
 
@@ -123,7 +143,7 @@ class DelegateEngine:
         "threads",
     )
 
-    def __init__(self, pool: Pool, executor: cf.Executor, close: bool) -> None:
+    def __init__(self, pool: PoolPort, executor: cf.Executor, close: bool) -> None:
         # Weak, as the pool holds this; the dispatcher and its places hold the pool.
         self._pool_ref = weakref.ref(pool)
         self._close = close
@@ -153,29 +173,18 @@ class DelegateEngine:
         kind: Any = _sync.SimpleQueue
         if self._thread is None and not isinstance(self._inbox, kind):
             self._inbox = kind()
-        slot = WorkerSlot(pool, thread=self)
+        slot = WorkerSlot(pool, Kind.ENGINE)
         slot.ident = 0  # no thread's
-        if pool.latency is not None:
-            slot.fresh = []
         slot.parker = _Gate(partial(self._inbox.put, (slot, None)))
         fresh: Any = None
-        listed = False
         try:
             if self._thread is None:
                 self._prepare()
             with pool.mutex:
-                if pool.reserved <= 0:
-                    return  # another thread has made it
-                listed = True
-                pool.reserved -= 1
-                if pool.state and not pool.unfinished:
-                    pool.threads -= 1  # it would find nothing to do
-                    pool._ended()
-                else:
-                    pool.slots[slot] = None
-                    pool.workers[slot] = self
-                    if self._thread is None:
-                        self._thread = fresh = self._new_thread(None)
+                if not pool.enlist(slot, None):
+                    return
+                if self._thread is None:
+                    self._thread = fresh = self._new_thread(None)
             if fresh is not None:
                 self.threads.add(fresh)
                 _sync.start(fresh)
@@ -186,13 +195,10 @@ class DelegateEngine:
                     # Nobody serves any place.
                     self._thread = None
                     self.threads.discard(fresh)
-                    for other in list(pool.workers):
-                        pool._leave(other)
-                if not listed and pool.reserved > 0:
-                    pool.reserved -= 1
-                pool.threads = len(pool.workers) + pool.reserved
-                pool._ended()
-                others = bool(pool.workers)
+                    for other in list(pool.workers.listed):
+                        pool.leave(other)
+                listed = slot in pool.workers.listed  # then the dispatcher runs
+                others = listed or pool.not_started(slot)
             self._inbox.put((slot, None))
             pool.run_deferred()
             if others and isinstance(error, Exception):
@@ -276,11 +282,10 @@ class DelegateEngine:
     def calls_back(self, waiting: bool = False) -> bool:
         """The dispatcher is in a callback: it serves nobody meanwhile."""
         with self._pool.mutex:
-            return NOTIFYING in [slot.status for slot in self._pool.workers]
+            return NOTIFYING in [slot.status for slot in self._pool.workers.listed]
 
-    @property
-    def name(self) -> str:
-        """What `running()` calls the worker: the other executor's class."""
+    def worker_name(self, slot: WorkerSlot) -> str:
+        """The other executor's class."""
         return type(self.executor).__name__
 
     def reap_dead_workers(self) -> None:
@@ -319,7 +324,7 @@ class DelegateEngine:
     def _dispatch(self, error: BaseException | None) -> None:
         # Callbacks of users run here. A submit in one never blocks, as in a worker: a task that
         # finds no place is admitted over the bound; `shutdown` does not wait.
-        _sync.here.slot = WorkerSlot(self._pool, thread=self)
+        _sync.here.slot = WorkerSlot(self._pool, Kind.ENGINE)
         inbox = self._inbox
         slot: WorkerSlot | None = None
         self._busy = set()
@@ -341,7 +346,7 @@ class DelegateEngine:
         """All places are empty: there is no more for this thread to do."""
         pool = self._pool
         with pool.mutex:
-            over = not pool.workers and self._thread is threading.current_thread()
+            over = not pool.workers.listed and self._thread is threading.current_thread()
             if over:
                 self._thread = None
         if over and pool.user_closed:
@@ -441,7 +446,7 @@ class DelegateEngine:
         """After an exception that is no task's: nothing is lost. See the head of this module."""
         pool = self._pool
         pool.repair()
-        for slot in list(pool.workers):
+        for slot in list(pool.workers.listed):
             inner = self._flights.get(slot)
             task = slot.task
             if inner is not None:
@@ -455,9 +460,9 @@ class DelegateEngine:
                 pool.complete(slot, None, error)
                 self._inbox.put((slot, None))
         for slot in list(self._flights):
-            if slot not in pool.workers:
+            if slot not in pool.workers.listed:
                 self._flights.pop(slot, None)
-        if not pool.workers:
+        if not pool.workers.listed:
             self._inbox.put((_sync.here.slot, None))
             _sync.here.slot.leave = True
 

@@ -26,8 +26,6 @@ from futurepool import _sync
 from futurepool._engines.transport import Envelope
 from futurepool._errors import LostCauseError
 
-__all__: list[str] = []  # internal
-
 
 def call_there(path: Any, main: Any, fn: Any, data: Any, seal: Any, /) -> Any:
     """In the other interpreter: make a call, and seal its outcome.

@@ -15,8 +15,6 @@ from typing import Any, cast
 from futurepool import _sync
 from futurepool._errors import LostCauseError, safe_text
 
-__all__: list[str] = []  # internal
-
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 

@@ -4,16 +4,11 @@ The interpreter does not wait for these threads (see `_sync.Thread`), so that on
 can be left behind; at interpreter exit `futurepool._shutdown` drains the pools in its place. A
 thread holds the pool and its slot, never the executor.
 
-A worker is in `pool.workers` before its thread starts, so that a shutdown finds it. The thread's
+A worker is in `pool.workers.listed` before its thread starts, so that a shutdown finds it. The thread's
 first section notes its ident. If the start fails or is interrupted before, the worker is taken out
 again; a thread that started all the same sees that and leaves.
 
-Asynchronous exceptions may kill a thread where nothing of ours can catch them: in the standard
-library's part of it, or while it deals with an earlier one. Then its guard replaces it, at once. One more
-exception may end the guard's finalizer at any instruction. So the end of the thread's local data
-releases the mutex, leaves an entry in `deferred` and starts a thread that flushes, all by one C call.
-A thread interrupted before it ran anything of ours has no such data. So whoever waits for a pool looks
-once in a while for workers whose threads are dead.
+A thread that dies all the same is replaced: `futurepool._engines.rescue`.
 """
 
 from __future__ import annotations
@@ -28,25 +23,23 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from operator import methodcaller
 from types import FrameType
 from typing import Any
 
 from futurepool import _sync
+from futurepool._engines import PoolPort
+from futurepool._engines.rescue import Guard, Witness, dead, make_will
 from futurepool._engines.worker_loop import run_one, work
 from futurepool._foreign import contexts, patched
 from futurepool._future import Future
-from futurepool._pool.core import NOTIFYING, WorkerSlot
-from futurepool._pool.queue import Pool
-
-__all__: list[str] = []  # internal
+from futurepool._pool.workers import NOTIFYING, Kind, WorkerSlot
 
 _log = logging.getLogger("concurrent.futures")
 BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
 
 class ThreadEngine:
-    """See `futurepool._pool.core.Engine`."""
+    """See `futurepool._engines.Engine`."""
 
     apart = False
 
@@ -62,7 +55,7 @@ class ThreadEngine:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: PoolPort,
         prefix: str,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
@@ -80,54 +73,39 @@ class ThreadEngine:
     def start_worker(self) -> None:
         pool = self._pool()
         patched.look()
-        slot = WorkerSlot(pool)
+        slot = WorkerSlot(pool, Kind.THREAD)
         slot.parker = _sync.Parker()
-        listed = False
         thread: threading.Thread | None = None
         try:
-            slot.thread = thread = _sync.new_thread(self._run, slot, _Guard(pool, slot))
+            slot.thread = thread = _sync.new_thread(self._run, slot, Guard(pool, slot))
             with pool.mutex:
-                if pool.reserved <= 0:
-                    return  # another thread has made it
-                listed = True
-                pool.reserved -= 1
-                if pool.state and not pool.unfinished:
-                    pool.threads -= 1  # it would find nothing to do
-                    pool._ended()
+                if not pool.enlist(slot, thread):
+                    slot.thread = None  # which holds the slot, too
                     return
-                if pool.threads > pool.room:
-                    pool.threads -= 1  # the pool has become smaller meanwhile
-                    pool._ended()
-                    return
-                pool.slots[slot] = None
-                pool.workers[slot] = thread
             thread.name = f"{self._prefix}_{next(self._numbers)}"
             _sync.start(thread)
             self.threads.add(thread)
         except BaseException as error:
             with pool.mutex:
-                if slot.ident is None:
-                    pool.slots.pop(slot, None)
-                    pool.workers.pop(slot, None)
-                    if not listed and pool.reserved > 0:
-                        pool.reserved -= 1
-                    pool.threads = len(pool.workers) + pool.reserved
-                    pool._ended()
-                others = bool(pool.workers)
+                started = slot.ident is not None
+                others = started or pool.not_started(slot)
             pool.run_deferred()
             if others and isinstance(error, Exception):
                 return  # fewer workers, that is all
             raise
 
+    def worker_name(self, slot: WorkerSlot) -> str:
+        return "?" if slot.thread is None else str(slot.thread.name)
+
     def reap_dead_workers(self) -> None:
         pool = self._pool()
-        for slot, thread in list(pool.workers.items()):
+        for slot, thread in list(pool.workers.listed.items()):
             # The order of these two matters: what has noted that it runs was alive.
             noted = slot.ident is not None
             if thread.ident is None or thread.is_alive():
                 continue
             if noted:
-                pool.deferred.append(partial(_replace, pool, slot, RuntimeError(_DIED)))
+                pool.deferred.append(dead(pool, slot))
             else:
                 pool.repair()  # takes out what has not noted itself, alive or not
         pool.run_deferred()
@@ -142,30 +120,28 @@ class ThreadEngine:
         self.threads = set()
         self._spares = {}
 
-    def _run(self, slot: WorkerSlot, _guard: _Guard) -> None:
+    def _run(self, slot: WorkerSlot, _guard: Guard) -> None:
         pool = self._pool()
         try:
-            _sync.here.witness = _Witness()
-            slot.death = _make_will(pool, slot)
+            _sync.here.witness = Witness()
+            slot.death = make_will(pool, slot)
             self._live(slot)
         except BaseException as error:
             _log.error("a worker was struck by an exception and is replaced", exc_info=error)
             pool.repair()
-            pool.deferred.append(partial(_replace, pool, slot, error))
+            pool.deferred.append(partial(pool.replace, slot, error))
             pool.run_deferred()
         slot.death = None
 
     def _live(self, slot: WorkerSlot) -> None:
         pool = self._pool()
         with pool.mutex:
-            if slot not in pool.workers:
+            if slot not in pool.workers.listed:
                 return  # its starter was interrupted, and has given it up
             slot.ident = _sync.get_ident()
-            if pool.latency is not None:
-                slot.fresh = []
         # Whoever sees it there may join it, so it is listed only once it has started; by itself,
         # too, as it may leave before its starter goes on.
-        if len(self.threads) > pool.threads:  # some have left, as the pool became smaller
+        if len(self.threads) > pool.workers.threads:  # some have left, as the pool became smaller
             for thread in sorted(self.threads, key=operator.attrgetter("name")):
                 if thread.ident is not None and not thread.is_alive():
                     self.threads.discard(thread)
@@ -190,11 +166,7 @@ class ThreadEngine:
         return True
 
     def _break(self, slot: WorkerSlot) -> None:
-        pool = self._pool()
-        with pool.mutex:
-            pool.broken = BROKEN
-            pool._leave(slot)
-        pool.breaks(BROKEN)
+        self._pool().breaks(BROKEN, slot)
 
     def run_here(self, future: Future[Any]) -> bool:
         return run_one(self._pool(), future)
@@ -272,9 +244,9 @@ class ThreadEngine:
     def calls_back(self, waiting: bool = False) -> bool:
         pool = self._pool()
         with pool.mutex:
-            calling = [slot.status == NOTIFYING for slot in pool.workers]
-            others = [slot for slot in pool.workers if slot.status != NOTIFYING]
-            starting = pool.reserved
+            calling = [slot.status == NOTIFYING for slot in pool.workers.listed]
+            others = [slot for slot in pool.workers.listed if slot.status != NOTIFYING]
+            starting = pool.workers.reserved
         if not calling or starting:
             return False
         if not others:
@@ -297,72 +269,3 @@ def _waits(frame: FrameType | None) -> bool:
         return False
     outer = frame.f_back
     return outer is None or outer.f_globals.get("__name__") != "queue"
-
-
-_DIED = "the worker's thread has died"
-_DEEP = 100  # sections are nested less deep
-
-
-class _Guard:
-    """Dies with its worker's thread, whatever that died of: even of its very first instruction."""
-
-    __slots__ = ("_pool", "_slot")
-
-    def __init__(self, pool: Pool, slot: WorkerSlot) -> None:
-        self._pool = pool
-        self._slot = slot
-
-    def __del__(self) -> None:
-        pool, slot = self._pool, self._slot
-        if slot in pool.workers and slot.thread.ident is not None:
-            # On free-threaded builds this may run in another thread than the one that died, and
-            # then in the middle of a section.
-            if slot.ident == _sync.get_ident():
-                pool.repair()
-            pool.deferred.append(partial(_replace, pool, slot, RuntimeError(_DIED)))
-            pool.run_deferred()
-
-
-class _Witness:
-    """Part of a thread's local data."""
-
-    __slots__ = ("__weakref__",)
-
-
-class _Death(weakref.ref[_Witness]):
-    """Executes its will when this thread's witness dies: by C alone, nothing can come in between."""
-
-    __slots__ = ("will",)
-
-    will: Callable[[], object]
-
-
-def _make_will(pool: Pool, slot: WorkerSlot) -> _Death:
-    """For a thread that dies without having left: let go of the mutex, and have it replaced."""
-    death = _Death(_sync.here.witness, methodcaller("will"))
-    held = filter(methodcaller("_is_owned"), itertools.repeat(pool.mutex, _DEEP))
-    entry = partial(_replace, pool, slot, RuntimeError(_DIED))
-    steps = itertools.chain(
-        map(methodcaller("release"), held),
-        map(pool.deferred.append, (entry,)),
-        map(_sync.start_new_thread, (pool.run_deferred,), ((),)),
-    )
-    # In the child of a fork, and when the interpreter ends, another thread clears the data: then
-    # there is no step.
-    here = map(methodcaller("__call__"), (_sync.get_ident,))
-    mine = itertools.chain.from_iterable(map({_sync.get_ident(): steps}.get, here, ((),)))
-    death.will = partial(deque, mine, 0)  # which takes the steps
-    return death
-
-
-def _replace(pool: Pool, slot: WorkerSlot, error: BaseException) -> None:
-    """A worker is gone without having left: its task fails, and another worker is ordered.
-
-    In `deferred`, so it does not run what is deferred, and may run twice.
-    """
-    if slot not in pool.workers:
-        return
-    pool.complete_aside(slot, error)
-    with pool.mutex:
-        pool._leave(slot)
-    pool._rebuild()

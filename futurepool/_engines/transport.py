@@ -38,8 +38,6 @@ from futurepool._engines.sealed import (
     script,
 )
 
-__all__: list[str] = []  # internal
-
 _START = "_start_executor_manager_thread"
 _START_NOW = (3, 12) <= sys.version_info < (3, 12, 2)  # no threads once a script has ended
 _LOOK = 0.1  # seconds between two looks whether a pool has broken while it ends
@@ -309,25 +307,6 @@ def _overridden(kind: type[Any]) -> set[str]:
     for base in kind.__mro__[: kind.__mro__.index(cf.ProcessPoolExecutor)]:
         names.update(vars(base))
     return names
-
-
-def envelope_for(executor: cf.Executor) -> Envelope:
-    """The envelope for calls to `executor`."""
-    for kind in type(executor).__mro__:
-        package, _, _ = kind.__module__.rpartition(".process_executor")
-        if package.endswith("loky"):
-            reduction = sys.modules[f"{package}.backend.reduction"]
-            return LokyEnvelope(reduction.dumps, sys.modules[kind.__module__])
-        if kind.__module__ == "concurrent.futures.process":
-            reduction = sys.modules["multiprocessing.reduction"]
-            return StandardEnvelope(executor, reduction.ForkingPickler.dumps)
-        if kind.__module__ == "concurrent.futures.interpreter":
-            from futurepool._engines.interpreters import InterpreterEnvelope
-
-            return InterpreterEnvelope(executor)
-        if kind.__module__ == "distributed.cfexecutor":
-            return DaskEnvelope()
-    return Envelope()
 
 
 _sync.import_now(__name__)

@@ -24,18 +24,18 @@ from typing import Any
 
 from futurepool import _sync
 from futurepool._cancellation import CancelToken
+from futurepool._engines import PoolPort
 from futurepool._errors import is_a
 from futurepool._foreign import patched
 from futurepool._foreign.contexts import complete, fresh
 from futurepool._future import FINISHED, RUNNING, Future, is_context_run, name_of
-from futurepool._pool.core import PARKED, WorkerSlot
-from futurepool._pool.queue import Pool
+from futurepool._pool.workers import PARKED, WorkerSlot
 
 __all__ = ["current_token"]
 
 
-def work(pool: Pool, slot: WorkerSlot) -> None:
-    """The life of a worker whose `slot` is in `pool.workers`; returns when it has left."""
+def work(pool: PoolPort, slot: WorkerSlot) -> None:
+    """The life of a worker whose `slot` is in `pool.workers.listed`; returns when it has left."""
     _sync.here.slot = slot
     error: BaseException | None = None
     wrap = True
@@ -113,7 +113,7 @@ def work(pool: Pool, slot: WorkerSlot) -> None:
 
 
 def _after_interruption(
-    pool: Pool, slot: WorkerSlot, last: Future[Any] | None, raised: BaseException
+    pool: PoolPort, slot: WorkerSlot, last: Future[Any] | None, raised: BaseException
 ) -> BaseException | None:
     """Bring the slot to a state in which `next_task` can go on; the error it is to commit, if any."""
     pool.repair()
@@ -131,7 +131,7 @@ def _after_interruption(
     return error
 
 
-def run_one(pool: Pool, future: Future[Any]) -> bool:
+def run_one(pool: PoolPort, future: Future[Any]) -> bool:
     """Run `future`, queued or not, in this thread, nested in what it runs already.
 
     False if it is not PENDING any more. Ctrl-C in the main thread is the caller's as well as the

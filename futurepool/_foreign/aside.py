@@ -32,8 +32,6 @@ from collections.abc import Callable
 
 from futurepool import _logs, _sync
 
-__all__: list[str] = []  # internal
-
 _log = _logs.log
 
 Job = Callable[[], object]

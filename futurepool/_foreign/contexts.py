@@ -25,9 +25,6 @@ from contextvars import Context, ContextVar, copy_context
 from operator import methodcaller
 from typing import Any
 
-__all__: list[str] = []  # internal
-
-
 # A variable of the standard library with a value that is changed in place, how that is copied, and
 # whether one is what Python puts there by itself: then nobody has set it.
 _Shared = tuple[ContextVar[Any], Callable[[Any], Any], Callable[[Any], bool]]

@@ -12,7 +12,7 @@ that it has returned and let go of its locks.
 mostly in context variables. So a submitter asks if it has any, a worker when it starts or wakes up,
 and a pool when it is made. From then on every submission takes the long way, which asks each time.
 
-Called by `futurepool._pool.queue`, which submits; and by workers and constructors, for a look.
+Called by `futurepool._pool`, which submits; and by workers and constructors, for a look.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from typing import Any, cast
 
 from futurepool import _sync
 
-__all__: list[str] = []  # internal
-
 #: What the original finds in the place of its pool's lock.
 NO_LOCK: Any = nullcontext()
 _PATIENCE = 1.0  # seconds
@@ -36,7 +34,7 @@ _PATIENCE = 1.0  # seconds
 #: The original method, as seen last; who asks often compares with this first.
 original: Any = None
 _code: Any = None
-_theirs: bool = False
+theirs: bool = False  # as `look` has found it last
 #: Called with True when submissions are to take the long way from now on, with False when not any more.
 listeners: list[Callable[[bool], object]] = []
 
@@ -56,20 +54,20 @@ def look() -> bool:
 
     Thread safety: any thread. Cost: a tenth of a microsecond.
     """
-    global _code, _theirs, original
+    global _code, original, theirs
     method: Any = vars(ThreadPoolExecutor).get("submit")
-    theirs = False
+    found = False
     if method is not original or method.__code__ is not _code:
         if _is_original(method):
             _code = method.__code__
             original = method
         else:
-            theirs = True
-    if theirs is not _theirs:
-        _theirs = theirs
+            found = True
+    if found is not theirs:
+        theirs = found
         for listener in listeners:
-            listener(theirs)
-    return theirs
+            listener(found)
+    return found
 
 
 def through(

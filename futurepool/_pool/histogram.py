@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from futurepool._stats import Histogram
 
-__all__: list[str] = []  # internal
-
 _PARTS = 16  # of an octave; four bits
 _FIRST, _LAST = -20, 12  # powers of two, in seconds
 

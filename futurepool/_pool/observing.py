@@ -3,8 +3,8 @@
 **How the fast paths come by.** They know no observers. An observed pool has another queue, `ObservedQueue`,
 which shows them no levels, as that of an aging pool does: then they go through the methods, and those note
 what happens. A task that is taken from it gets subscribers that are `slow`, so its worker commits it by
-`_commit`, which asks for `feed`, as do `claim`, `_cancel_locked`, `_cancel_set_aside`, `_cancel_nested` and
-`_refused`.
+`Pool.commit`, which asks for `feed`, as do `claim`, `cancel_pending`, `_cancel_set_aside`, `_cancel_nested` and
+`refused`.
 
 **What a section does.** It appends a tuple to a deque, one C call; the first since the last delivery also
 leaves `_call` to be done. That puts the delivery into the inbox of the desk, whose thread waits a little, so
@@ -23,15 +23,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from futurepool import _logs, _sync
 from futurepool._failures import Failure
 from futurepool._future import Future
 from futurepool._observers import Observer, TaskEvent
 from futurepool._pool.task_queue import BOTTOM, Level, TaskQueue
-
-__all__: list[str] = []  # internal
+from futurepool._pool.workers import Kind, WorkerSlot
 
 AnyFuture = Future[Any]
 
@@ -49,11 +48,14 @@ _threads: dict[int, threading.Thread] = getattr(threading, "_active", {})
 _qualname_of_class: Any = type.__dict__["__qualname__"].__get__
 
 
-class _Somebody:
-    name = "?"
+class _Named:
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name: str = name
 
 
-_SOMEBODY = _Somebody()
+_SOMEBODY = _Named("?")
 
 
 class Feed:
@@ -184,9 +186,11 @@ class Feed:
         )
 
 
-def _worker(slot: Any) -> Any:
-    """What has a name: a worker's thread, an engine, or the thread that runs a task on the spot."""
-    return slot.thread or _threads.get(slot.ident) or _SOMEBODY
+def _worker(slot: WorkerSlot) -> Any:
+    """What has a name: a worker's thread, or the one that runs a task on the spot; else the name."""
+    if slot.kind is Kind.ENGINE:
+        return _Named(slot.pool.engine.worker_name(slot))
+    return slot.thread or _threads.get(slot.ident or 0) or _SOMEBODY
 
 
 class ObservedQueue:
@@ -200,19 +204,6 @@ class ObservedQueue:
         self.feed: Feed = feed
         self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
         self.top: Level = BOTTOM  # as is this one
-
-    if TYPE_CHECKING:
-        tombstones: int
-    else:
-
-        @property
-        def tombstones(self) -> int:
-            """As the inner one's."""
-            return self.inner.tombstones
-
-        @tombstones.setter
-        def tombstones(self, number: int) -> None:
-            self.inner.tombstones = number
 
     def push(self, future: AnyFuture) -> None:
         self.inner.push(future)
@@ -241,8 +232,8 @@ class ObservedQueue:
     def following(self) -> AnyFuture | None:
         return self.inner.following()
 
-    def sweep(self, living: int) -> None:
-        self.inner.sweep(living)
+    def note_tombstone(self, living: int) -> None:
+        self.inner.note_tombstone(living)
 
     def rebuild(self) -> int:
         return self.inner.rebuild()

@@ -24,8 +24,6 @@ from futurepool._stats import QueuedTask, RunningTask
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__: list[str] = []  # internal
-
 _RUNNER = "futurepool._engines.worker_loop"  # the module whose frames call tasks
 _DEEP = 100  # innermost frames of a stack that are shown
 
@@ -96,7 +94,7 @@ def _running(pool: Any) -> list[tuple[RunningTask, Any]]:
             RunningTask(
                 task_id=task.task_id,
                 name=task.name,
-                worker=names.get(slot.ident) or str(getattr(slot.thread, "name", "?")),
+                worker=names.get(slot.ident) or pool.engine.worker_name(slot),
                 seconds=max(0.0, now - started),
                 waited=max(0.0, started - task._queued_at),
             ),
@@ -111,13 +109,13 @@ def _calling(pool: Any, frames: _Frames) -> list[tuple[RunningTask, Any]]:
     """The workers that run no task, but code that is not ours."""
     now = _sync.clock()
     entries: list[tuple[RunningTask, Any]] = []
-    for slot, thread in list(pool.workers.items()):
+    for slot in list(pool.workers.listed):
         if slot.task is None and frames.calls(slot):
             told = slot.notifying
             entry = RunningTask(
                 task_id=told.task_id if told is not None else 0,
                 name="a done-callback" if told is None else f"a done-callback of {told.name}",
-                worker=thread.name,
+                worker=pool.engine.worker_name(slot),
                 seconds=max(0.0, now - slot.started),
                 waited=0.0,
             )

@@ -31,8 +31,6 @@ from futurepool._failures import (
     recipe_for,
 )
 
-__all__: list[str] = []  # internal
-
 _FRAMES = 20  # at either end of a traceback
 _LINKS = 5  # of a chain of exceptions
 _TEXT = 1000  # characters

@@ -25,15 +25,13 @@ from typing import Any, Protocol
 
 from futurepool._future import PENDING, RUNNING, Future
 
-__all__: list[str] = []  # internal
-
 AnyFuture = Future[Any]
 
 _SWEEP = 64  # fewer tombstones than this are not worth a sweep
 KEEP = 2048  # so many levels are kept, empty or not, for their next task
 
 
-class WorkerSlot(Protocol):
+class Taker(Protocol):
     """What a claim writes to: whoever runs tasks has one."""
 
     task: AnyFuture | None
@@ -45,7 +43,6 @@ class TaskQueue(Protocol):
     token_cancelled: list[
         AnyFuture
     ]  # taken off by `take`, PENDING still: their token was cancelled
-    tombstones: int
     levels: dict[int, Level]
     top: Level  # what is due next is in front here, if anything is
 
@@ -65,7 +62,7 @@ class TaskQueue(Protocol):
         """Make the next level that has tasks the top one; an empty one if there is none."""
         ...
 
-    def take(self, slot: WorkerSlot) -> AnyFuture | None:
+    def take(self, slot: Taker) -> AnyFuture | None:
         """Claim the task that is due next for `slot`, mark it RUNNING; None if there is none."""
         ...
 
@@ -77,8 +74,11 @@ class TaskQueue(Protocol):
         """The task that is due next. It stays queued."""
         ...
 
-    def sweep(self, living: int) -> None:
-        """Drop the tombstones if there are more than `living`, the number of tasks. O(1) if not."""
+    def note_tombstone(self, living: int) -> None:
+        """A queued task is no longer PENDING; with more of these than of the `living`, drop them.
+
+        Cost: O(1), on average.
+        """
         ...
 
     def rebuild(self) -> int:
@@ -221,7 +221,7 @@ class PriorityQueue:
                 level = following
         return level
 
-    def take(self, slot: WorkerSlot) -> AnyFuture | None:
+    def take(self, slot: Taker) -> AnyFuture | None:
         while level := self.advance():
             future = level[0]
             slot.task = future
@@ -252,7 +252,8 @@ class PriorityQueue:
                     return future
         return None
 
-    def sweep(self, living: int) -> None:
+    def note_tombstone(self, living: int) -> None:
+        self.tombstones += 1
         if self.tombstones > max(living, _SWEEP):
             self.rebuild()
 
@@ -333,7 +334,7 @@ class AgingQueue:
     def advance(self) -> Level:
         return self.top
 
-    def take(self, slot: WorkerSlot) -> AnyFuture | None:
+    def take(self, slot: Taker) -> AnyFuture | None:
         heap = self._heap
         while heap:
             future = heap[0][2]
@@ -362,7 +363,8 @@ class AgingQueue:
     def victim(self) -> AnyFuture | None:
         return min(self.tasks(), key=lambda task: (task.priority, task.task_id), default=None)
 
-    def sweep(self, living: int) -> None:
+    def note_tombstone(self, living: int) -> None:
+        self.tombstones += 1
         if self.tombstones > max(living, _SWEEP):
             self.rebuild()
 

@@ -1,42 +1,85 @@
-"""The line of coroutines that wait for a place.
+"""Who waits for a place, and who waits for the end.
+
+**For a place.** Those who wait stand in `blocked`, oldest first, and are served in the very sections in which
+places come free: so while one waits no place is free, the bound holds, and no newcomer overtakes. What
+stands there is a `BlockedSubmitter`, one thread; or, once at most, the pool's `WaitingCoroutines`.
 
 A coroutine must not block its loop, so it does not stand among the blocked submitters itself: its
-future lies in a heap, by priority (and age, if tasks age), then arrival. The line as a whole is one
-of the waiters in `pool.blocked` while anybody stands in it, and takes turns with the threads there.
-It is served in the very sections in which places come free, so the bound holds, and no newcomer
-overtakes.
+future lies in a heap, by priority (and age, if tasks age), then arrival. All of them together are one of the
+waiters while anybody waits there, and take turns with the threads.
 
-Guarded by the pool's mutex, all of it. A future that was admitted (it has an id) or cancelled is a
-tombstone, dropped when it comes to the front, or with others when there are many. One whose admission
-is interrupted is still here, so that a recount finds it.
+A future that was admitted (it has an id) or cancelled is a tombstone in that heap, dropped when it comes to the
+front, or with others when there are many. One whose admission is interrupted is still here, so that
+`rebuild` finds it.
+
+**For the end.** `idle_waiters` are parkers of those who wait until no task is unfinished,
+`termination_waiters` of those who wait until no thread is left.
+
+Guarded by the pool's mutex, all of it.
 """
 
 from __future__ import annotations
 
 import itertools
 import weakref
+from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any
 
+from futurepool import _sync
 from futurepool._future import PENDING, Future
+from futurepool._pool.section import unpark
 
-__all__: list[str] = []  # internal
+__all__ = ["BlockedSubmitter", "Waiters", "WaitingCoroutines"]
 
 AnyFuture = Future[Any]
 
 _SWEEP = 64  # a shorter heap is not worth a sweep
 
 
+class BlockedSubmitter:
+    """A thread that waits for a place for its task."""
+
+    __slots__ = ("admitting", "future", "parker")
+
+    def __init__(self, future: AnyFuture) -> None:
+        self.future: AnyFuture = future
+        # While its task is being queued; if it still is in another section, that was interrupted,
+        # and a repair is on its way.
+        self.admitting: bool = False
+        self.parker: Any = _sync.Parker()
+
+    def choose(self) -> AnyFuture | None:
+        """The task to be admitted, now that a place is free."""
+        return self.future
+
+    def more(self) -> bool:
+        """Whether this is to be served again."""
+        return False
+
+    def tasks(self) -> list[AnyFuture]:
+        """All that wait here."""
+        return [self.future]
+
+    def count(self) -> int:
+        """How many wait here."""
+        return 1
+
+    def wake(self) -> None:
+        """It has its place, or the pool is closed: let the submitter go on. In `deferred`."""
+        unpark(self.parker)
+
+
 class WaitingCoroutines:
-    """Stands in the place of a futurepool._pool.core.BlockedSubmitter."""
+    """The coroutines that wait, in the place of one `BlockedSubmitter`."""
 
     __slots__ = ("_aging", "_heap", "_numbers", "_sweep_at", "_turn_away", "admitting", "future")
 
     def __init__(
         self, aging: float | None, turn_away: weakref.WeakMethod[Callable[[], None]]
     ) -> None:
-        self.future: AnyFuture | None = None  # no single one waits behind this
+        self.future: AnyFuture | None = None  # no single one waits here
         self.admitting: bool = False
         self._turn_away = turn_away  # weak, as the pool holds this
         # In nanoseconds, as whole numbers, which are exact for any priority.
@@ -45,8 +88,8 @@ class WaitingCoroutines:
         self._numbers: itertools.count[int] = itertools.count()
         self._sweep_at = _SWEEP
 
-    def open(self) -> None:
-        """Nobody is left here, or the pool is closed."""
+    def wake(self) -> None:
+        """Nobody is left here, or the pool is closed. In `deferred`."""
         turn_away = self._turn_away()
         if turn_away is not None:
             turn_away()
@@ -64,7 +107,7 @@ class WaitingCoroutines:
         heappush(self._heap, (key, next(self._numbers), future))
 
     def choose(self) -> AnyFuture | None:
-        """The one to be admitted next; it leaves when the line is looked at after that."""
+        """The one to be admitted next; it leaves when this is asked for the next."""
         heap = self._heap
         while heap:
             future = heap[0][2]
@@ -74,7 +117,7 @@ class WaitingCoroutines:
         return None
 
     def more(self) -> bool:
-        """True while the line is to be served again."""
+        """Whether this is to be served again."""
         return self.choose() is not None
 
     def count(self) -> int:
@@ -84,6 +127,66 @@ class WaitingCoroutines:
     def tasks(self) -> list[AnyFuture]:
         """All that wait, and those whose admission was interrupted; tombstones among them."""
         return [entry[2] for entry in self._heap]
+
+
+class Waiters:
+    """Those of one pool."""
+
+    __slots__ = ("blocked", "coroutines", "idle_waiters", "termination_waiters")
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Nobody waits."""
+        self.blocked: deque[BlockedSubmitter | WaitingCoroutines] = deque()  # oldest first
+        self.coroutines: WaitingCoroutines | None = None  # one of `blocked` while any waits
+        self.idle_waiters: list[Any] = []
+        self.termination_waiters: list[Any] = []
+
+    def push(
+        self,
+        future: AnyFuture,
+        aging: float | None,
+        turn_away: weakref.WeakMethod[Callable[[], None]],
+    ) -> None:
+        """Have the future of a coroutine wait; `turn_away` is told when nobody is left."""
+        if self.coroutines is None:
+            self.coroutines = WaitingCoroutines(aging, turn_away)
+        self.coroutines.push(future)
+        if self.coroutines not in self.blocked:
+            self.blocked.append(self.coroutines)
+
+    def discard(self, waiter: BlockedSubmitter) -> None:
+        """It waits no longer."""
+        if waiter in self.blocked:
+            self.blocked.remove(waiter)
+
+    def waiting_for(self, future: AnyFuture) -> list[Callable[[], None]]:
+        """What wakes the submitters that wait with this very future."""
+        return [waiter.wake for waiter in self.blocked if waiter.future is future]
+
+    def tasks(self) -> list[AnyFuture]:
+        """All that wait for a place."""
+        return [future for waiter in self.blocked for future in waiter.tasks()]
+
+    def count(self) -> int:
+        """How many wait for a place, threads and coroutines."""
+        return sum([waiter.count() for waiter in self.blocked])
+
+    def take_terminated(self) -> list[Any]:
+        """The parkers of all who wait for the last thread's end, which has come."""
+        parkers, self.termination_waiters = self.termination_waiters, []
+        return parkers
+
+    def rebuild(self, queued: list[AnyFuture]) -> None:
+        """After an interruption: what has its id but was not queued is not admitted."""
+        there = set(map(id, queued))
+        for waiter in self.blocked:
+            for future in waiter.tasks():
+                if future._state is PENDING and id(future) not in there:
+                    future.task_id = 0
+            waiter.admitting = False
 
 
 def _waits(future: AnyFuture) -> bool:

@@ -48,7 +48,7 @@ def until_blocked(ex: BoundedExecutor, count: int) -> None:
     """Return when `count` submitters wait for a place."""
     pause = threading.Event()
     for _ in range(3000):
-        if len(ex._pool.blocked) >= count:
+        if len(ex._pool.waiters.blocked) >= count:
             return
         pause.wait(0.01)
     raise AssertionError("nobody blocks")
@@ -274,7 +274,7 @@ def test_a_timed_out_submitter_leaves_the_line(gate: Gate) -> None:
         ex.submit(gate)
         with pytest.raises(SubmitTimeoutError):
             ex.submit_with_timeout(0.01, int)
-        assert len(ex._pool.blocked) == 0
+        assert len(ex._pool.waiters.blocked) == 0
         gate.open()
         assert ex.submit(int).result() == 0
 

@@ -131,7 +131,7 @@ def test_threads_and_coroutines_wait_in_one_line(gate: threading.Event) -> None:
         ex.submit(gate.wait)
         thread = threading.Thread(target=lambda: ex.submit(int))
         thread.start()
-        while not ex._pool.blocked:
+        while not ex._pool.waiters.blocked:
             ex.stats()
 
         async def main() -> None:
@@ -433,8 +433,8 @@ def test_who_gave_up_waiting_leaves_nothing_behind(gate: threading.Event) -> Non
                 for task in waiting:
                     task.cancel()
                 await asyncio.gather(*waiting, return_exceptions=True)
-            assert len(ex._pool.blocked) <= 1
-            assert len(ex._pool.coroutines.tasks()) <= 200
+            assert len(ex._pool.waiters.blocked) <= 1
+            assert len(ex._pool.waiters.coroutines.tasks()) <= 200
             gate.set()
 
     _asyncio(main())

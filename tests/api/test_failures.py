@@ -31,7 +31,7 @@ import pytest
 import futurepool
 from futurepool import BoundedExecutor, Future, OnFull, TaskError, _logs
 from futurepool._future import name_of
-from futurepool._pool.life import PoolLife
+from futurepool._pool import completion
 from tests.programs import python
 
 
@@ -1163,7 +1163,7 @@ def test_a_partial_of_itself_has_a_name() -> None:
 
 def test_an_outcome_that_cannot_be_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug of ours there is not tried again and again: the task fails with that."""
-    monkeypatch.setattr(PoolLife, "_wrap", lambda *_: 1 // 0)
+    monkeypatch.setattr(completion, "_wrap", lambda *_: 1 // 0)
     with BoundedExecutor(1) as ex:
         assert isinstance(ex.submit(int, "x").exception(30), ZeroDivisionError)
         assert ex.submit(int).result(30) == 0

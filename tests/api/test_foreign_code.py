@@ -32,7 +32,7 @@ from futurepool import (
 )
 from futurepool._engines.threads import ThreadEngine
 from futurepool._foreign import aside
-from futurepool._pool import queue
+from futurepool._pool import overload
 from tests.helpers import hold
 
 PATIENCE = 30
@@ -707,7 +707,7 @@ def test_a_job_without_a_thread_waits_for_the_next(monkeypatch: pytest.MonkeyPat
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks come a hundred times as often."""
     monkeypatch.setattr(_sync, "_LOOK", 0.01)
-    monkeypatch.setattr(queue, "_PATIENCE", 0.1)
+    monkeypatch.setattr(overload, "_PATIENCE", 0.1)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -946,7 +946,6 @@ def test_nothing_gets_in_over_the_bound_after_a_shutdown(
     ran: list[int] = []
     policy = OnFull.CALLER_RUNS if way == "caller_runs" else OnFull.BLOCK
     ex = BoundedExecutor(1, queue_size=0, on_full=policy)
-    pool = ex._pool
 
     def closing(then: Any) -> Any:
         def call(*args: Any) -> Any:
@@ -956,9 +955,10 @@ def test_nothing_gets_in_over_the_bound_after_a_shutdown(
         return call
 
     if way == "caller_runs":
-        monkeypatch.setattr(type(pool), "_run_here", closing(type(pool)._run_here))
+        handler = closing(overload._HANDLERS[policy])
+        monkeypatch.setitem(overload._HANDLERS, policy, handler)
     else:
-        monkeypatch.setattr(type(pool), "_submit_over", closing(type(pool)._submit_over))
+        monkeypatch.setattr(overload, "_admit_over", closing(overload._admit_over))
 
     def submit() -> str:
         try:

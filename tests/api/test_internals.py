@@ -128,13 +128,13 @@ def test_a_larger_pool_admits_who_has_waited(gate: threading.Event) -> None:
         threads = [threading.Thread(target=submit, args=(number,)) for number in range(3)]
         for number, thread in enumerate(threads, 1):
             thread.start()
-            while len(pool._pool.blocked) < number:
+            while len(pool._pool.waiters.blocked) < number:
                 pass
         pool._max_workers = 3
         for thread in threads[:2]:
             thread.join(30)
         assert len(admitted) == 2
-        assert len(pool._pool.blocked) == 1
+        assert len(pool._pool.waiters.blocked) == 1
         assert {number: future.task_id for number, future in admitted.items()} == {0: 2, 1: 3}
         gate.set()
         threads[2].join(30)
@@ -163,10 +163,10 @@ def test_workers_that_are_too_many_leave(gate: threading.Event) -> None:
     gate.set()
     for future in busy:
         future.result(30)
-    while pool._pool.threads > 2:
+    while pool._pool.workers.threads > 2:
         pass
     pool._max_workers = 1
-    while pool._pool.threads > 1:
+    while pool._pool.workers.threads > 1:
         pass
     assert sum(pool.submit(int).result(30) for _ in range(5)) == 0
     pool.shutdown()

@@ -229,7 +229,7 @@ def test_histograms_while_and_after_they_are_counted() -> None:
             ex.submit(int)
             seen.append(ex.stats())
         assert ex.wait(30)
-        (slot,) = ex._pool.slots
+        (slot,) = ex._pool.workers.slots
         assert slot.fresh is not None
         assert len(slot.fresh) < BATCH
         seen.append(ex.stats())

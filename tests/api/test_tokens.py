@@ -19,7 +19,7 @@ from futurepool import (
     QueueFullError,
     current_token,
 )
-from futurepool._pool import core, queue
+from futurepool._pool import overload, waiters
 from tests.helpers import hold
 
 
@@ -260,9 +260,9 @@ def test_a_token_cancelled_on_the_way_to_the_line_counts_once(
 
     def cancel_first(future: Future[int]) -> Any:
         token.cancel()
-        return core.BlockedSubmitter(future)
+        return waiters.BlockedSubmitter(future)
 
-    monkeypatch.setattr(queue, "BlockedSubmitter", cancel_first)
+    monkeypatch.setattr(overload, "BlockedSubmitter", cancel_first)
     with BoundedExecutor(1, queue_size=0) as ex:
         hold(ex, gate)
         future = ex.submit_with_token(token, int)

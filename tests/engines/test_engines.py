@@ -756,7 +756,7 @@ def test_a_callback_with_a_loop_of_its_own(way: str) -> None:
             ex.stats()
         for future in [ex.submit(go.wait, 0) for _ in range(2)]:
             future.result(60)
-        while len(ex._pool.parked) < 2:
+        while len(ex._pool.workers.parked) < 2:
             ex.stats()
 
         async def main() -> int:

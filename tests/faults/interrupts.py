@@ -141,7 +141,7 @@ def blocking(case: Case) -> Operation:
     case.fill(3)
 
     def release() -> None:
-        until(lambda: case.ex._pool.blocked or over.is_set())
+        until(lambda: case.ex._pool.waiters.blocked or over.is_set())
         first.set()
 
     threading.Thread(target=release, daemon=True).start()

@@ -17,8 +17,8 @@ import pytest
 
 from futurepool import _errors, _failures, _future, _shutdown
 from futurepool._engines import worker_loop
-from futurepool._pool import summaries
-from futurepool._pool.queue import Pool
+from futurepool._pool import completion, ending, summaries
+from futurepool._pool.pool import Pool
 from tests.faults import __main__ as faults
 from tests.faults import interrupts, memory, reentry
 from tests.faults.__main__ import TOP, run
@@ -66,8 +66,15 @@ def test_alive(name: str) -> None:
             _failures._add_note,
         ),
         *(_failures.Failure.watch, summaries.Latest.__init__, summaries.Latest.complete),
-        *(Pool.next_task, Pool.complete, Pool._complete, Pool._commit, Pool._wrap, Pool._recount),
-        *(Pool.wait_empty, Pool.wait_ended, Pool.stats, Pool.queued, Pool.close, Pool.repair),
+        *(
+            Pool.next_task,
+            Pool.complete,
+            completion._complete,
+            Pool.commit,
+            completion._wrap,
+            Pool._rebuild,
+        ),
+        *(ending.wait_empty, ending.wait_ended, Pool.stats, Pool.queued, Pool.close, Pool.repair),
     ],
     ids=lambda function: function.__qualname__,
 )

@@ -134,7 +134,7 @@ def test_a_worker_that_wakes_up_looks(monkeypatch: pytest.MonkeyPatch) -> None:
         local.span = "submitter's"
         with BoundedExecutor(1) as pool:
             pool.submit(int).result(30)
-            while not pool._pool.parked:
+            while not pool._pool.workers.parked:
                 pass
             with monkeypatch.context() as patch:
                 patch.setattr(ThreadPoolExecutor, "submit", tool.wrap(ThreadPoolExecutor.submit))
@@ -206,7 +206,7 @@ def test_who_blocks_blocks_no_other_pool(tool: Tool) -> None:
         pool.submit(gate.wait, 60)
         blocked = threading.Thread(target=pool.submit, args=(int,))
         blocked.start()
-        while not pool._pool.blocked:
+        while not pool._pool.waiters.blocked:
             pass
         assert other.submit(int).result(30) == 0
         gate.set()

@@ -17,7 +17,7 @@ from futurepool._checks import (
     check_timeout,
 )
 from futurepool._errors import InvalidConfigError
-from futurepool._priority import Priority
+from futurepool._options import Priority
 
 
 class Hostile:

@@ -17,7 +17,7 @@ import pytest
 #: Low to high, modules and folders. A module imports from lower layers and from its own folder, never
 #: from another of its own layer or from a higher one.
 LAYERS: list[set[str]] = [
-    {"_priority", "_sync"},
+    {"_sync"},
     {"_logs"},
     {"_deadlines", "_errors", "_foreign", "_observers"},
     {"_checks", "_failures"},

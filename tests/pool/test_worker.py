@@ -18,9 +18,9 @@ import pytest
 from futurepool import BoundedExecutor, PoolClosedError, QueueFullError, _sync
 from futurepool._engines import threads
 from futurepool._future import NOTIFIED, Future
-from futurepool._pool.core import WorkerSlot
-from futurepool._pool.queue import Pool
+from futurepool._pool.pool import Pool
 from futurepool._pool.task_queue import Level, PriorityQueue
+from futurepool._pool.workers import Kind, WorkerSlot
 
 
 class Strike(BaseException):
@@ -80,7 +80,7 @@ def test_around_a_commit(ex: BoundedExecutor, monkeypatch: pytest.MonkeyPatch, a
     """Before it the task fails with the exception; after it waiters are told all the same."""
     gate = threading.Event()
     told = threading.Event()
-    strike(monkeypatch, "_commit", after=after)
+    strike(monkeypatch, "commit", after=after)
     future = ex.submit(gate.wait, 30)
     future.add_done_callback(lambda _: told.set())
     gate.set()
@@ -120,7 +120,7 @@ def test_around_finishing_on_the_spot(
     left = [1]
 
     def complete(self: Pool, slot: Any, *args: Any) -> None:
-        mine = slot.thread is None and left[0] > 0
+        mine = slot.kind is Kind.CALLER and left[0] > 0
         left[0] -= mine
         if mine and not after:
             raise Strike
@@ -226,7 +226,7 @@ def test_a_thread_that_dies_with_a_task(monkeypatch: pytest.MonkeyPatch, wait: s
             assert pool.next_task(slot) is not None
 
     monkeypatch.setattr(threads, "work", work_or_die)
-    monkeypatch.setattr(threads, "_Guard", deaf)
+    monkeypatch.setattr(threads, "Guard", deaf)
     monkeypatch.setattr(_sync, "_LOOK", 0.01)
     with BoundedExecutor(1, queue_size=0, error_handler=id) as ex:
         future = ex.submit(int)
@@ -273,7 +273,7 @@ def test_a_guard_that_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
             raise SystemExit
 
     monkeypatch.setattr(threads, "work", work_or_die)
-    monkeypatch.setattr(threads, "_Guard", deaf)
+    monkeypatch.setattr(threads, "Guard", deaf)
     monkeypatch.setattr(threads._log, "error", lambda *_, **__: sys.exit())
     monkeypatch.setattr(_sync, "_LOOK", 3600.0)
     with BoundedExecutor(1) as ex:
@@ -309,7 +309,7 @@ def test_a_ctrl_c_during_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, again: str) -> None:
     """What a section left to be done tells them the second time; so does who waits, in the end."""
     monkeypatch.setattr(_sync, "_LOOK", 0.01)
-    monkeypatch.setattr(threads, "_Guard", deaf)
+    monkeypatch.setattr(threads, "Guard", deaf)
     gate, struck = threading.Event(), threading.Event()
     announce = Future._announce
 
@@ -330,12 +330,12 @@ def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, aga
         waiter.start()
         while not first.running() or first._subscribers is None or not first._subscribers.parkers:
             pass
-        (slot,) = pool.workers
+        (slot,) = pool.workers.listed
         monkeypatch.setattr(Future, "_announce", strike)
         if again == "look":
             gate.set()
         else:
-            pool.deferred.append(partial(threads._replace, pool, slot, RuntimeError("dead")))
+            pool.deferred.append(partial(pool.replace, slot, RuntimeError("dead")))
             with pytest.raises(KeyboardInterrupt):
                 pool.run_deferred()
             assert first.done()
@@ -360,7 +360,7 @@ def test_a_strike_between_two_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sync, "clock", lambda: now[0])
     with BoundedExecutor(1, enable_metrics=True) as ex:
         ex.submit(int).result(30)
-        (slot,) = ex._pool.slots
+        (slot,) = ex._pool.workers.slots
         slot.fresh = Struck()
         for _ in range(5):
             ex.submit(now.__setitem__, 0, now[0] + 5.0).result(30)
@@ -378,10 +378,10 @@ def test_notes_that_nobody_put_in_order() -> None:
     with BoundedExecutor(1, enable_metrics=True) as ex:
         ex.submit(int).result(30)
         ex.submit(int).result(30)  # the worker has noted the first
-        (slot,) = ex._pool.slots
+        (slot,) = ex._pool.workers.slots
         with ex._pool.mutex:
             slot.fresh = [5.0, 2.0, 7.0]
-            ex._pool.count_fresh(slot)
+            ex._pool.count_times(slot)
             slot.fresh = [3.0, 4.0, 6.0]
             stats = ex.stats()
             slot.fresh = []
@@ -459,10 +459,10 @@ def test_a_refusal_of_a_signal_handler_before_a_worker_is_woken() -> None:
     with BoundedExecutor(1) as ex:
         ex.submit(int).result(30)
         pool = ex._pool
-        while not pool.parked:
+        while not pool.workers.parked:
             time.sleep(0.001)
         with pool.mutex:
-            (slot,) = pool.parked
+            (slot,) = pool.workers.parked
             gate, slot.parker = slot.parker, Struck()
         with pytest.raises(QueueFullError):
             ex.submit(int)
@@ -521,8 +521,8 @@ def test_a_strike_while_a_place_is_handed_on(monkeypatch: pytest.MonkeyPatch) ->
         if not strikes and gaps:
             gaps.pop()
             with self.mutex:
-                self.max_id += 1
-                self._freed()
+                self.capacity.max_id += 1
+                self.place_freed()
         original_recover(self, *futures)
 
     monkeypatch.setattr(PriorityQueue, "push", push)
@@ -535,7 +535,7 @@ def test_a_strike_while_a_place_is_handed_on(monkeypatch: pytest.MonkeyPatch) ->
         urgent = ex.options(priority=7)
         waiting = threading.Thread(target=lambda: got.append(urgent.submit(int)))
         waiting.start()
-        while not ex._pool.blocked:
+        while not ex._pool.waiters.blocked:
             time.sleep(0.001)
         with pytest.raises(KeyboardInterrupt):
             queued.cancel()
@@ -581,12 +581,12 @@ def test_a_place_handed_on_by_its_own_worker_is_no_time_in_advance(
         ex.submit(gate.wait, 30)
         blocked = threading.Thread(target=ex.submit, args=(int,))
         blocked.start()
-        while not ex._pool.blocked:
+        while not ex._pool.waiters.blocked:
             time.sleep(0.001)
         gate.set()
         blocked.join(30)
         assert ex.wait(30)
-        (slot,) = ex._pool.slots
+        (slot,) = ex._pool.workers.slots
         assert slot.fresh is not None
         assert len(slot.fresh) == 4
         assert slot.fresh[3] == 0.0

@@ -33,11 +33,15 @@ from futurepool._foreign import aside  # noqa: E402
 from futurepool._foreign.aside import Aside  # noqa: E402
 from futurepool._future import Future, Subscribers  # noqa: E402
 from futurepool._options import Options  # noqa: E402
-from futurepool._pool.core import PoolState  # noqa: E402
-from futurepool._pool.life import PoolLife  # noqa: E402
-from futurepool._pool.queue import Pool, Submitting, _make  # noqa: E402
+from futurepool._pool import completion, ending, fast, helping, overload, submission  # noqa: E402
+from futurepool._pool.capacity import Capacity  # noqa: E402
+from futurepool._pool.fast import Submitting  # noqa: E402
+from futurepool._pool.meters import Meters  # noqa: E402
+from futurepool._pool.pool import Pool  # noqa: E402
 from futurepool._pool.section import Section  # noqa: E402
 from futurepool._pool.task_queue import PriorityQueue  # noqa: E402
+from futurepool._pool.waiters import Waiters  # noqa: E402
+from futurepool._pool.workers import Workers  # noqa: E402
 
 MORE = int(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
 #: For scenarios that depend on steps of others, too.
@@ -45,11 +49,19 @@ MORE_CODE: dict[str, list[Any]] = {"cancel_against_token": [CancelToken]}
 CODE = [
     Aside,
     Section,
-    PoolState,
-    PoolLife,
     Pool,
+    Capacity,
+    Meters,
+    Workers,
+    Waiters,
     Submitting,
     PriorityQueue,
+    completion,
+    ending,
+    fast,
+    helping,
+    overload,
+    submission,
     Future,
     Subscribers,
     ThreadEngine,
@@ -172,7 +184,7 @@ def blocked_submit_against_shutdown() -> Any:
         assert outcome == [None]
         gate.open()
         ex.shutdown()
-        assert not ex._pool.blocked
+        assert not ex._pool.waiters.blocked
 
     return [submit, lambda: ex.shutdown(wait=False)], check
 
@@ -322,10 +334,10 @@ def over_the_bound_against_shutdown() -> Any:
     down: list[bool] = []
 
     def submit() -> None:
-        future = _make(pool, Options(), lambda: late.append(bool(down)), ())
+        future = submission.make_future(pool, Options(), lambda: late.append(bool(down)), ())
         future._queued_at = 0.0
         with contextlib.suppress(PoolClosedError):
-            pool._submit_over(future)
+            overload._admit_over(pool, future)
 
     def shut_down() -> None:
         gate.open()
@@ -334,7 +346,7 @@ def over_the_bound_against_shutdown() -> Any:
 
     def check() -> None:
         assert True not in late
-        assert pool.threads == 0
+        assert pool.workers.threads == 0
         assert pool.unfinished == 0
 
     return [submit, shut_down], check
@@ -425,7 +437,7 @@ def worker_exit_against_submit() -> Any:
 
     def check() -> None:
         assert accepted == [bool(ran)]
-        assert ex._pool.threads == 0
+        assert ex._pool.workers.threads == 0
         assert ex._pool.unfinished == 0
 
     return [submit, ex.shutdown], check
@@ -482,7 +494,7 @@ def bound_against_completion() -> Any:
     """A place is free for whoever has seen the result, and there is never one too many."""
     ex = BoundedExecutor(1, queue_size=0)
     gate = held(ex)
-    future = next(slot.task for slot in ex._pool.slots)
+    future = next(slot.task for slot in ex._pool.workers.slots)
     assert future is not None
     taken: list[Any] = []
 
@@ -620,71 +632,71 @@ def test_no_schedule_breaks_it(build: Build) -> None:
 MUTANTS: list[tuple[Build, Any, str, str, str]] = [
     (
         smaller_against_submit,
-        PoolLife,
-        "_come_back",
-        "if self.threads > self.max",
-        "if 0 and self.max",
+        Workers,
+        "come_back",
+        "return self.threads > self.max",
+        "return 0 and self.max",
     ),
-    (larger_against_blocked_submit, PoolLife, "resize", "self._freed()", "pass"),
+    (larger_against_blocked_submit, Pool, "resize", "self.place_freed()", "pass"),
     (
         hand_out_against_start,
-        PoolLife,
+        Pool,
         "hand_out",
-        "self._cancel_locked(future, _sync.get_ident())",
+        "self.cancel_pending(future, _sync.get_ident())",
         "pass",
     ),
     (submit_against_idle_worker, Submitting, "submit", "unpark(parker)", "pass"),
-    (submit_against_idle_worker, PoolLife, "_come_back", "self.wakeup_pending = False", "pass"),
-    (submit_against_idle_worker, PoolLife, "next_task", "self.parked.append(slot)", "pass"),
+    (submit_against_idle_worker, Workers, "come_back", "self.wakeup_pending = False", "pass"),
+    (submit_against_idle_worker, fast, "next_task", "pool.workers.parked.append(slot)", "pass"),
     (
         two_idle_workers,
-        PoolLife,
+        fast,
         "next_task",
-        "parker = self.parked.pop().parker",
-        "self.wakeup_pending = True",
+        "parker = workers.parked.pop().parker",
+        "workers.wakeup_pending = True",
     ),
-    (two_idle_workers, PoolLife, "_come_back", "self.wakeup_pending = False", "pass"),
-    (blocked_submit_against_completion, PoolState, "_freed", "self._grant()", "pass"),
+    (two_idle_workers, Workers, "come_back", "self.wakeup_pending = False", "pass"),
+    (blocked_submit_against_completion, Pool, "place_freed", "self._grant()", "pass"),
     (
         blocked_submit_against_completion,
-        PoolState,
+        Pool,
         "_grant",
-        "self.deferred.append(waiter.open)",
+        "self.deferred.append(waiter.wake)",
         "pass",
     ),
-    (blocked_submit_against_cancel, PoolLife, "_cancel_locked", "self._freed()", "pass"),
-    (blocked_submit_against_cancel, PoolState, "run_deferred", "act()", "pass"),
+    (blocked_submit_against_cancel, Pool, "cancel_pending", "self.place_freed()", "pass"),
+    (blocked_submit_against_cancel, Section, "run_deferred", "act()", "pass"),
     (
         blocked_submit_against_shutdown,
-        PoolLife,
+        Pool,
         "_send_home",
-        "self.deferred.append(self.blocked[0].open)",
+        "self.deferred.append(blocked[0].wake)",
         "pass",
     ),
-    (blocked_submit_against_shutdown, PoolLife, "close", "self._send_home()", "pass"),
-    (cancel_against_start, PoolLife, "next_task", "following._state is PENDING and", "True and"),
+    (blocked_submit_against_shutdown, Pool, "close", "self._send_home()", "pass"),
+    (cancel_against_start, fast, "next_task", "following._state is PENDING and", "True and"),
     (
         cancel_against_start,
-        PoolLife,
+        Pool,
         "cancel",
-        "if future._state is PENDING:\n                    self._cancel",
-        "if True:\n                    self._cancel",
+        "if future._state is PENDING:\n                    self.cancel",
+        "if True:\n                    self.cancel",
     ),
-    (cancel_against_start, PoolLife, "_cancel_locked", "self.max_id += 1", "pass"),
+    (cancel_against_start, Pool, "cancel_pending", "self.capacity.give()", "pass"),
     (
         drop_against_flush,
-        PoolState,
+        Section,
         "run_deferred",
         "self.mutex.acquire()\n            self.mutex.release()",
         "pass",
     ),
-    (drop_against_flush, PoolState, "run_deferred", "act()", "pass"),
+    (drop_against_flush, Section, "run_deferred", "act()", "pass"),
     (drop_against_flush, Future, "_tell_aside", "aside.run(self._tell)", "self._tell()"),
-    (cancel_against_token, PoolLife, "cancel", "self._tell_cancelled(future, aside)", "pass"),
-    (cancel_against_token, PoolLife, "_tell_cancelled", "by == NOBODY or", ""),
+    (cancel_against_token, Pool, "cancel", "self.tell_cancelled(future, aside)", "pass"),
+    (cancel_against_token, Pool, "tell_cancelled", "by == NOBODY or", ""),
     (
         cancel_against_token,
-        PoolState,
+        Pool,
         "_cancel_set_aside",
         "self.unnotified[future] = NOBODY",
         "self.deferred.append(future._tell)",
@@ -693,20 +705,32 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
     (jobs_against_jobs, Aside, "_serve", "if self._jobs:", "if False:"),
     (jobs_against_jobs, Aside, "_serve", "self._ready.discard(me)\n                try", "try"),
     (jobs_against_jobs, Aside, "run", "self.ensure()", "pass"),
-    (spare_against_worker, PoolLife, "claim", "if future._state is not PENDING or", "if"),
-    (spare_alone, PoolLife, "help", "self.engine.start_spare(future, None)", "pass"),
-    (over_the_bound_against_shutdown, Pool, "_submit_over", "if self.state:", "if False:"),
+    (spare_against_worker, Pool, "claim", "if future._state is not PENDING or", "if"),
+    (spare_alone, helping, "help_waiting", "pool.engine.start_spare(future, None)", "pass"),
+    (
+        over_the_bound_against_shutdown,
+        overload,
+        "_decide",
+        "pool.closed_error() if pool.state else decide(pool, future)",
+        "decide(pool, future)",
+    ),
     (result_against_completion, Future, "_subscribe", "with pool.mutex:", "if True:"),
-    (result_against_completion, PoolLife, "tell_outcome", "task._tell()", "pass"),
+    (result_against_completion, completion, "tell_outcome", "task._tell()", "pass"),
     (two_results_against_completion, Future, "_announce", "parker.release()", "pass"),
     (
         two_results_against_completion,
-        PoolLife,
+        fast,
         "next_task",
-        "mutex.release()\n                task._announce()",
+        "mutex.release()\n            task._announce()",
         "mutex.release()",
     ),
-    (token_against_start, Pool, "_submit", "if not token._add_listener(future):", "if 0:"),
+    (
+        token_against_start,
+        submission,
+        "submit_future",
+        "if not token._add_listener(future):",
+        "if 0:",
+    ),
     (
         token_against_start,
         Future,
@@ -714,40 +738,46 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
         "try:\n            self._pool.cancel(self)",
         "try:\n            pass",
     ),
-    (drop_oldest_against_start, Pool, "_refuse", "self._admit(future)", "pass"),
+    (drop_oldest_against_start, overload, "_replace_oldest", "pool.admit(future)", "pass"),
     (
         drop_oldest_against_start,
-        Pool,
-        "_refuse",
-        "self._cancel_locked(victim, None, grant=False)",
+        overload,
+        "_replace_oldest",
+        "pool.cancel_pending(victim, None, grant=False)",
         "pass",
     ),
-    (worker_exit_against_submit, PoolLife, "_send_home", "self._wake_all()", "pass"),
-    (worker_exit_against_submit, PoolLife, "_leave", "self._ended()", "pass"),
+    (worker_exit_against_submit, Pool, "_send_home", "self._wake_all()", "pass"),
+    (worker_exit_against_submit, Pool, "leave", "self.threads_changed()", "pass"),
     (
         worker_exit_against_submit,
-        PoolLife,
+        fast,
         "next_task",
-        "if self.state or slot",
+        "if pool.state or slot",
         "if slot",
     ),
-    (snapshot_against_everything, PoolState, "stats", "with self.mutex:", "if True:"),
+    (snapshot_against_everything, Pool, "stats", "with self.mutex:", "if True:"),
     (
         snapshot_against_everything,
         Submitting,
         "submit",
-        "pool.submitted = submitted = submitted + 1",
+        "capacity.submitted = submitted = submitted + 1",
         "submitted = submitted + 1",
     ),
-    (help_against_start, PoolLife, "claim", "if future._state is not PENDING or", "if"),
-    (help_against_start, PoolLife, "claim", "self.queue.tombstones += 1", "self.max_id -= 1"),
-    (bound_against_completion, PoolLife, "next_task", "self.max_id += 1", "pass"),
-    (bound_against_completion, PoolState, "_try_admit", ">= self.max_id", "> self.max_id"),
+    (help_against_start, Pool, "claim", "if future._state is not PENDING or", "if"),
+    (
+        help_against_start,
+        Pool,
+        "claim",
+        "self.queue.note_tombstone(self.unfinished)",
+        "self.capacity.take()",
+    ),
+    (bound_against_completion, fast, "next_task", "pool.capacity.max_id += 1", "pass"),
+    (bound_against_completion, Capacity, "full", ">= self.max_id", "> self.max_id"),
     (
         bound_against_completion,
         Submitting,
         "submit",
-        "pool.submitted = submitted = submitted + 1",
+        "capacity.submitted = submitted = submitted + 1",
         "submitted = submitted + 1",
     ),
 ]

@@ -107,7 +107,7 @@ def submit_without_end(Pool: Any) -> Any:
             target=lambda: [futures.append(pool.submit(int)) for _ in range(1100)]
         )
         feeder.start()
-        while feeder.is_alive() and not getattr(getattr(pool, "_pool", None), "blocked", ()):
+        while feeder.is_alive() and not (hasattr(pool, "_pool") and pool._pool.waiters.blocked):
             time.sleep(0.001)
         taken = len(futures)
     feeder.join(PATIENCE)

@@ -1,0 +1,131 @@
+"""A worker that waits for a task of its own pool: somebody has to run that task.
+
+Free workers are left to take it. If none is free, and none may be started, a spare thread runs it: the worker
+that waits runs nothing meanwhile, so no more tasks run than there are workers, until a timeout lets it
+go on. The only worker of a pool runs it right here, in its own stack, where nobody can tell; beside others
+somebody might, as a lock that this thread may enter again, or its local data, would be shared.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from futurepool import _sync
+from futurepool._future import PENDING, RUNNING, Future
+from futurepool._pool.section import repairing
+from futurepool._pool.workers import NOTIFYING, Kind
+
+if TYPE_CHECKING:
+    from futurepool._pool.pool import Pool
+
+__all__ = ["help_waiting", "in_event_loop", "is_deep", "want"]
+
+AnyFuture = Future[Any]
+
+_DEEP = 50  # frames; a task that runs on top of more may miss the rest of the stack
+
+
+@repairing
+def help_waiting(
+    pool: Pool, future: AnyFuture, timeout: float | None, again: bool = False, /
+) -> bool:
+    """In a worker of this pool, which waits for `future`: see that it is run.
+
+    True if it was run here. `again` is a second look at the same wait, a second later.
+    """
+    slot = pool.own_slot()
+    if slot is None or pool.mutex._is_owned():
+        return False
+    if slot.kind is Kind.ENGINE:
+        # The dispatcher: it is the one to bring it.
+        return future._state in (PENDING, RUNNING) and bool(pool.engine.run_aside(future, timeout))
+    if (timeout is not None and timeout <= 0) or _is_seen_to(pool, future, again):
+        return False
+    if timeout is None and pool.workers.max_workers == 1 and _nobody_can_tell():
+        return pool.engine.run_here(future)
+    pool.engine.start_spare(future, None)
+    return False
+
+
+@repairing
+def want(pool: Pool, future: AnyFuture, in_loop: bool = False, /) -> None:
+    """The same for a worker that may hold conditions of futures, or (`in_loop`) runs an event loop.
+
+    It may go on to wait for many, so one spare thread runs them one after the other.
+    """
+    slot = pool.own_slot()
+    if (
+        slot is not None
+        and slot.kind is not Kind.ENGINE
+        and not (in_loop and not in_event_loop())
+        and not pool.mutex._is_owned()
+        and not _is_seen_to(pool, future, False)
+    ):
+        pool.engine.start_spare(future, slot)
+
+
+def _is_seen_to(pool: Pool, future: AnyFuture, again: bool) -> bool:
+    """Whether `future` is not queued, or there are workers free for all that is."""
+    workers = pool.workers
+    with pool.mutex:
+        if future._state is not PENDING or not future.task_id:
+            return True
+        free = sum([slot.task is None and slot.status != NOTIFYING for slot in workers.listed])
+        wanted = pool.unfinished - workers.active - free - workers.reserved
+        if wanted > 0 and not again:
+            for _ in range(min(wanted, workers.max_workers - workers.threads)):
+                pool.reserve()
+                wanted -= 1
+        if workers.parked and not workers.wakeup_pending:
+            pool.signal_work()
+    pool.run_deferred()
+    return wanted <= 0
+
+
+_looked: tuple[int, Any, Any] = (0, None, None)  # how many modules there were, and two of them
+
+
+def in_event_loop() -> bool:
+    """Whether an event loop is running in this thread: asyncio's, or trio's."""
+    global _looked
+    looked = _looked
+    # Free-threaded CPython 3.13 may take a lock to look a module up. A daemon thread that waits for
+    # it as the interpreter ends keeps it, and the interpreter waits for it in vain. To import
+    # one of these adds many modules, so it is enough to count them.
+    if looked[0] != len(sys.modules) or not _sync.free_threaded:
+        count = len(sys.modules)
+        _looked = looked = (
+            count,
+            sys.modules.get("asyncio.events"),
+            sys.modules.get("trio.lowlevel"),
+        )
+    _, asyncio, trio = looked
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return True
+    return trio is not None and getattr(trio, "in_trio_run", _no)()
+
+
+def _no() -> bool:
+    return False
+
+
+def is_deep(frames: int) -> bool:
+    """Whether the stack of this thread is deeper than that."""
+    try:
+        sys._getframe(frames + 1)
+    except ValueError:
+        return False
+    return True
+
+
+def _nobody_can_tell() -> bool:
+    """Whether a task may run on top of this thread's stack.
+
+    Not while it holds a condition that whoever finishes another future waits for; nor where the task
+    would see an exception of somebody else's as the one being handled, or a running loop; nor so
+    deep that the rest of the stack may not do.
+    """
+    return not (
+        _sync.here.conditions or sys.exc_info()[0] is not None or in_event_loop() or is_deep(_DEEP)
+    )

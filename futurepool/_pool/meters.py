@@ -1,0 +1,164 @@
+"""What a pool counts, beside the places: tasks by outcome, times, refusals, the latest failure.
+
+`completed` is kept, the running are counted off the slots, queued and cancelled tasks are differences. So a
+snapshot adds up by construction. Run time is added up when a worker's row of tasks ends, one right
+after the other; a snapshot adds the rows that go on.
+
+With histograms a worker notes each task's times in a list of its slot's own (`fresh`), in the section that
+commits the task, and counts some hundred at once, outside of any section. A snapshot counts what is noted,
+too, so the histograms have every completed task, at every instant.
+
+Guarded by the pool's mutex. Written here, and by the unrolled forms in `futurepool._pool.fast`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from futurepool import _sync
+from futurepool._pool.histogram import BATCH, HistogramRecorder, Tally, tally
+from futurepool._pool.summaries import Latest
+
+if TYPE_CHECKING:
+    from futurepool._pool.workers import WorkerSlot
+
+__all__ = ["BATCH", "Meters"]
+
+
+#: Why tasks are refused, see `Stats.rejections`.
+REASONS = ("full", "timeout", "closed", "dropped", "expired", "cancelled")
+
+
+class Meters:
+    """The counters of one pool. Times are in seconds."""
+
+    __slots__ = (
+        "admission",
+        "admission_time",
+        "completed",
+        "created",
+        "failed",
+        "last_error",
+        "latency",
+        "overflow",
+        "rejections",
+        "run_time",
+        "wait",
+        "wait_time",
+    )
+
+    def __init__(self, histograms: bool) -> None:
+        self.created: float = _sync.clock()
+        self.completed: int = 0  # ran to an end, failures included
+        self.failed: int = 0
+        self.rejections: dict[str, int] = dict.fromkeys(REASONS, 0)
+        self.overflow: int = 0  # admitted over the bound
+        self.run_time: float = 0.0
+        self.wait_time: float = 0.0
+        self.admission_time: float = 0.0
+        self.last_error: Latest | None = None
+        self.latency: HistogramRecorder | None = HistogramRecorder() if histograms else None
+        self.wait: HistogramRecorder | None = HistogramRecorder() if histograms else None
+        self.admission: HistogramRecorder | None = HistogramRecorder() if histograms else None
+
+    def count_run(self, slot: WorkerSlot, waited: float, now: float, latest: Latest | None) -> None:
+        """A task has run; `latest` if it failed."""
+        self.completed += 1
+        self.run_time += now - slot.since
+        self.wait_time += waited
+        if latest is not None:
+            self.failed += 1
+            if self.last_error is not None:
+                self.last_error.dropped = True
+            self.last_error = latest
+        if self.latency is not None and self.wait is not None:
+            self.latency.record(now - slot.started)
+            self.wait.record(waited)
+
+    def count_row(self, slot: WorkerSlot, now: float) -> None:
+        """A row of tasks has ended, the last of them before `now`."""
+        self.run_time += now - slot.since
+
+    def refuse(self, reason: str) -> None:
+        """A task gets no place, or is to lose it for another one."""
+        self.rejections[reason] += 1
+
+    def count_admission(self, waited: float) -> None:
+        """A task has waited so long for its place."""
+        if self.admission is not None:
+            self.admission.record(waited)
+            self.admission_time += waited
+
+    def overflows(self) -> None:
+        """A task was admitted over the bound."""
+        self.overflow += 1
+
+    def tally(self, slot: WorkerSlot) -> tuple[Tally, Tally] | None:
+        """What a slot has noted, for `add`; None without histograms. Needs no section.
+
+        As that takes several times as long as all the rest of a worker's turn.
+        """
+        if not slot.fresh or self.latency is None or self.wait is None:
+            return None
+        waited = slot.fresh[1::2]
+        # One that was interrupted between the two notes has but the first.
+        ran = tally(slot.fresh[: 2 * len(waited) : 2], self.latency.max)
+        return ran, tally(waited, self.wait.max)
+
+    def add(self, slot: WorkerSlot, ran: Tally, waits: Tally) -> None:
+        """Count what the slot had noted."""
+        if slot.fresh and self.latency is not None and self.wait is not None:
+            latency, wait = self.latency.copy(), self.wait.copy()
+            latency.add(ran)
+            wait.add(waits)
+            wait_time = self.wait_time + sum(slot.fresh[1::2])
+            # These at once: no exception strikes between plain assignments.
+            self.latency = latency
+            self.wait = wait
+            self.wait_time = wait_time
+            slot.fresh = []
+
+    def copy(self, slots: Iterable[WorkerSlot]) -> Meters:
+        """What is counted now, with what these slots have under way. `fill` does the slow part."""
+        copy = Meters.__new__(Meters)
+        copy.created, copy.completed, copy.failed = self.created, self.completed, self.failed
+        copy.rejections, copy.overflow = self.rejections.copy(), self.overflow
+        copy.run_time, copy.wait_time = self.run_time, self.wait_time
+        copy.admission_time = self.admission_time
+        for slot in slots:
+            if slot.task is not None:
+                copy.run_time += slot.started - slot.since
+        copy.last_error = self.last_error
+        copy.latency = None if self.latency is None else self.latency.copy()
+        copy.wait = None if self.wait is None else self.wait.copy()
+        copy.admission = None if self.admission is None else self.admission.copy()
+        return copy
+
+    def fill(self, noted: list[list[float]]) -> None:
+        """Count what workers had noted, in a copy, outside of any section."""
+        if self.latency is not None and self.wait is not None:
+            ran = [value for fresh in noted for value in fresh[: len(fresh) // 2 * 2 : 2]]
+            waited = [value for fresh in noted for value in fresh[1::2]]
+            self.latency.add(tally(ran, self.latency.max))
+            self.wait.add(tally(waited, self.wait.max))
+            self.wait_time += sum(waited)
+
+    def fields(self, now: float) -> dict[str, Any]:
+        """These, as `Stats` has them."""
+        completed, last_error = self.completed, self.last_error
+        latency, wait, admission = self.latency, self.wait, self.admission
+        return {
+            "completed_tasks": completed,
+            "failed_tasks": self.failed,
+            "rejected_tasks": sum(self.rejections.values()),
+            "rejections": self.rejections,
+            "overflow_tasks": self.overflow,
+            "average_latency": self.run_time / completed if completed else 0.0,
+            "average_wait": self.wait_time / completed if completed else 0.0,
+            "last_error": None if last_error is None else last_error.error(),
+            "uptime": now - self.created,
+            "latency": None if latency is None else latency.snapshot(self.run_time),
+            "wait": None if wait is None else wait.snapshot(self.wait_time),
+            "admission": None if admission is None else admission.snapshot(self.admission_time),
+        }

@@ -1,0 +1,800 @@
+"""The pool: parts that know only their own data, changed together in sections of one mutex.
+
+Futures, workers and the exit hook hold the pool, never the executor, so a dropped executor is collected.
+The parts never call each other; what takes more than one of them is written here, and unrolled in
+`futurepool._pool.fast` where every task comes by.
+
+A place that comes free is handed, in the same section, to whoever has waited for one longest. So while
+somebody waits no place is free, and nobody can overtake. And whoever sees a final state and then asks for
+the mutex finds the place free.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from concurrent.futures.thread import BrokenThreadPool
+from contextvars import Context
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from futurepool import _sync
+from futurepool._cancellation import CancelToken
+from futurepool._errors import ExitRuntimeError, PoolClosedError, QueueFullError
+from futurepool._failures import Failure, TaskError
+from futurepool._foreign import aside, contexts
+from futurepool._foreign.aside import run as run_aside
+from futurepool._future import (
+    CANCELLED,
+    FINISHED,
+    NOTIFIED,
+    PENDING,
+    RUNNING,
+    Future,
+)
+from futurepool._options import UNSET
+from futurepool._pool import completion, ending, helping, overload, submission
+from futurepool._pool.capacity import Capacity
+from futurepool._pool.meters import Meters
+from futurepool._pool.section import NOBODY, Section, repairing, unpark
+from futurepool._pool.summaries import Latest
+from futurepool._pool.task_queue import TaskQueue, is_token_cancelled, make_queue
+from futurepool._pool.waiters import Waiters
+from futurepool._pool.workers import PARKED, Kind, Workers, WorkerSlot
+
+if TYPE_CHECKING:
+    from futurepool._engines import Engine
+    from futurepool._pool.observing import Feed
+    from futurepool._stats import Stats
+
+__all__ = ["Pool", "RunState"]
+
+AnyFuture = Future[Any]
+
+
+class RunState(IntEnum):
+    """Only ever increases."""
+
+    RUNNING = 0  # accept, run
+    DRAINING = 1  # refuse, run backlog      <- shutdown(), collection
+    STOPPING = 2  # refuse, backlog cancelled <- cancel_futures=True, stop() out of time
+
+
+class Pool(Section):
+    """A whole pool. `options` in signatures is what `executor.options()` collects.
+
+        admit    capacity.take    queue.push        workers: one is woken, or reserved
+        take     queue.take       slot.task         PENDING -> RUNNING
+        commit   slot.task=None   RUNNING -> FINISHED   meters.count_run   capacity.give -> waiters
+        cancel   PENDING -> CANCELLED               a tombstone in the queue   capacity.give -> waiters
+
+    Methods say "section held" if they are to be called inside of one. Those that are assigned here are
+    functions of the modules beside this one, with the pool as their first argument.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "abandoned",
+        "adopt",
+        "aging",
+        "broken",
+        "capacity",
+        "collected",
+        "engine",
+        "error_handler",
+        "exit_timeout",
+        "feed",
+        "meters",
+        "name",
+        "overload",
+        "queue",
+        "shutdown_timeout",
+        "snapshot",
+        "state",
+        "user_closed",
+        "wait_reported",
+        "waiters",
+        "workers",
+    )
+
+    exiting: bool = False  # of the class: the interpreter shuts down
+
+    def __init__(
+        self,
+        max_workers: int,
+        queue_size: int | None,
+        aging: float | None,
+        metrics: bool,
+        error_handler: Callable[[TaskError], object] | None,
+        shutdown_timeout: float,
+        exit_timeout: float | None = None,
+    ) -> None:
+        # Late, see its head; but not so late as `stats`, which may be called by a signal handler while
+        # the import goes on.
+        from futurepool._stats import Stats
+
+        super().__init__()
+        self.snapshot: type[Stats] = Stats
+        # Set once, by the executor.
+        self.engine: Engine
+        self.name: str = "ThreadPoolExecutor"
+        self.adopt: Callable[[Context], Context | None] = (
+            contexts.own
+        )  # unless the context is empty
+        self.aging: float | None = aging
+        self.error_handler: Callable[[TaskError], object] | None = error_handler
+        # Set by whoever ends the pool; each by one step, and read without a section.
+        self.collected: Any = None  # the weak reference to the executor
+        self.user_closed: bool = False  # shut down by its user, not merely dropped
+        self.abandoned: bool = False  # at interpreter exit: nobody waits for it any more
+        self.wait_reported: bool = False  # somebody who waits for its end has said what for
+        self.shutdown_timeout: float = shutdown_timeout
+        self.exit_timeout: float | None = exit_timeout  # seconds; None: for as long as it takes
+        # Guarded by the mutex.
+        self.state: RunState = RunState.RUNNING
+        self.broken: str | None = None  # why no worker can run: the initializer failed
+        self.capacity: Capacity = Capacity(max_workers, queue_size)
+        self.queue: TaskQueue = make_queue(aging)
+        self.workers: Workers = Workers(max_workers)
+        self.waiters: Waiters = Waiters()
+        self.meters: Meters = Meters(metrics)
+        self.overload: overload.Overload = overload.Overload()
+        # What observers are told of, if there are any: see futurepool._pool.observing.
+        self.feed: Feed | None = None
+
+    def renew(self) -> None:
+        """In the child of a fork: hold no task and no thread."""
+        super().renew()
+        for slot in self.workers.slots:
+            if slot.task is not None:
+                self.meters.count_row(slot, slot.started)  # of its row, which ends here
+            slot.task = None
+            slot.leave = True
+            self.count_times(slot)
+        self.queue = make_queue(self.aging)
+        if self.feed is not None:
+            self.feed.reset()
+            self.queue = self.feed.queue(self.queue)
+        self.workers.reset()
+        self.waiters.reset()
+        self.capacity.rebuild(0)
+
+    @property
+    def unfinished(self) -> int:
+        """Tasks queued or running. Exact in a section."""
+        return self.capacity.unfinished
+
+    # -- submit, for executors -----------------------------------------------------------------
+
+    submit = submission.submit
+    submit_many = submission.submit_many
+
+    # -- admit ---------------------------------------------------------------------------------
+
+    def try_admit(self, future: AnyFuture) -> bool:
+        """True if there is nothing left to do: admitted, or cancelled by its token. Section held."""
+        if future._state is not PENDING:
+            self.given_up(future)
+            return True
+        if self.capacity.full or self.state:
+            return False
+        self.admit(future)
+        return True
+
+    def admit(self, future: AnyFuture) -> None:
+        """Take a place, and see that a worker comes. Section held. Unrolled in `fast.submit`."""
+        future.task_id = self.capacity.take()
+        self.queue.push(future)
+        self.signal_work()
+
+    def signal_work(self) -> None:
+        """Keep the invariant of wake-ups; grow while tasks outnumber threads. Section held."""
+        workers = self.workers
+        if workers.parked and not workers.wakeup_pending:
+            self.deferred.append(functools.partial(unpark, workers.take_parked()))
+        elif workers.missing(self.capacity.unfinished) > 0:
+            self.reserve()
+
+    def reserve(self) -> None:
+        """One worker more, if there may be. Section held."""
+        if self.workers.reserve():
+            self.deferred.append(self._start_worker)
+
+    def reserve_missing(self) -> None:
+        """As many as would have something to do. Section held."""
+        for _ in range(self.workers.missing(self.unfinished)):
+            self.reserve()
+
+    def place_freed(self) -> None:
+        """A place came free: hand it on, and see who waits for no tasks. Section held."""
+        if self.waiters.blocked:
+            self._grant()
+        stoppers, unfinished = self.workers.stoppers, self.unfinished
+        if self.waiters.idle_waiters and unfinished <= sum(stoppers.values()):
+            for parker in [*self.waiters.idle_waiters]:
+                if not unfinished or parker in stoppers:
+                    self.deferred.append(functools.partial(unpark, parker))
+                    self.waiters.idle_waiters.remove(parker)
+
+    def refused(self, future: AnyFuture, reason: str) -> None:
+        """Count a task that gets no place, or is to lose it for another one. Section held."""
+        self.meters.refuse(reason)
+        if self.feed is not None:
+            self.feed.refused(future, reason)
+
+    def given_up(self, future: AnyFuture) -> None:
+        """Count a task that was cancelled before it had a place. Section held."""
+        token = future._token
+        expired = token is not None and token.remaining == 0.0
+        self.refused(future, "expired" if expired else "cancelled")
+
+    def place_found(self, future: AnyFuture) -> None:
+        """A task that has waited for its place is about to be queued. Section held."""
+        now = _sync.clock()
+        self.meters.count_admission(max(0.0, now - future._queued_at))
+        future._queued_at = now
+
+    def _grant(self) -> None:
+        """Hand free places to whoever waits, oldest first. Section held."""
+        blocked = self.waiters.blocked
+        while blocked and not self.capacity.full:
+            waiter = blocked[0]
+            if waiter.admitting:
+                return
+            future = waiter.choose()
+            if future is not None and future._state is PENDING and not future.task_id:
+                self.place_found(future)
+                waiter.admitting = True
+                self.admit(future)
+                waiter.admitting = False
+            if waiter.more():
+                blocked.rotate(-1)
+            else:
+                self.deferred.append(waiter.wake)
+                blocked.popleft()
+
+    # -- take ----------------------------------------------------------------------------------
+
+    def next_task(self, slot: WorkerSlot) -> AnyFuture | None:
+        """Commit what `slot` has run, if anything, and claim its next task: a worker's turn.
+
+        The result is in the task already; one that failed was committed by `complete`.
+        Returns None when there is nothing to run now: then the worker has left (`slot.leave`),
+        is to sleep at its parker (`slot.status`), or has told subscribers and should come again.
+        Unrolled in `fast.next_task`, which does both in one section.
+        """
+        if slot.task is not None:
+            self.complete(slot, slot.task._result, None)
+            return None
+        task: AnyFuture | None = None
+        status = slot.status
+        with self.mutex:
+            if status:
+                self.come_back(slot)
+            if not slot.leave:
+                slot.started = slot.since = _sync.clock()
+                task = self.take(slot)
+                if task is None:
+                    self._park_or_leave(slot)
+                elif status == PARKED:
+                    self._wake_next()
+        self.run_deferred()
+        return task
+
+    def take(self, slot: WorkerSlot) -> AnyFuture | None:
+        """The queue's next task; those whose token is cancelled are cancelled. Section held."""
+        task = self.queue.take(slot)
+        if self.queue.token_cancelled:
+            self._cancel_set_aside()
+        return task
+
+    def come_back(self, slot: WorkerSlot) -> None:
+        """A worker that slept, or told subscribers, is there again; it may have to leave. Section held."""
+        if self.workers.come_back(slot):
+            self.leave(slot)
+            self.signal_work()  # what it was woken for is another's now
+
+    def _wake_next(self) -> None:
+        """A worker that was woken has found a task: does the next one, too? Section held."""
+        workers = self.workers
+        if workers.parked and workers.missing(self.unfinished) > -len(workers.parked):
+            self.deferred.append(functools.partial(unpark, workers.take_parked()))
+
+    def _park_or_leave(self, slot: WorkerSlot) -> None:
+        """A worker has found nothing queued. Section held."""
+        if self.state or slot not in self.workers.listed:
+            self.leave(slot)
+        else:
+            self.workers.park(slot)
+
+    @repairing
+    def claim(self, slot: WorkerSlot, future: AnyFuture) -> bool:
+        """Claim this very task, queued or not yet, for a slot that is no worker's."""
+        with self.mutex:
+            if future._state is PENDING and is_token_cancelled(future):
+                self.cancel_pending(future, NOBODY)
+            if future._state is not PENDING or (self.state and not future.task_id):
+                return False
+            self.workers.add_caller(slot)
+            slot.started = slot.since = _sync.clock()
+            slot.task = future
+            feed = self.feed
+            if future.task_id:
+                self.queue.note_tombstone(self.unfinished)
+            else:
+                future.task_id = self.capacity.take()
+                if feed is not None:
+                    feed.submitted(future)
+            future._state = RUNNING
+            if feed is not None:
+                feed.started(future, slot)
+        if feed is not None:
+            self.run_deferred()
+        return True
+
+    # -- commit --------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        slot: WorkerSlot,
+        task: AnyFuture,
+        result: Any,
+        failure: Failure | None,
+        latest: Latest | None,
+    ) -> None:
+        """RUNNING -> FINISHED. Section held. The outcome is stored before the state that shows it.
+
+        Unrolled in `fast.next_task`, for tasks that nobody but a thread in `result` waits for.
+        """
+        now = _sync.clock()
+        if failure is None:
+            task._result = result
+        else:
+            if failure.seen is None:
+                failure.seen = task._hushed
+                if self.error_handler is not None:
+                    failure.seen = True
+                    task._failure = failure
+            task._result = failure
+        slot.notifying = task
+        task._state = FINISHED
+        slot.task = None
+        self.capacity.give()
+        self.meters.count_run(slot, max(0.0, slot.started - task._queued_at), now, latest)
+        if self.feed is not None:
+            self.feed.finished(task, slot, now, failure)
+        if slot.kind is Kind.CALLER:
+            self.workers.remove_caller(slot)
+        else:
+            self.workers.begin_notifying(slot)
+        self.place_freed()
+
+    complete = completion.complete
+    complete_aside = completion.complete_aside
+    tell_outcome = completion.tell_outcome
+
+    def count_times(self, slot: WorkerSlot) -> None:
+        """Put what a worker has noted into the histograms; called by itself, or when it is gone."""
+        tallies = self.meters.tally(slot)
+        if tallies is not None:
+            with self.mutex:
+                self.meters.add(slot, *tallies)
+
+    # -- cancel --------------------------------------------------------------------------------
+
+    @repairing
+    def cancel(self, future: AnyFuture, aside: bool = False, /) -> bool:
+        """See `Future.cancel`. `aside` after a deadline: users' code runs in another thread."""
+        if self.mutex._is_owned():
+            return self._cancel_nested(future)
+        if future._state is PENDING:
+            with self.mutex:
+                if future._state is PENDING:
+                    self.cancel_pending(future, _sync.get_ident())
+            self.run_deferred()
+        if self.unnotified:
+            self.tell_cancelled(future, aside)
+        if future._state is RUNNING:
+            token = self.token_of(future)
+            if aside:
+                token.cancel_aside("its future was cancelled")
+            else:
+                token.cancel("its future was cancelled")
+        return future._state in (CANCELLED, NOTIFIED)
+
+    def cancel_pending(self, future: AnyFuture, by: int | None, grant: bool = True) -> None:
+        """PENDING -> CANCELLED. Section held.
+
+        `by`: the thread that is to call the callbacks and let go of the arguments when the section
+        has ended (`tell_cancelled`); NOBODY: whoever cancels its token, who is on the way; None: a
+        thread aside.
+        """
+        self.deferred.append(future._announce)
+        if by is None:
+            self.deferred.append(future._tell_aside)
+        else:
+            self.unnotified[future] = by
+        future._state = CANCELLED
+        if self.feed is not None:
+            self.feed.cancelled(future)
+        if future.task_id:
+            self.capacity.give()
+            self.queue.note_tombstone(self.unfinished)
+            if grant:
+                self.place_freed()
+        else:
+            self.deferred.extend(self.waiters.waiting_for(future))
+
+    def tell_cancelled(self, future: AnyFuture, aside: bool = False) -> None:
+        """Tell of a cancelled task, if this thread is the one to do it."""
+        try:
+            by = self.unnotified[future]
+        except KeyError:
+            return
+        if by == NOBODY or by == _sync.get_ident():
+            if aside:
+                future._tell_aside()
+            else:
+                future._tell()
+            self.unnotified.pop(future, None)
+
+    def _cancel_nested(self, future: AnyFuture) -> bool:
+        """A cancel from a finalizer or signal handler inside one of our sections.
+
+        `TaskQueue.take` notes a task in a slot before it looks at its state; so a task noted there
+        counts as started, and one that is not will be seen as cancelled.
+        """
+        slots = list(self.workers.slots)
+        if future._state is PENDING and not any(slot.task is future for slot in slots):
+            future._state = CANCELLED
+            if self.feed is not None:
+                self.feed.cancelled(future)
+            self.deferred.append(self._rebuild)
+            self.deferred.append(future._announce)
+            self.deferred.append(future._tell_aside)  # this thread may be about to take locks
+        return future._state in (CANCELLED, NOTIFIED)
+
+    def _cancel_set_aside(self) -> None:
+        """Cancel what the queue has set aside, because its token is cancelled. Section held."""
+        set_aside = self.queue.token_cancelled
+        while set_aside:
+            future = set_aside[-1]
+            if future._state is PENDING:
+                self.deferred.append(future._announce)
+                self.unnotified[future] = NOBODY  # who cancels the token comes for it
+                future._state = CANCELLED
+                self.capacity.give()
+                if self.feed is not None:
+                    self.feed.cancelled(future)
+            set_aside.pop()
+        self.place_freed()
+
+    @repairing
+    def withdraw(self, future: AnyFuture) -> bool:
+        """Cancel a future that has waited too long for its place; False if it has one."""
+        with self.mutex:
+            if future.task_id or future._state is not PENDING:
+                return False
+            self.refused(future, "timeout")
+            self.cancel_pending(future, _sync.get_ident())
+        self.run_deferred()
+        self.tell_cancelled(future)
+        return True
+
+    @repairing
+    def hand_out(
+        self,
+    ) -> tuple[AnyFuture, Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None:
+        """Cancel the queued task that is due next, and give it away; None if none is queued."""
+        with self.mutex:
+            future = self.queue.following()
+            if future is None:
+                return None
+            taken = future, future._fn, future._args, future._kwargs or {}
+            self.cancel_pending(future, _sync.get_ident())
+        self.run_deferred()
+        self.tell_cancelled(future)
+        return taken
+
+    @repairing
+    def token_of(self, future: AnyFuture) -> CancelToken:
+        """The running task's own token: a child of the one it was submitted under, if any."""
+        token = future._own_token
+        if token is None:
+            fresh = CancelToken(parent=future._token)
+            with self.mutex:
+                token = future._own_token
+                if token is None:
+                    future._own_token = token = fresh
+        return token
+
+    # -- close ---------------------------------------------------------------------------------
+
+    @repairing
+    def close(self, state: RunState = RunState.DRAINING) -> None:
+        """Refuse new tasks, turn blocked submitters away, let idle workers leave."""
+        if self.mutex._is_owned():
+            self.state = max(self.state, state)
+            self.deferred.append(self._send_home)
+            return
+        with self.mutex:
+            self.state = max(self.state, state)
+        self._send_home()
+        self.run_deferred()
+
+    def _send_home(self) -> None:
+        """Turn away whoever waits for a place, and have the workers look whether they are to go."""
+        blocked = self.waiters.blocked
+        with self.mutex:
+            while blocked:
+                self.deferred.append(blocked[0].wake)
+                blocked.popleft()
+            self._wake_all()
+            self.threads_changed()
+
+    def turn_away(self) -> None:
+        """No coroutine waits any more, or the pool is closed; then none gets a place. In `deferred`."""
+        with self.mutex:
+            if self.state and self.waiters.coroutines is not None:
+                for future in self.waiters.coroutines.tasks():
+                    if future._state is PENDING and not future.task_id:
+                        self.refused(future, "closed")
+                        self.cancel_pending(future, None)
+
+    def _wake_all(self) -> None:
+        """Section held."""
+        for parker in self.workers.parkers():
+            self.deferred.append(functools.partial(unpark, parker))
+
+    def leave(self, slot: WorkerSlot) -> None:
+        """A worker goes home, or is gone. Section held."""
+        self.count_times(slot)
+        self.workers.leave(slot)
+        self.threads_changed()
+
+    def threads_changed(self) -> None:
+        """The number of threads went down, or the pool was closed. Section held."""
+        if not self.workers.threads:
+            for parker in self.waiters.take_terminated():
+                self.deferred.append(functools.partial(unpark, parker))
+            if self.state:
+                self.deferred.append(self.engine.ended)
+
+    def breaks(self, why: str, slot: WorkerSlot | None = None) -> None:
+        """No worker can run any more: what is queued fails, and so does each submit from now on.
+
+        The worker that has found out, if one has, leaves.
+        """
+        with self.mutex:
+            self.broken = why
+            if slot is not None:
+                self.leave(slot)
+        self.close()
+        ending.fail_queued(self, self.closed_error)
+
+    @repairing
+    def resize(self, max_workers: int | None = None, queue_size: int | None = UNSET) -> None:
+        """Have another number of workers, or of tasks that may wait; exact from here on.
+
+        What is queued stays, over the bound if need be; what runs goes on, and surplus workers leave
+        after it. Submitters that have waited for a place get those that there are now.
+        """
+        if self.mutex._is_owned():
+            self.deferred.append(functools.partial(self.resize, max_workers, queue_size))
+            return
+        with self.mutex:
+            capacity, workers = self.capacity, self.workers
+            if max_workers is not None:
+                workers.resize(max_workers)
+            if queue_size is UNSET:
+                queue_size = capacity.queue_size
+            capacity.resize(workers.max_workers, queue_size)
+            if workers.threads > workers.max_workers:
+                self._wake_all()
+            self.place_freed()
+            self.reserve_missing()
+        self.run_deferred()
+
+    def _rebuild(self) -> None:
+        with self.mutex:
+            running = self.workers.rebuild()
+            queued = self.queue.rebuild()
+            queued += sum([task._state is PENDING for task in self.queue.token_cancelled])
+            self.capacity.rebuild(queued + running)
+            if self.waiters.blocked:
+                self.waiters.rebuild(self.queue.tasks())
+            self._wake_all()  # which wake-ups were lost is not known
+            self._cancel_set_aside()
+            self.place_freed()
+            self.threads_changed()
+            self.reserve_missing()
+
+    # -- workers, for engines ------------------------------------------------------------------
+
+    def _start_worker(self) -> None:
+        """A worker that some section asked for; without any worker, fail what waits for one."""
+        try:
+            self.engine.start_worker()
+        except Exception as raised:
+            if not self.workers.listed:
+                # Aside, as its callbacks are users' code.
+                make_error = functools.partial(_same, raised)
+                run_aside(functools.partial(ending.fail_queued, self, make_error))
+
+    def start_reserved(self) -> None:
+        """Start workers here rather than in `run_deferred`: without any, the submit is to fail."""
+        while self.workers.reserved > 0:
+            self.engine.start_worker()
+
+    def enlist(self, slot: WorkerSlot, thread: Any) -> bool:
+        """List a worker that was reserved; False if it is not wanted any more. Section held."""
+        if not self.workers.use_reservation(slot):
+            return False  # another thread has made it
+        # It would find nothing to do, or the pool has become smaller meanwhile.
+        if (self.state and not self.unfinished) or self.workers.threads > self.workers.room:
+            self.workers.give_up_reservation()
+            self.threads_changed()
+            return False
+        if self.meters.latency is not None:
+            slot.fresh = []
+        self.workers.add(slot, thread)
+        return True
+
+    def not_started(self, slot: WorkerSlot) -> bool:
+        """A worker that was reserved, perhaps listed, did not start. True if there are others."""
+        with self.mutex:
+            self.workers.forget(slot)
+            self.threads_changed()
+            return bool(self.workers.listed)
+
+    def replace(self, slot: WorkerSlot, error: BaseException) -> None:
+        """A worker is gone without having left: its task fails, and another worker is ordered.
+
+        In `deferred`, so it does not run what is deferred, and may run twice.
+        """
+        if slot not in self.workers.listed:
+            return
+        self.complete_aside(slot, error)
+        with self.mutex:
+            self.leave(slot)
+        self._rebuild()
+
+    @repairing
+    def reap_dead_workers(self) -> None:
+        """See whether the workers live: called now and then by whoever waits for them."""
+        self.engine.reap_dead_workers()
+        aside.ensure()
+
+    def own_slot(self) -> WorkerSlot | None:
+        """In a thread that runs one of this pool's tasks: the slot it runs under."""
+        slot: WorkerSlot | None = _sync.here.slot
+        return slot if slot is not None and slot.pool is self else None
+
+    # -- for futures that are waited for -------------------------------------------------------
+
+    help = helping.help_waiting
+    want = helping.want
+
+    # -- observers ------------------------------------------------------------------------------
+
+    @repairing
+    def observe(self, observer: Any) -> None:
+        """Tell `observer` of each task from here on, of those that run or wait, too."""
+        from futurepool._pool.observing import Feed
+
+        if self.mutex._is_owned():
+            self.deferred.append(functools.partial(self.observe, observer))
+            return
+        with self.mutex:
+            if self.feed is None:
+                feed = Feed(self.name, self.deferred)
+                for slot in self.workers.slots:
+                    if slot.task is not None:
+                        slot.task._own_subscribers().slow = True  # see futurepool._pool.observing
+                self.queue = feed.queue(self.queue)
+                self.feed = feed
+            self.feed.observers = (*self.feed.observers, observer)
+
+    @repairing
+    def unobserve(self, observer: Any) -> bool:
+        """Tell it what there is, and no more; False if it is told nothing."""
+        self.settle_observers()
+        with self.mutex:
+            feed = self.feed
+            if feed is None or not any(each is observer for each in feed.observers):
+                return False
+            feed.observers = tuple([each for each in feed.observers if each is not observer])
+            if not feed.observers:
+                self.queue = feed.unwrapped(self.queue)
+                self.feed = None
+        return True
+
+    def settle_observers(self) -> None:
+        """Wait until they have been told all there is, but not for long. Not in their own thread."""
+        feed = self.feed
+        if feed is not None:
+            self.run_deferred()
+            feed.settle()
+
+    # -- what it is doing ----------------------------------------------------------------------
+
+    @repairing
+    def stats(self) -> Stats:
+        """One consistent snapshot: what is derived here makes it add up whatever was counted."""
+        with self.mutex:
+            capacity, slots = self.capacity, self.workers.slots
+            active = sum([slot.task is not None and slot.task._state is RUNNING for slot in slots])
+            submitted, unfinished = capacity.submitted, capacity.unfinished
+            max_workers, queue_size = self.workers.max_workers, capacity.queue_size
+            waiting, state = self.waiters.count(), self.state
+            workers, heads = len(self.workers.listed), self.queue.heads()
+            meters = self.meters.copy(slots)
+            noted = [slot.fresh.copy() for slot in slots if slot.fresh]
+        meters.fill(noted)
+        now = _sync.clock()
+        since = min([task._queued_at for task in heads if task._state is PENDING], default=now)
+        return self.snapshot(
+            name=self.name,
+            max_workers=max_workers,
+            workers=workers,
+            active_workers=active,
+            queued_tasks=unfinished - active,
+            queue_size=queue_size,
+            submitted_tasks=submitted,
+            cancelled_tasks=submitted - meters.completed - unfinished,
+            waiting_submitters=waiting,
+            oldest_queued=max(0.0, now - since),
+            closed=state > RunState.RUNNING,
+            **meters.fields(now),
+        )
+
+    @repairing
+    def running(self) -> list[tuple[AnyFuture, WorkerSlot, float]]:
+        """What runs now: the task, where, since when."""
+        with self.mutex:
+            return [
+                (slot.task, slot, slot.started)
+                for slot in self.workers.slots
+                if slot.task is not None
+            ]
+
+    @repairing
+    def waiting_tasks(self) -> list[AnyFuture]:
+        """The queued tasks in the order in which they are to start. An instant later one may have."""
+        with self.mutex:
+            queue, rows = self.queue, self.queue.rows()
+        return queue.arranged(rows)
+
+    @repairing
+    def queued(self) -> int:
+        """How many tasks wait. An instant later it may be another number."""
+        with self.mutex:
+            return self.unfinished - self.workers.active
+
+    def closed_error(self) -> Exception:
+        """What a submit to a pool that is closed raises."""
+        if self.broken is not None:
+            return BrokenThreadPool(self.broken)
+        if Pool.exiting and not self.user_closed:
+            return ExitRuntimeError()
+        return PoolClosedError()
+
+    def full_error(
+        self, future: AnyFuture, waited: float = 0.0, kind: type[QueueFullError] = QueueFullError
+    ) -> QueueFullError:
+        """What a submit that finds no place raises. Section held, or the numbers are a guess."""
+        tasks = [slot.task for slot in list(self.workers.slots)]
+        running = len(tasks) - tasks.count(None)
+        return kind(
+            limit=self.capacity.limit,
+            waited=waited,
+            pool=self.name,
+            task=future.name,
+            running=running,
+            queued=max(0, self.unfinished - running),
+            queue_size=self.capacity.queue_size,
+        )
+
+
+def _same(error: BaseException) -> BaseException:
+    return error

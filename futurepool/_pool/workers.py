@@ -1,0 +1,279 @@
+"""Where tasks run: the slots of a pool, and which of its workers sleep.
+
+**Wake-ups.** Workers that sleep are in `parked`, each at a parker of its own. Invariant, at the end of
+each section:
+
+> if a task is queued and a worker sleeps, `wakeup_pending` is set, and then some worker has been taken
+> off `parked` and its parker is or will be released.
+
+1. A submit adds a task: if a worker sleeps and no wake-up is on its way, it takes one worker off and notes
+   the wake-up (`take_parked`), and releases the parker after the section.
+2. The woken worker clears the note in its first section (`come_back`), claims a task, and if tasks outnumber
+   the workers that are awake, does for the next one what the submit did.
+3. A worker goes to `parked` in a section in which it found the queue empty.
+
+Nothing else touches any of these, so no wake-up is lost; and a burst of short tasks costs one wake-up, not
+one for each task.
+
+**New workers.** A worker is reserved in a section (`reserve`), and started after it by the engine, which
+lists its slot in another one: `threads` counts those that are listed and those that are reserved, so two
+submits never order the same one.
+
+Guarded by the pool's mutex. Written here, and by the unrolled forms in `futurepool._pool.fast`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Any
+
+from futurepool._future import RUNNING, Future
+
+__all__ = [
+    "BUSY",
+    "CHECKING",
+    "NOTIFYING",
+    "PARKED",
+    "Kind",
+    "WorkerSlot",
+    "Workers",
+]
+
+AnyFuture = Future[Any]
+
+# The status of a slot. The first is not called RUNNING: tasks and pools have states of that name.
+BUSY = 0  # a worker runs tasks, or looks for one
+PARKED = 1  # it sleeps at its parker, or is about to
+NOTIFYING = 2  # it tells subscribers after a task: not free, though it runs nothing
+CHECKING = 3  # as BUSY; in its next section it looks whether the pool has become smaller
+
+
+class Kind(Enum):
+    """Whose a slot is."""
+
+    THREAD = "a worker thread's"
+    ENGINE = "a place in another executor"
+    CALLER = "no worker's: a thread runs one task on the spot"
+
+
+class WorkerSlot:
+    """One place where tasks run.
+
+    Its task and status change under the mutex: in the thread it belongs to, as it takes and commits; by
+    others only to mark it (CHECKING), and to take a task off it whose thread is gone. `parker` is
+    released by others; `wanted` is shared with a spare thread, see `ThreadEngine.start_spare`.
+    """
+
+    __slots__ = (
+        "death",
+        "depth",
+        "enlisted",
+        "fresh",
+        "ident",
+        "kind",
+        "leave",
+        "notifying",
+        "parker",
+        "pool",
+        "since",
+        "started",
+        "status",
+        "task",
+        "thread",
+        "wanted",
+    )
+
+    def __init__(self, pool: Any, kind: Kind = Kind.CALLER, depth: int = 0) -> None:
+        self.pool: Any = pool
+        self.kind: Kind = kind
+        self.thread: Any = None  # of a worker thread's
+        self.ident: int | None = None  # of the thread that runs it; 0 for a place elsewhere
+        self.task: AnyFuture | None = None  # claimed or running
+        self.notifying: AnyFuture | None = None  # finished; its subscribers may not have been told
+        self.started: float = 0.0  # when it was claimed
+        # When the first of the tasks was claimed that it has run one right after the other: the
+        # pool's run time is added up when such a row ends.
+        self.since: float = 0.0
+        self.status: int = BUSY
+        self.enlisted: bool = False  # the reservation it was made for is used up
+        self.leave: bool = False  # the worker has left; its thread ends
+        # With histograms: run time and waiting time of a worker's latest tasks, in turn, neither of
+        # them counted yet.
+        self.fresh: list[float] | None = None
+        self.depth: int = depth  # how many tasks of its thread this one is nested in
+        # What a spare thread is to run for it, while it waits: see `ThreadEngine.start_spare`.
+        self.wanted: deque[AnyFuture] | None = None
+        self.death: Any = None  # tells of a thread that ends without that
+        self.parker: Any = None
+
+
+class Workers:
+    """The slots of one pool."""
+
+    __slots__ = (
+        "caller_runs",
+        "listed",
+        "max_workers",
+        "notifying",
+        "parked",
+        "reserved",
+        "slots",
+        "stoppers",
+        "threads",
+        "wakeup_pending",
+    )
+
+    def __init__(self, max_workers: int) -> None:
+        self.max_workers: int = max_workers
+        self.reset()
+
+    def reset(self) -> None:
+        """Have no worker."""
+        self.slots: dict[WorkerSlot, None] = {}  # all that may run a task now
+        self.listed: dict[WorkerSlot, Any] = {}  # those of workers -> their threads
+        self.parked: deque[WorkerSlot] = deque()  # those that sleep; the last one is woken first
+        self.wakeup_pending: bool = False
+        # Parkers at which tasks of this pool stop it -> how many tasks wait there.
+        self.stoppers: dict[Any, int] = {}
+        self.reserved: int = 0  # workers ordered, thread not there yet
+        # These can be counted again.
+        self.threads: int = 0  # listed + reserved
+        self.notifying: int = 0  # slots in callbacks
+        self.caller_runs: int = 0  # slots that are no worker's
+
+    @property
+    def room(self) -> int:
+        """How many workers there may be: one more for each that waits in `stop`."""
+        return self.max_workers + len(self.stoppers)
+
+    @property
+    def active(self) -> int:
+        """How many run a task, or have claimed one."""
+        return sum([slot.task is not None for slot in self.slots])
+
+    def missing(self, unfinished: int) -> int:
+        """How many more workers would have something to do, with so many unfinished tasks.
+
+        Needed are: a thread for each unfinished task, queued or running; plus one for each worker that
+        has finished its task but is still inside done-callbacks (`notifying`: it runs nothing, yet
+        cannot take a task); less the tasks that run in their submitter's own thread (`caller_runs`).
+        """
+        return unfinished + self.notifying - self.caller_runs - self.threads
+
+    def take_parked(self) -> Any:
+        """The parker of a worker that is to be woken, of those that sleep; the wake-up is on its way."""
+        self.wakeup_pending = True
+        return self.parked.pop().parker
+
+    def reserve(self) -> bool:
+        """One worker more, if there may be; it is to be started after the section."""
+        if self.threads >= self.room:
+            return False
+        self.reserved += 1
+        self.threads += 1
+        return True
+
+    def use_reservation(self, slot: WorkerSlot) -> bool:
+        """For a slot that is about to be listed; False if none is reserved (any more)."""
+        if self.reserved <= 0:
+            return False
+        slot.enlisted = True
+        self.reserved -= 1
+        return True
+
+    def give_up_reservation(self) -> None:
+        """The worker is not wanted any more; after `use_reservation`."""
+        self.threads -= 1
+
+    def add(self, slot: WorkerSlot, thread: Any) -> None:
+        """List a worker; after `use_reservation`."""
+        self.slots[slot] = None
+        self.listed[slot] = thread
+
+    def forget(self, slot: WorkerSlot) -> None:
+        """A worker was not started: as if it had not been listed."""
+        self.slots.pop(slot, None)
+        self.listed.pop(slot, None)
+        if not slot.enlisted and self.reserved > 0:
+            self.reserved -= 1
+        self.threads = len(self.listed) + self.reserved
+
+    def leave(self, slot: WorkerSlot) -> None:
+        """A worker goes home, or is gone."""
+        self.slots.pop(slot, None)
+        if slot in self.listed:
+            del self.listed[slot]
+            self.threads -= 1
+        slot.leave = True
+
+    def add_caller(self, slot: WorkerSlot) -> None:
+        """A thread runs a task on the spot."""
+        self.slots[slot] = None
+        self.caller_runs += 1
+
+    def remove_caller(self, slot: WorkerSlot) -> None:
+        """It has run it."""
+        if slot in self.slots:
+            del self.slots[slot]
+            self.caller_runs -= 1
+
+    def begin_notifying(self, slot: WorkerSlot) -> None:
+        """Until its next section the worker tells subscribers, which may take long."""
+        slot.status = NOTIFYING
+        self.notifying += 1
+
+    def park(self, slot: WorkerSlot) -> None:
+        """The worker has found nothing queued, and is about to sleep."""
+        slot.status = PARKED
+        self.parked.append(slot)
+
+    def come_back(self, slot: WorkerSlot) -> bool:
+        """A worker that slept, or told subscribers, is there again; True if there are too many."""
+        if slot.status == NOTIFYING:
+            self.notifying -= 1
+        elif slot.status == PARKED:
+            self.wakeup_pending = False
+            if slot in self.parked:  # not woken by a submit, but by a repair or a shutdown
+                self.parked.remove(slot)
+        slot.status = BUSY
+        return self.threads > self.max_workers and self.threads > self.room and slot in self.listed
+
+    def parkers(self) -> list[Any]:
+        """Those of all that sleep, or are about to."""
+        return [slot.parker for slot in self.listed if slot.status == PARKED]
+
+    def resize(self, max_workers: int) -> None:
+        """Have another number of workers; those that run a task look whether they are to leave."""
+        self.max_workers = max_workers
+        if self.threads > max_workers:
+            for slot in self.listed:
+                if slot.status == BUSY:
+                    slot.status = CHECKING
+
+    def rebuild(self) -> int:
+        """Count again after an interruption; the number of running tasks.
+
+        Who was about to start a worker finds that none is reserved. A worker that is about to note that it
+        has started finds itself gone, and leaves. Which wake-ups were lost is not known: all that sleep
+        are to be woken.
+        """
+        for slot in list(self.listed):
+            if slot.ident is None:
+                del self.listed[slot]
+                self.slots.pop(slot, None)
+        running = 0
+        for slot in list(self.slots):
+            if slot.fresh and len(slot.fresh) % 2:
+                slot.fresh.pop()  # interrupted before it noted the second
+            if slot.task is not None and slot.task._state is RUNNING:
+                running += 1
+            elif slot.kind is Kind.CALLER:
+                del self.slots[slot]
+        self.notifying = sum([slot.status == NOTIFYING for slot in self.slots])
+        self.caller_runs = sum([slot.kind is Kind.CALLER for slot in self.slots])
+        self.reserved = 0
+        self.threads = len(self.listed)
+        self.wakeup_pending = False
+        self.parked.clear()
+        return running
