@@ -226,7 +226,7 @@ def drop_against_flush() -> Any:
 
     def come_by() -> None:
         here.append(_sync.get_ident())
-        ex._pool.flush()
+        ex._pool.run_deferred()
 
     def check() -> None:
         gate.open()
