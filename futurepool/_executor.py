@@ -36,20 +36,15 @@ from futurepool._checks import (
     check_bool,
     check_buffersize,
     check_callable,
-    check_int,
-    check_seconds,
     check_timeout,
-    check_workers,
     show,
 )
 from futurepool._engines.threads import ThreadEngine
-from futurepool._errors import InvalidConfigError, safe_text
 from futurepool._failures import TaskError
 from futurepool._foreign import patched
-from futurepool._foreign.contexts import leave
 from futurepool._future import Future
 from futurepool._internals import Internals, refuse_overrides
-from futurepool._options import UNSET, OnFull, Options, check_on_full
+from futurepool._options import UNSET, OnFull, Options, check_engine, checked_config
 from futurepool._pool.ending import cancel_queued, wait_empty
 from futurepool._pool.fast import SUBMITS, Submitting
 from futurepool._pool.pool import Pool, RunState
@@ -750,67 +745,34 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         context: Literal["copy", "none"] = "copy",
         exit_timeout: float | None = None,
     ) -> None:
-        if engine is not None:
-            if not isinstance(cast(object, engine), cf.Executor):
-                raise TypeError(f"engine must be a concurrent.futures.Executor, not {show(engine)}")
-            if initializer is not None:
-                raise InvalidConfigError(
-                    f"initializer={show(initializer)} is for threads; give the engine its own"
-                )
-        if max_workers is None:
-            if engine is None:
-                max_workers = min(32, (_cpu_count() or 1) + 4)
-            else:
-                from futurepool._engines.delegate import capacity
-
-                max_workers = capacity(engine)
-        max_workers = check_workers(max_workers)
-        if name is not None and not (name and isinstance(cast(object, name), str)):
-            raise TypeError(f"name must be a str that is not empty, or None, not {show(name)}")
-        if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
-        try:
-            initargs = tuple(initargs)  # as in the standard library, anything that can be unpacked
-        except TypeError:
-            raise TypeError(f"initargs must be a tuple, not {show(initargs)}") from None
-        if queue_size is not None:
-            queue_size = check_int("queue_size", queue_size, minimum=0)
-        check_on_full(on_full)
-        if not isinstance(cast(object, enable_metrics), bool):
-            raise TypeError(f"enable_metrics must be a bool, not {show(enable_metrics)}")
-        limit = check_seconds("shutdown_timeout", shutdown_timeout)
-        if error_handler is not None:
-            check_callable("error_handler", error_handler)
-        if aging is not None:
-            rule = "more than 0 seconds, or None"
-            aging = check_timeout("aging", aging, config=True, rule=rule)
-            if not aging:
-                raise InvalidConfigError("aging must be more than 0 seconds, or None, not 0")
-        if not isinstance(cast(object, close_engine), bool):
-            raise TypeError(f"close_engine must be a bool, not {show(close_engine)}")
-        # As in the standard library, whatever is not empty will do.
-        prefix = safe_text(str, thread_name_prefix or name or f"ThreadPoolExecutor-{_number()}")
-        if not isinstance(cast(object, context), str):
-            raise TypeError(f'context must be "copy" or "none", not {show(context)}')
-        if context not in ("copy", "none"):
-            raise InvalidConfigError(f'context must be "copy" or "none", not {context!r}')
-        if exit_timeout is not None:
-            rule = "zero or more seconds, or None"
-            exit_timeout = check_timeout("exit_timeout", exit_timeout, config=True, rule=rule)
-        self._futurepool = pool = Pool(
-            max_workers, queue_size, aging, enable_metrics, error_handler, limit, exit_timeout
+        check_engine(engine, initializer)
+        config = checked_config(
+            _default_workers(engine) if max_workers is None else max_workers,
+            thread_name_prefix,
+            _number,
+            name=name,
+            initializer=initializer,
+            initargs=initargs,
+            queue_size=queue_size,
+            on_full=on_full,
+            shutdown_timeout=shutdown_timeout,
+            enable_metrics=enable_metrics,
+            error_handler=error_handler,
+            aging=aging,
+            engine=engine,
+            close_engine=close_engine,
+            context=context,
+            exit_timeout=exit_timeout,
         )
-        pool.name = name or prefix
+        self._futurepool = pool = Pool(config)
         self._futurepool_options = Options(on_full=on_full)
-        if context == "none" or engine is not None:
-            pool.adopt = leave
-        if engine is None:
-            pool.engine = ThreadEngine(pool, prefix, initializer, initargs)
+        if config.engine is None:
+            pool.engine = ThreadEngine(pool, config.prefix, initializer, config.initargs)
         else:
             from futurepool._engines.delegate import DelegateEngine
 
-            pool.engine = DelegateEngine(pool, engine, close_engine)
-            _shutdown.precede(engine)
+            pool.engine = DelegateEngine(pool, config.engine, close_engine)
+            _shutdown.precede(config.engine)
         patched.look()
         _shutdown.register(pool)
         # When the executor is collected: no new tasks, run what there is, end the threads. At exit
@@ -1118,6 +1080,11 @@ def _aio() -> Any:
     return importlib.import_module("futurepool._aio")
 
 
-def _cpu_count() -> int | None:
+def _default_workers(engine: cf.Executor | None) -> int:
+    """As ThreadPoolExecutor has it; before another executor, as many tasks as that says it can run."""
+    if engine is not None:
+        from futurepool._engines.delegate import capacity
+
+        return capacity(engine)
     count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
-    return count()
+    return min(32, (count() or 1) + 4)

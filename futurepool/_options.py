@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent import futures as cf
 from enum import Enum, IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from futurepool._cancellation import CancelToken
-from futurepool._checks import check_priority, check_timeout, show
-from futurepool._errors import InvalidConfigError
+from futurepool._checks import (
+    check_callable,
+    check_int,
+    check_priority,
+    check_seconds,
+    check_timeout,
+    check_workers,
+    show,
+)
+from futurepool._errors import InvalidConfigError, safe_text
+
+if TYPE_CHECKING:
+    from futurepool._failures import TaskError
 
 
 class Priority(IntEnum):
@@ -66,7 +79,11 @@ UNSET: Any = _Unset()
 
 
 class Options:
-    """The options of a submission, checked. Immutable by convention; shared by all its tasks."""
+    """The options of a submission, checked; shared by all its tasks.
+
+    Nobody changes one after it was made, but for `loop_submitter`: a cache of what the options amount to for
+    the coroutines of one event loop, by whoever needs it next, in one step.
+    """
 
     __slots__ = (
         "loop_submitter",
@@ -97,7 +114,7 @@ class Options:
 
         self.waits: bool = False  # without a place, in the line of coroutines
         self.subscribers: Any = None  # what its futures start with, see futurepool._aio
-        self.loop_submitter: Any = None  # futurepool._aio's own
+        self.loop_submitter: Any = None  # futurepool._aio's own, the latest
 
     def waiting(self, subscribers: Any) -> Options:
         """The same for coroutines: BLOCK and CALLER_RUNS would stop their loop, so they wait."""
@@ -157,3 +174,150 @@ def check_on_full(value: object) -> OnFull:
     if not isinstance(value, OnFull):
         raise TypeError(f"on_full must be an OnFull, such as OnFull.BLOCK, not {show(value)}")
     return value
+
+
+class Config(NamedTuple):
+    """What a pool is made with, checked by `checked_config`. Times are in seconds."""
+
+    max_workers: int
+    prefix: str  # of the threads' names
+    name: str
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    queue_size: int | None
+    on_full: OnFull
+    shutdown_timeout: float
+    enable_metrics: bool
+    error_handler: Callable[[TaskError], object] | None
+    aging: float | None
+    engine: cf.Executor | None
+    close_engine: bool
+    keeps_context: bool
+    exit_timeout: float | None
+
+
+def check_engine(engine: object, initializer: object) -> None:
+    """TypeError unless `engine` is an executor or None; those with one have no initializer here."""
+    if engine is not None:
+        if not isinstance(engine, cf.Executor):
+            raise TypeError(f"engine must be a concurrent.futures.Executor, not {show(engine)}")
+        if initializer is not None:
+            raise InvalidConfigError(
+                f"initializer={show(initializer)} is for threads; give the engine its own"
+            )
+
+
+def _check_initializer(initializer: object, initargs: Any) -> tuple[Any, ...]:
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+    try:
+        return tuple(initargs)  # as in the standard library, anything that can be unpacked
+    except TypeError:
+        raise TypeError(f"initargs must be a tuple, not {show(initargs)}") from None
+
+
+def _check_bool(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {show(value)}")
+    return value
+
+
+def _check_aging(aging: float | None) -> float | None:
+    if aging is not None:
+        rule = "more than 0 seconds, or None"
+        aging = check_timeout("aging", aging, config=True, rule=rule)
+        if not aging:
+            raise InvalidConfigError("aging must be more than 0 seconds, or None, not 0")
+    return aging
+
+
+def _check_context(context: object) -> bool:
+    if not isinstance(context, str):
+        raise TypeError(f'context must be "copy" or "none", not {show(context)}')
+    if context not in ("copy", "none"):
+        raise InvalidConfigError(f'context must be "copy" or "none", not {context!r}')
+    return context == "copy"
+
+
+def _check_exit_timeout(exit_timeout: float | None) -> float | None:
+    if exit_timeout is None:
+        return None
+    rule = "zero or more seconds, or None"
+    return check_timeout("exit_timeout", exit_timeout, config=True, rule=rule)
+
+
+def checked_config(
+    max_workers: object,
+    thread_name_prefix: object,
+    number: Callable[[], int],
+    *,
+    name: str | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    queue_size: int | None,
+    on_full: OnFull,
+    shutdown_timeout: float,
+    enable_metrics: bool,
+    error_handler: Callable[[TaskError], object] | None,
+    aging: float | None,
+    engine: cf.Executor | None,
+    close_engine: bool,
+    context: str,
+    exit_timeout: float | None,
+) -> Config:
+    """What the constructor was given, checked in the order in which it is listed there.
+
+    Args:
+        max_workers: The number of workers.
+        thread_name_prefix: What the threads are called; whatever is not empty will do.
+        number: Called for the number of a pool without a name and a prefix.
+        name: As in `BoundedExecutor`, like all that follow.
+        initializer: See there.
+        initargs: See there.
+        queue_size: See there.
+        on_full: See there.
+        shutdown_timeout: See there.
+        enable_metrics: See there.
+        error_handler: See there.
+        aging: See there.
+        engine: See there; `check_engine` has looked at it.
+        close_engine: See there.
+        context: See there.
+        exit_timeout: See there.
+
+    Raises:
+        InvalidConfigError: An argument has an impossible value.
+        TypeError: An argument has the wrong type.
+    """
+    workers = check_workers(max_workers)
+    if name is not None and not (name and isinstance(cast(object, name), str)):
+        raise TypeError(f"name must be a str that is not empty, or None, not {show(name)}")
+    checked_initargs = _check_initializer(initializer, initargs)
+    if queue_size is not None:
+        queue_size = check_int("queue_size", queue_size, minimum=0)
+    check_on_full(on_full)
+    _check_bool("enable_metrics", enable_metrics)
+    limit = check_seconds("shutdown_timeout", shutdown_timeout)
+    if error_handler is not None:
+        check_callable("error_handler", error_handler)
+    checked_aging = _check_aging(aging)
+    _check_bool("close_engine", close_engine)
+    # As in the standard library, whatever is not empty will do.
+    prefix = safe_text(str, thread_name_prefix or name or f"ThreadPoolExecutor-{number()}")
+    return Config(
+        max_workers=workers,
+        prefix=prefix,
+        name=name or prefix,
+        initializer=initializer,
+        initargs=checked_initargs,
+        queue_size=queue_size,
+        on_full=on_full,
+        shutdown_timeout=limit,
+        enable_metrics=enable_metrics,
+        error_handler=error_handler,
+        aging=checked_aging,
+        engine=engine,
+        close_engine=close_engine,
+        keeps_context=_check_context(context),
+        exit_timeout=_check_exit_timeout(exit_timeout),
+    )

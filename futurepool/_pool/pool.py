@@ -32,7 +32,7 @@ from futurepool._future import (
     RUNNING,
     Future,
 )
-from futurepool._options import UNSET
+from futurepool._options import UNSET, Config
 from futurepool._pool import completion, ending, helping, overload, submission
 from futurepool._pool.capacity import Capacity
 from futurepool._pool.meters import Meters
@@ -99,16 +99,7 @@ class Pool(Section):
 
     exiting: bool = False  # of the class: the interpreter shuts down
 
-    def __init__(
-        self,
-        max_workers: int,
-        queue_size: int | None,
-        aging: float | None,
-        metrics: bool,
-        error_handler: Callable[[TaskError], object] | None,
-        shutdown_timeout: float,
-        exit_timeout: float | None = None,
-    ) -> None:
+    def __init__(self, config: Config) -> None:
         # Late, see its head; but not so late as `stats`, which may be called by a signal handler while
         # the import goes on.
         from futurepool._stats import Stats
@@ -117,27 +108,27 @@ class Pool(Section):
         self.snapshot: type[Stats] = Stats
         # Set once, by the executor.
         self.engine: Engine
-        self.name: str = "ThreadPoolExecutor"
-        self.adopt: Callable[[Context], Context | None] = (
-            contexts.own
-        )  # unless the context is empty
-        self.aging: float | None = aging
-        self.error_handler: Callable[[TaskError], object] | None = error_handler
+        self.name: str = config.name
+        # What becomes of a caller's context, unless it is empty. It is of no use in another executor.
+        keeps = config.keeps_context and config.engine is None
+        self.adopt: Callable[[Context], Context | None] = contexts.own if keeps else contexts.leave
+        self.aging: float | None = config.aging
+        self.error_handler: Callable[[TaskError], object] | None = config.error_handler
         # Set by whoever ends the pool; each by one step, and read without a section.
         self.collected: Any = None  # the weak reference to the executor
         self.user_closed: bool = False  # shut down by its user, not merely dropped
         self.abandoned: bool = False  # at interpreter exit: nobody waits for it any more
         self.wait_reported: bool = False  # somebody who waits for its end has said what for
-        self.shutdown_timeout: float = shutdown_timeout
-        self.exit_timeout: float | None = exit_timeout  # seconds; None: for as long as it takes
+        self.shutdown_timeout: float = config.shutdown_timeout
+        self.exit_timeout: float | None = config.exit_timeout  # None: for as long as it takes
         # Guarded by the mutex.
         self.state: RunState = RunState.RUNNING
         self.broken: str | None = None  # why no worker can run: the initializer failed
-        self.capacity: Capacity = Capacity(max_workers, queue_size)
-        self.queue: TaskQueue = make_queue(aging)
-        self.workers: Workers = Workers(max_workers)
+        self.capacity: Capacity = Capacity(config.max_workers, config.queue_size)
+        self.queue: TaskQueue = make_queue(config.aging)
+        self.workers: Workers = Workers(config.max_workers)
         self.waiters: Waiters = Waiters()
-        self.meters: Meters = Meters(metrics)
+        self.meters: Meters = Meters(config.enable_metrics)
         self.overload: overload.Overload = overload.Overload()
         # What observers are told of, if there are any: see futurepool._pool.observing.
         self.feed: Feed | None = None
