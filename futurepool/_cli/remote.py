@@ -132,7 +132,7 @@ class Remote(Drawer):
             # A process that cannot be started, say.
             crew.broken(self, error)
 
-    def _run_ahead(self) -> None:
+    def _run_ahead(self) -> None:  # noqa: C901 - one loop over what a child may say
         crew, stock, clock = self.crew, self._stock, time.perf_counter
         while True:
             batch: list[tuple[int, str]] = []

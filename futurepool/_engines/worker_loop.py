@@ -34,8 +34,17 @@ from futurepool._pool.workers import PARKED, WorkerSlot
 __all__ = ["current_token"]
 
 
-def work(pool: PoolPort, slot: WorkerSlot) -> None:
-    """The life of a worker whose `slot` is in `pool.workers.listed`; returns when it has left."""
+def work(pool: PoolPort, slot: WorkerSlot) -> None:  # noqa: C901 - a call less for each step
+    """The life of a worker whose `slot` is in `pool.workers.listed`; returns when it has left.
+
+    1. Ask for a task; this commits the one before, whose result is in it already.
+    2. Without one: sleep, leave, or ask again, as the slot says.
+    3. Run it, in the context that it was submitted in, or in a spare one.
+    4. Let go of all that is the task's: function, arguments, context.
+    5. If it has failed, commit that now; what is told of it may take long.
+
+    `run_one` is the same for one task, written plainly.
+    """
     _sync.here.slot = slot
     error: BaseException | None = None
     wrap = True
@@ -51,9 +60,11 @@ def work(pool: PoolPort, slot: WorkerSlot) -> None:
                 pool.complete(slot, None, error, wrap)
                 error = None
             while True:
+                # 1.
                 task = next_task(slot)
+                # 2.
                 if task is None:
-                    known = None
+                    known = None  # a sleeping worker keeps no function of a user's alive
                     if slot.status == PARKED:
                         slot.parker.acquire()
                         if ThreadPoolExecutor.submit is not patched.original:
@@ -61,6 +72,7 @@ def work(pool: PoolPort, slot: WorkerSlot) -> None:
                     elif slot.leave:
                         return
                     continue
+                # 3.
                 fn = task._fn
                 args = task._args
                 context = task._context
@@ -84,7 +96,8 @@ def work(pool: PoolPort, slot: WorkerSlot) -> None:
                         task._result = context.run(fn, *args)
                 except BaseException as raised:
                     error = raised
-                # Future._release_call, in line.
+                # 4. twin of Future._release_call. The name is kept, in the function's place; nearly always it
+                # is that of the task before.
                 if fn is not known:
                     known = fn
                     if type(fn) is FunctionType:
@@ -97,6 +110,7 @@ def work(pool: PoolPort, slot: WorkerSlot) -> None:
                 if spare:
                     spare = fresh(base)  # nothing leaks from one task to the next
                 fn = args = context = task._args = task._context = None
+                # 5.
                 if error is not None:
                     task._kwargs = None
                     pool.complete(slot, None, error)

@@ -51,7 +51,7 @@ patched.listeners.append(_reroute)
 _reroute(patched.look())
 
 
-def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:
+def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 - unrolled
     """Commit and take in one section; see `Pool.next_task` for what is returned.
 
     1. Commit the task that has run, if there is one and nobody listens who takes long.
@@ -66,7 +66,7 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:
     mutex.acquire()
     subscribers = None
     if task is not None:
-        # twin of Pool.commit. Read inside of the section, in which the state becomes final: who has
+        # 1. twin of Pool.commit. Read inside of the section, in which the state becomes final: who has
         # subscribed in an earlier one is seen here, who comes later sees the final state.
         subscribers = task._subscribers
         if subscribers is not None and subscribers.slow:
@@ -96,7 +96,7 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:
         if (subscribers is not None and subscribers.parkers) or (
             fresh is not None and len(fresh) >= BATCH
         ):
-            # Leaves before it looks for more: somebody sleeps in result(), or there is much to count.
+            # 2. Leaves before it looks for more: somebody sleeps in result(), or there is much to count.
             meters.run_time += now - slot.since
             mutex.release()
             task._announce()
@@ -105,6 +105,7 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:
             if fresh is not None and len(fresh) >= BATCH:
                 pool.count_times(slot)
             return None
+    # 3. A worker that has slept or told subscribers; or one that is to look whether it is one too many.
     status = slot.status
     if status:
         pool.come_back(slot)
@@ -120,7 +121,7 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:
     slot.started = now
     if task is None:
         slot.since = now  # a new row of tasks
-    # twin of PriorityQueue.take. The task is noted in the slot before its state is looked at: a `cancel`
+    # 4. twin of PriorityQueue.take. The task is noted in the slot before its state is looked at: a `cancel`
     # in a finalizer or signal handler, right here, finds it noted, or comes before and is seen.
     queue = pool.queue
     level = queue.top
@@ -150,7 +151,7 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:
     else:
         # With aging, always: that queue has no levels.
         following = pool.take(slot)
-    # twin of Pool._wake_next and Pool._park_or_leave.
+    # 5. twin of Pool._wake_next and Pool._park_or_leave.
     parker = None
     if following is not None:
         if status == PARKED:
