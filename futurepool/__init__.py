@@ -21,6 +21,7 @@ from futurepool._failures import TaskError
 from futurepool._future import Future
 from futurepool._living import pools
 from futurepool._options import OnFull, Priority
+from futurepool._pool.fast import form as form  # the form of the hot paths, see there
 
 if TYPE_CHECKING:
     from futurepool._observers import Observer, TaskEvent

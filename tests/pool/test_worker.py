@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import futurepool
 from futurepool import BoundedExecutor, PoolClosedError, QueueFullError, _sync
 from futurepool._engines import threads
 from futurepool._future import NOTIFIED, Future
@@ -305,6 +306,9 @@ def test_a_ctrl_c_during_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
         assert future.result(30)
 
 
+@pytest.mark.skipif(
+    futurepool.form != "fast", reason="elsewhere the worker is struck in `complete`"
+)
 @pytest.mark.parametrize("again", ["run_deferred", "look"])
 def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, again: str) -> None:
     """What a section left to be done tells them the second time; so does who waits, in the end."""
@@ -570,6 +574,7 @@ def test_a_future_that_nobody_will_tell_of(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(errors) == 1
 
 
+@pytest.mark.skipif(futurepool.form != "fast", reason="elsewhere nothing is noted in the slot")
 def test_a_place_handed_on_by_its_own_worker_is_no_time_in_advance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,75 @@
+"""The hot paths written plainly, by FUTUREPOOL_FORM=plain, hold what the unrolled ones hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import futurepool
+
+HERE = Path(__file__).parent
+
+#: Runs of other tests: what they are called, and what pytest is told.
+RUNS: dict[str, list[str]] = {
+    "what workers and submitters go through": ["test_worker.py", "test_submission.py"],
+    "what is admitted, in which order": ["test_admission.py", "test_order.py", "test_tokens.py"],
+    "random programs": ["test_stateful.py"],
+    "schedules": ["test_interleavings.py", "-k", "no_schedule"],
+    "ways to die": [
+        "test_faults.py",
+        "-m",
+        "not thorough",
+        "-k",
+        "fork or thread or exit or token",
+    ],
+    "the standard library's tests": [
+        "test_other_suites.py",
+        "-k",
+        "swapped_in and concurrent.futures",
+    ],
+}
+
+
+def ask(form: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run some code in a process with that form."""
+    env = {**os.environ, "FUTUREPOOL_FORM": form, "PYTHONPATH": str(HERE.parent)}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["fast", "plain"])
+def test_the_form_is_chosen_at_import(form: str) -> None:
+    """And each does what is asked for."""
+    code = """
+import futurepool
+with futurepool.BoundedExecutor(2) as pool:
+    print(futurepool.form, sum(pool.map(abs, range(-10, 0))), pool.submit.__name__)
+"""
+    assert ask(form, code).stdout.split() == [form, "55", "submit"]
+
+
+@pytest.mark.slow
+def test_another_form_is_refused() -> None:
+    """By the names of those there are."""
+    assert "one of fast, plain, not 'slow'" in ask("slow", "import futurepool").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(futurepool.form == "plain", reason="this is the run")
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="it finds the same everywhere")
+@pytest.mark.parametrize("name", RUNS)
+def test_the_plain_form_passes(name: str) -> None:
+    """What is tested of the one is tested of the other."""
+    env = {**os.environ, "FUTUREPOOL_FORM": "plain", "FUTUREPOOL_SCHEDULES": "0.03"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *RUNS[name]]
+    done = subprocess.run(
+        command, cwd=HERE, env=env, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
