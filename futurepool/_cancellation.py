@@ -374,7 +374,22 @@ class CancelToken(NoCopy):
             _draining.pop(place, None)
 
     def _fire(self, tell: str) -> None:
-        """Call all who listen, each at most once."""
+        """Call all who listen, each at most once.
+
+        In Python, but for interruptions between two of its steps::
+
+            for listener in [*listeners]:
+                if listeners.pop(listener, None) is not None:
+                    try:
+                        getattr(listener, tell)(self)
+                    except BaseException as error:
+                        report it
+
+        Here `calls` is an iterator of which each step pops a listener and calls it, and `deque(calls, 0)`
+        takes all steps. `rest` says how far it has come: by that we know whose exception it was, and
+        whether it was anybody's. `_nobody` stands at the end, so that one which is left over is no
+        listener, and in the place of each that somebody else has taken off.
+        """
         listeners = self._listeners
         if listeners:
             call = operator.methodcaller(tell, self)

@@ -2,10 +2,10 @@
 
 What happens is written elsewhere:
 
-    admission, cancelling, counting   futurepool._pool.queue
-    which task comes next             futurepool._pool.task_queue
+    taking tasks in, cancelling them  futurepool._pool
     running a task                    futurepool._engines.worker_loop
     where tasks run                   futurepool._engines
+    what the constructor checks       futurepool._options
     stop, interpreter exit, fork      futurepool._shutdown
     leaving `with` and `async with`   futurepool._leaving
     groups                            futurepool._groups

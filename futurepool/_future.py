@@ -622,7 +622,21 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                 _discard(subscribers.parkers, parker)
 
     def _call_all(self, callbacks: deque[Callable[[Future[Any]], object]]) -> None:
-        """Call each, once: it is taken off and called inside one C call, which cannot be interrupted."""
+        """Call each, once: it is taken off and called inside one C call, which cannot be interrupted.
+
+        In Python, but for interruptions between two of its steps::
+
+            while callbacks:
+                try:
+                    callbacks.popleft()(self)
+                except BaseException:
+                    log it
+
+        Here `calls` is an iterator of which each step takes one off and calls it, and `deque(calls, 0)`
+        takes all steps. It ends in one of four ways: `last` was used up, so all were called; an exception
+        while `calling`, which is a callback's (those after it are called in the next round); an exception
+        before or after, which has struck us; or what ends an iterator came out of a callback.
+        """
         message = "exception calling callback for %r"
         while count := len(callbacks):
             last = iter(

@@ -241,13 +241,22 @@ class DelegateEngine:
         _sync.start(fresh)
 
     def run_here(self, future: AnyFuture) -> bool:
-        """Run one that found no place in the thread that submits it; none that is queued."""
+        """For OnFull.CALLER_RUNS: run a task that found no place in the thread that submits it.
+
+        One that is queued has its place, and is for the engine: then this is False, and nothing is done.
+        """
         return not future.task_id and run_one(self._pool, future)
 
     def run_aside(self, future: AnyFuture, timeout: float | None = None) -> bool:
-        """A callback, or an executor that runs tasks in `submit`, waits in the dispatcher itself.
+        """If this is the dispatcher's thread: go on dispatching until `future` is done, then True.
 
-        Then nobody else is there to dispatch. What is queued is for the engine in any case.
+        Two sorts of code wait for a future there: a done-callback, and a task of an executor that runs
+        tasks in its `submit`. While the dispatcher waits nobody brings what it waits for; so it takes news
+        off the inbox right here, further up its own stack. Places that are in its hands already (`_busy`)
+        are left alone, but for those whose callback it is in: they are free, and take a task.
+
+        Raises:
+            concurrent.futures.TimeoutError: It was not done in time.
         """
         if threading.current_thread() is not self._thread:
             return False

@@ -192,10 +192,16 @@ def _submit_nested(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture
 
 
 def _admit_late(pool: Pool, future: AnyFuture, tried: list[bool]) -> None:
-    """Admit, over the bound if need be; a second time only what was not queued in the first.
+    """What `_submit_nested` has deferred: admit the task, over the bound if need be.
 
-    Also if the pool was closed meanwhile: its submit has returned. Who closes a pool does what
-    sections have left, this for one, before it waits for the tasks; so it waits for this one, too.
+    Even if the pool was closed meanwhile: the submit has returned a future, which somebody waits for. Nor
+    does a shutdown miss it: who closes a pool runs what is deferred before it waits for the tasks.
+
+    `tried` is the same list in a second run, after the first was interrupted. There are three cases:
+
+    1. no id: it did not come that far; admit it now;
+    2. an id, and it is in the queue or set aside, or it has started: all is done;
+    3. an id, PENDING, and in neither: interrupted in between. It loses its id, and is admitted now.
     """
     with pool.mutex:
         if tried and future.task_id and future._state is PENDING:

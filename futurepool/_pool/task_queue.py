@@ -133,16 +133,22 @@ BOTTOM.next_lower = BOTTOM
 class PriorityQueue:
     """Highest priority first, FIFO within one: a deque for each priority.
 
-    Those in use lie in a stack, each on a lower one, or on a heap. A level that comes to be used goes
-    on top of the stack if it is higher than what lies there, and on the heap if not; when the top
-    one is empty, the next is the highest of what was under it and what is on the heap. So `top` is
-    always the highest, and a level that is used for one task, as with many priorities, comes and
-    goes in O(1) if it is ahead of the others, else in O(log levels). The heap has priorities with
-    their sign turned, because a heap has the smallest in front. A level that runs empty stays until
-    it is in the way. What is twice on the heap, or on it and in the stack, does no harm.
+    The levels that are in use are in one of two places:
 
-    `levels` and `top` are read, and their deques used, by the hot paths of `futurepool._pool.queue` and
-    `futurepool._pool.life`.
+    - a stack, each on a lower one: `top`, then `top.next_lower`, down to BOTTOM;
+    - a heap, by `key`, the priority with its sign turned, as a heap has the smallest in front.
+
+    1. A level that comes to be used (`enlist`) goes on top of the stack if it is higher than what lies
+       there, and on the heap if not. So `top` is always the highest of the stack.
+    2. When the top one is empty (`advance`), the next is the higher of what was under it and what is in
+       front of the heap. So it is the highest of all.
+    3. A level that runs empty stays where it is until it is in the way.
+
+    A level that is used for one task, as with many priorities, comes and goes in O(1) if it is ahead of
+    the others, else in O(log levels). What is twice on the heap, or on it and in the stack, does no harm:
+    when its turn comes once more, it is empty.
+
+    `levels` and `top` are read, and their deques used, by the hot paths in `futurepool._pool.fast`.
     """
 
     __slots__ = ("_forget_at", "_heap", "levels", "token_cancelled", "tombstones", "top")
