@@ -36,6 +36,7 @@ from futurepool._checks import (
     check_bool,
     check_buffersize,
     check_callable,
+    check_int,
     check_timeout,
     show,
 )

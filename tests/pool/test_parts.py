@@ -6,7 +6,8 @@ import ast
 from collections.abc import Iterator
 
 import pytest
-from test_layers import EXCEPTIONS, ROOT, imports_of
+
+from tests.pool.test_layers import EXCEPTIONS, ROOT, imports_of
 
 #: The parts of a pool: what they are called where they are used, their class, its file.
 PARTS: dict[str, tuple[str, str]] = {

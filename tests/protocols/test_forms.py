@@ -11,23 +11,30 @@ import pytest
 
 import futurepool
 
-HERE = Path(__file__).parent
+TOP = Path(__file__).parents[2]
 
 #: Runs of other tests: what they are called, and what pytest is told.
 RUNS: dict[str, list[str]] = {
-    "what workers and submitters go through": ["test_worker.py", "test_submission.py"],
-    "what is admitted, in which order": ["test_admission.py", "test_order.py", "test_tokens.py"],
-    "random programs": ["test_stateful.py"],
-    "schedules": ["test_interleavings.py", "-k", "no_schedule"],
+    "what workers and submitters go through": [
+        "tests/pool/test_worker.py",
+        "tests/api/test_submission.py",
+    ],
+    "what is admitted, in which order": [
+        "tests/api/test_admission.py",
+        "tests/pool/test_order.py",
+        "tests/api/test_tokens.py",
+    ],
+    "random programs": ["tests/api/test_stateful.py"],
+    "schedules": ["tests/protocols/test_interleavings.py", "-k", "no_schedule"],
     "ways to die": [
-        "test_faults.py",
+        "tests/faults/test_faults.py",
         "-m",
         "not thorough",
         "-k",
         "fork or thread or exit or token",
     ],
     "the standard library's tests": [
-        "test_other_suites.py",
+        "tests/peers/test_other_suites.py",
         "-k",
         "swapped_in and concurrent.futures",
     ],
@@ -36,7 +43,7 @@ RUNS: dict[str, list[str]] = {
 
 def ask(form: str, code: str) -> subprocess.CompletedProcess[str]:
     """Run some code in a process with that form."""
-    env = {**os.environ, "FUTUREPOOL_FORM": form, "PYTHONPATH": str(HERE.parent)}
+    env = {**os.environ, "FUTUREPOOL_FORM": form, "PYTHONPATH": str(TOP)}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=50)
 
@@ -70,6 +77,6 @@ def test_the_plain_form_passes(name: str) -> None:
     env = {**os.environ, "FUTUREPOOL_FORM": "plain", "FUTUREPOOL_SCHEDULES": "0.03"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *RUNS[name]]
     done = subprocess.run(
-        command, cwd=HERE, env=env, capture_output=True, text=True, check=False, timeout=280
+        command, cwd=TOP, env=env, capture_output=True, text=True, check=False, timeout=280
     )
     assert done.returncode == 0, done.stdout[-4000:]
