@@ -49,7 +49,7 @@ class Awaited(Protocol):
 
 
 class Mailbox(Subscribers):
-    """What workers tell one loop: the watch of all its futures. See the head of this module."""
+    """What workers tell one loop: the subscribers of all its futures. See the head of this module."""
 
     __slots__ = ("_box", "_raised", "loop")
 
@@ -288,7 +288,7 @@ async def run(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    """See `BoundedExecutor.arun`. A flight in line, as this is the hot path of coroutines."""
+    """See `BoundedExecutor.arun`. A PendingCall in line, as this is the hot path of coroutines."""
     check_plain("arun()", fn)
     if options.timeout is not None:
         return await PendingCall(pool, options, fn, args, kwargs).end()
@@ -448,7 +448,7 @@ async def amap(
 
 
 class _DoneHandle:
-    """Stands in a future's watch for a coroutine that waits for it: a parker, to be released."""
+    """Stands among a future's subscribers for a coroutine that waits for it: a parker, to be released."""
 
     __slots__ = ("_box", "_waiter")
 

@@ -8,14 +8,14 @@ States are the standard library's strings and only ever move down this list:
     CANCELLED_AND_NOTIFIED  never ran; final
     FINISHED                has a result or an exception; final
 
-Every change of `_state` happens under the mutex of the owner (the pool's pool), so exactly one
+Every change of `_state` happens under the mutex of the owner (its pool), so exactly one
 thread makes it. Reading needs no lock: the outcome is stored before the state that announces it,
 each by one C call, so whoever reads a final state reads its outcome too.
 
 Few futures in bulk work are ever waited for, so a future starts without lock, condition, waiters
 and callbacks. The first who wants to be told makes a `Subscribers` under the mutex. Whoever makes the
-state final reads `_subscribers` in the same section: a watch made earlier is seen by it, one made later
-sees the final state. So nobody is forgotten.
+state final reads `_subscribers` in the same section: subscribers made earlier are seen by it, those made later
+see the final state. So nobody is forgotten.
 
 `concurrent.futures.wait` and `as_completed` reach into `_condition` and `_waiters`. They count the
 futures that are not done and add their waiter under `_condition`; so once a condition exists the
@@ -499,7 +499,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             self._result.seen = True
 
     def _own_subscribers(self) -> Subscribers:
-        """Its watch, made or no longer shared. Mutex held, or nobody else knows the future."""
+        """Its subscribers, made or no longer shared. Mutex held, or nobody else knows the future."""
         subscribers = self._subscribers
         if subscribers is None:
             self._subscribers = subscribers = Subscribers()
@@ -508,7 +508,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         return subscribers
 
     def _subscribe(self, add: Callable[[Subscribers], object]) -> bool:
-        """Add to the watch under the mutex; False if the future is done already."""
+        """Add to the subscribers under the mutex; False if the future is done already."""
         pool = self._pool
         try:
             with pool.mutex:

@@ -1,12 +1,12 @@
-"""The order of the queue: which task comes next, which one is dropped first.
+"""The queue: which task comes next, which one is dropped first.
 
-Two orders with one interface. Both hold futures; a future whose state is no longer PENDING is a
+Two queues with one interface. Both hold futures; a future whose state is no longer PENDING is a
 tombstone: cancelled, or run by a thread that waited for it. Tombstones are skipped when they reach the
 front, and swept out together once there are more of them than of the living, so cancelling a
 queued task costs O(1) and its memory is free soon after.
 
 Everything here is called with the pool's mutex held. An exception may strike between any two
-steps (Ctrl-C, an asynchronous exception, a failing allocation), so each step leaves the order
+steps (Ctrl-C, an asynchronous exception, a failing allocation), so each step leaves the queue
 usable, if not complete: an interruption is followed by a `rebuild`, which rebuilds all of it. A task
 is noted in the worker's slot and marked RUNNING before it leaves the queue, so it is always in one
 of the two.
@@ -38,11 +38,9 @@ class Taker(Protocol):
 
 
 class TaskQueue(Protocol):
-    """What admission and the workers need of an order."""
+    """What admission and the workers need of a queue."""
 
-    token_cancelled: list[
-        AnyFuture
-    ]  # taken off by `take`, PENDING still: their token was cancelled
+    token_cancelled: list[AnyFuture]  # set aside by `take`, PENDING still
     levels: dict[int, Level]
     top: Level  # what is due next is in front here, if anything is
 
@@ -396,5 +394,5 @@ class AgingQueue:
 
 
 def make_queue(aging: float | None) -> TaskQueue:
-    """The order for `BoundedExecutor(aging=)`."""
+    """The queue for `BoundedExecutor(aging=)`."""
     return PriorityQueue() if aging is None else AgingQueue(aging)
