@@ -167,7 +167,8 @@ class Pool(Section):
         if future._state is not PENDING:
             self.given_up(future)
             return True
-        if self.capacity.full or self.state:
+        capacity = self.capacity
+        if capacity.submitted >= capacity.max_id or self.state:
             return False
         self.admit(future)
         return True
@@ -183,7 +184,11 @@ class Pool(Section):
         workers = self.workers
         if workers.parked and not workers.wakeup_pending:
             self.deferred.append(functools.partial(unpark, workers.take_parked()))
-        elif workers.missing(self.capacity.unfinished) > 0:
+        elif (
+            # Most often there may be no more, so that is asked first.
+            (workers.threads < workers.max_workers or workers.stoppers)
+            and workers.missing(self.capacity.unfinished) > 0
+        ):
             self.reserve()
 
     def reserve(self) -> None:
@@ -198,14 +203,16 @@ class Pool(Section):
 
     def place_freed(self) -> None:
         """A place came free: hand it on, and see who waits for no tasks. Section held."""
-        if self.waiters.blocked:
+        waiters = self.waiters
+        if waiters.blocked:
             self._grant()
-        stoppers, unfinished = self.workers.stoppers, self.unfinished
-        if self.waiters.idle_waiters and unfinished <= sum(stoppers.values()):
-            for parker in [*self.waiters.idle_waiters]:
-                if not unfinished or parker in stoppers:
-                    self.deferred.append(functools.partial(unpark, parker))
-                    self.waiters.idle_waiters.remove(parker)
+        if waiters.idle_waiters:
+            stoppers, unfinished = self.workers.stoppers, self.capacity.unfinished
+            if unfinished <= sum(stoppers.values()):
+                for parker in [*waiters.idle_waiters]:
+                    if not unfinished or parker in stoppers:
+                        self.deferred.append(functools.partial(unpark, parker))
+                        waiters.idle_waiters.remove(parker)
 
     def refused(self, future: AnyFuture, reason: str) -> None:
         """Count a task that gets no place, or is to lose it for another one. Section held."""
@@ -227,8 +234,8 @@ class Pool(Section):
 
     def _grant(self) -> None:
         """Hand free places to whoever waits, oldest first. Section held."""
-        blocked = self.waiters.blocked
-        while blocked and not self.capacity.full:
+        blocked, capacity = self.waiters.blocked, self.capacity
+        while blocked and capacity.submitted < capacity.max_id:
             waiter = blocked[0]
             if waiter.admitting:
                 return
@@ -410,7 +417,7 @@ class Pool(Section):
             self.feed.cancelled(future)
         if future.task_id:
             self.capacity.give()
-            self.queue.note_tombstone(self.unfinished)
+            self.queue.note_tombstone(self.capacity.unfinished)
             if grant:
                 self.place_freed()
         else:
@@ -551,6 +558,7 @@ class Pool(Section):
             if self.state:
                 self.deferred.append(self.engine.ended)
 
+    @repairing
     def breaks(self, why: str, slot: WorkerSlot | None = None) -> None:
         """No worker can run any more: what is queued fails, and so does each submit from now on.
 

@@ -774,7 +774,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
         "self.capacity.take()",
     ),
     (bound_against_completion, fast, "next_task", "pool.capacity.max_id += 1", "pass"),
-    (bound_against_completion, Capacity, "full", ">= self.max_id", "> self.max_id"),
+    (bound_against_completion, Pool, "try_admit", ">= capacity.max_id", "> capacity.max_id"),
     (
         bound_against_completion,
         Submitting,
