@@ -188,7 +188,7 @@ class Feed:
 
 def _worker(slot: WorkerSlot) -> Any:
     """What has a name: a worker's thread, or the one that runs a task on the spot; else the name."""
-    if slot.kind is Kind.ENGINE:
+    if slot.thread is None and slot.kind is Kind.ENGINE:
         return _Named(slot.pool.engine.worker_name(slot))
     return slot.thread or _threads.get(slot.ident or 0) or _SOMEBODY
 
