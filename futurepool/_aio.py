@@ -374,7 +374,7 @@ async def _next(items: Any) -> tuple[Any, ...]:
         return ()
 
 
-async def amap(
+async def amap(  # noqa: C901 - one loop over what is under way
     pool: Pool,
     keep: object,
     options: Options,

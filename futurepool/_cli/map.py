@@ -499,7 +499,7 @@ class _Mapping:
             return 128 + self._signals[0]
         return self._status
 
-    def _work(self) -> None:
+    def _work(self) -> None:  # noqa: C901 - one loop over what the workers say
         crew = self._crew
         fd = self._streams.stdin_fd
         at = None if self._args.items else items.start_of(fd)
