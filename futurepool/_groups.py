@@ -231,10 +231,10 @@ def leave(token: GroupToken, error: BaseException | None) -> None:
     interruption: BaseException | None = None
     raised_here: BaseException | None = None
     try:
-        if error is not None:
-            token.cancel(_BODY)
         while True:
             try:
+                if error is not None:
+                    token.cancel(_BODY)  # again, if it was interrupted
                 _wait(token)
                 break
             except BaseException as raised:

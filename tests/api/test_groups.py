@@ -783,3 +783,25 @@ def test_it_is_an_executor() -> None:
         group.shutdown()
         assert group.submit(abs, -6).result(30) == 6
         assert "1 tasks" not in repr(group)
+
+
+def test_ctrl_c_while_it_cancels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first interruption, wherever it comes, does not end the waiting."""
+    with BoundedExecutor(1) as ex:
+        group = ex.group()
+        real = group.token.cancel
+        calls = 0
+
+        def cancel(token: object, reason: object = None) -> bool:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise KeyboardInterrupt
+            return real(reason)
+
+        with pytest.raises(KeyboardInterrupt), group:
+            told = running(group)
+            monkeypatch.setattr(type(group.token), "cancel", cancel)
+            raise LookupError
+        assert told.done()
+        assert told.result() == "told"
