@@ -33,6 +33,7 @@ from futurepool._engines.worker_loop import run_one, work  # noqa: E402
 from futurepool._foreign import aside  # noqa: E402
 from futurepool._foreign.aside import Aside  # noqa: E402
 from futurepool._future import Future, Subscribers  # noqa: E402
+from futurepool._groups import GroupToken  # noqa: E402
 from futurepool._options import Options  # noqa: E402
 from futurepool._pool import completion, ending, fast, helping, overload, submission  # noqa: E402
 from futurepool._pool.capacity import Capacity  # noqa: E402
@@ -46,7 +47,10 @@ from futurepool._pool.workers import Workers  # noqa: E402
 
 MORE = float(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
 #: For scenarios that depend on steps of others, too.
-MORE_CODE: dict[str, list[Any]] = {"cancel_against_token": [CancelToken]}
+MORE_CODE: dict[str, list[Any]] = {
+    "cancel_against_token": [CancelToken],
+    "leaving_a_group_against_submit": [GroupToken],
+}
 CODE = [
     Aside,
     Section,
@@ -110,6 +114,34 @@ def submit_against_idle_worker() -> Any:
         ex.shutdown()
 
     return [lambda: futures.append(ex.submit(int)), lambda: futures.append(ex.submit(int))], check
+
+
+def leaving_a_group_against_submit() -> Any:
+    """Whoever comes in the meantime is waited for, or refused."""
+    ex = BoundedExecutor(1)
+    group = ex.group()
+    group.__enter__()
+    ran: list[int] = []
+    accepted: list[bool] = []
+    seen: list[list[int]] = []
+
+    def submit() -> None:
+        try:
+            group.submit(ran.append, 1)
+        except PoolClosedError:
+            accepted.append(False)
+        else:
+            accepted.append(True)
+
+    def leave() -> None:
+        group.__exit__(None, None, None)
+        seen.append(ran.copy())
+
+    def check() -> None:
+        assert seen == [[1] if accepted[0] else []]
+        ex.shutdown()
+
+    return [submit, leave], check
 
 
 def two_idle_workers() -> Any:
@@ -591,6 +623,7 @@ def hand_out_against_start() -> Any:
 
 SCENARIOS: list[Build] = [
     submit_against_idle_worker,
+    leaving_a_group_against_submit,
     two_idle_workers,
     blocked_submit_against_completion,
     blocked_submit_against_cancel,
@@ -639,6 +672,8 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
         "return self.threads > self.max",
         "return 0 and self.max",
     ),
+    (leaving_a_group_against_submit, GroupToken, "leave", "if self.members:", "if False:"),
+    (leaving_a_group_against_submit, GroupToken, "_add_listener", "if self.left:", "if False:"),
     (larger_against_blocked_submit, Pool, "resize", "self.place_freed()", "pass"),
     (
         hand_out_against_start,
