@@ -38,14 +38,17 @@ from futurepool._checks import (
     check_callable,
     check_int,
     check_timeout,
+    check_workers,
     show,
 )
 from futurepool._engines.threads import ThreadEngine
+from futurepool._errors import InvalidConfigError
 from futurepool._failures import TaskError
 from futurepool._foreign import patched
 from futurepool._future import Future
 from futurepool._internals import Internals, refuse_overrides
 from futurepool._options import UNSET, OnFull, Options, check_engine, checked_config
+from futurepool._pool import sizing
 from futurepool._pool.ending import cancel_queued, wait_empty
 from futurepool._pool.fast import SUBMITS, Submitting
 from futurepool._pool.pool import Pool, RunState
@@ -714,6 +717,11 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         exit_timeout: Seconds that interpreter exit waits for what was accepted; then it names on
             stderr what is left, and leaves it behind. None: for as long as it takes, as
             `ThreadPoolExecutor` does.
+        idle_timeout: Seconds after which a worker that has nothing to do ends; it is started again when
+            there is more to do. None: it stays.
+        min_workers: So many workers stay all the same.
+        slow_task: A task that has run for so many seconds is logged, once, as a WARNING with its stack
+            (logger `futurepool`). None: none is. Tasks cost nothing more by it.
 
     Raises:
         InvalidConfigError: An argument has an impossible value.
@@ -745,8 +753,11 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         name: str | None = None,
         context: Literal["copy", "none"] = "copy",
         exit_timeout: float | None = None,
+        idle_timeout: float | None = None,
+        min_workers: int = 0,
+        slow_task: float | None = None,
     ) -> None:
-        check_engine(engine, initializer)
+        check_engine(engine, initializer, idle_timeout)
         config = checked_config(
             _default_workers(engine) if max_workers is None else max_workers,
             thread_name_prefix,
@@ -764,6 +775,9 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             close_engine=close_engine,
             context=context,
             exit_timeout=exit_timeout,
+            idle_timeout=idle_timeout,
+            min_workers=min_workers,
+            slow_task=slow_task,
         )
         self._futurepool = pool = Pool(config)
         self._futurepool_options = Options(on_full=on_full)
@@ -828,6 +842,62 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         """
         await _leaving.leave_async(self, exc_type)
         return False
+
+    # -- its size ------------------------------------------------------------------------------
+
+    def resize(self, max_workers: int | None = None, *, queue_size: int | None = UNSET) -> None:
+        """Have another number of workers, or of tasks that may wait, from now on.
+
+        Nothing is lost by it. With fewer workers, those that are too many end after their task. With a
+        smaller queue, what waits stays, over the bound if need be. Submitters that are blocked get
+        the places that are there now.
+
+        Args:
+            max_workers: As for the class; None leaves it. With an engine, how many tasks are in there at a
+                time; its own workers are its own.
+            queue_size: As for the class: None is unbounded. Not given, it stays.
+
+        Raises:
+            InvalidConfigError: An argument has an impossible value.
+            TypeError: An argument has the wrong type.
+
+        Thread safety: any thread, finalizers and signal handlers included. Cost: one lock acquisition, and
+        a look at each worker.
+        """
+        workers = None if max_workers is None else check_workers(max_workers)
+        least = self._futurepool.min_workers
+        if workers is not None and workers < least:
+            raise InvalidConfigError(
+                f"max_workers must be at least min_workers={least}, not {workers}"
+            )
+        if queue_size is not UNSET and queue_size is not None:
+            queue_size = check_int("queue_size", queue_size, minimum=0)
+        self._futurepool.resize(workers, queue_size)
+
+    def prestart(self, number: int | None = None) -> int:
+        """Start workers now, ahead of the first tasks, which then need not wait for a thread to start.
+
+        Args:
+            number: Have at least so many of them; None: all `max_workers`.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            InvalidConfigError: `number` is more than there may be.
+            PoolClosedError: The executor was shut down.
+            RuntimeError: There is no thread to be had.
+
+        It does not wait for an `initializer`. With an engine, it opens places, which makes some executors
+        start their workers. Thread safety: any thread. Cost: that of starting the threads.
+        """
+        most = self._futurepool.workers.max_workers
+        if number is None:
+            number = most
+        number = check_int("number", number, minimum=0)
+        if number > most:
+            raise InvalidConfigError(f"number must be at most max_workers={most}, not {number}")
+        return sizing.prestart(self._futurepool, number)
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -241,7 +241,8 @@ class Internals:
 
         @property
         def _threads(self) -> set[threading.Thread]:
-            return set(self._futurepool_pool().engine.threads)
+            threads = self._futurepool_pool().engine.threads
+            return {each for each in set(threads) if each.ident is None or each.is_alive()}
 
         @_threads.setter
         def _threads(self, value: object) -> None:

@@ -194,16 +194,23 @@ class Config(NamedTuple):
     close_engine: bool
     keeps_context: bool
     exit_timeout: float | None
+    idle_timeout: float | None
+    min_workers: int
+    slow_task: float | None
 
 
-def check_engine(engine: object, initializer: object) -> None:
-    """TypeError unless `engine` is an executor or None; those with one have no initializer here."""
+def check_engine(engine: object, initializer: object, idle_timeout: object) -> None:
+    """TypeError unless `engine` is an executor or None; those with one have no threads here."""
     if engine is not None:
         if not isinstance(engine, cf.Executor):
             raise TypeError(f"engine must be a concurrent.futures.Executor, not {show(engine)}")
         if initializer is not None:
             raise InvalidConfigError(
                 f"initializer={show(initializer)} is for threads; give the engine its own"
+            )
+        if idle_timeout is not None:
+            raise InvalidConfigError(
+                f"idle_timeout={show(idle_timeout)} is for threads, which a pool with an engine has none of"
             )
 
 
@@ -222,13 +229,26 @@ def _check_bool(name: str, value: object) -> bool:
     return value
 
 
-def _check_aging(aging: float | None) -> float | None:
-    if aging is not None:
+def _check_span(name: str, seconds: float | None) -> float | None:
+    if seconds is not None:
         rule = "more than 0 seconds, or None"
-        aging = check_timeout("aging", aging, config=True, rule=rule)
-        if not aging:
-            raise InvalidConfigError("aging must be more than 0 seconds, or None, not 0")
-    return aging
+        seconds = check_timeout(name, seconds, config=True, rule=rule)
+        if not seconds:
+            raise InvalidConfigError(f"{name} must be more than 0 seconds, or None, not 0")
+    return seconds
+
+
+def _check_min_workers(min_workers: int, max_workers: int, idle_timeout: float | None) -> int:
+    number = check_int("min_workers", min_workers, minimum=0)
+    if number > max_workers:
+        raise InvalidConfigError(
+            f"min_workers must be at most max_workers={max_workers}, not {number}"
+        )
+    if number and idle_timeout is None:
+        raise InvalidConfigError(
+            f"min_workers={number} needs an idle_timeout: without one no worker ends"
+        )
+    return number
 
 
 def _check_context(context: object) -> bool:
@@ -264,6 +284,9 @@ def checked_config(
     close_engine: bool,
     context: str,
     exit_timeout: float | None,
+    idle_timeout: float | None,
+    min_workers: int,
+    slow_task: float | None,
 ) -> Config:
     """What the constructor was given, checked in the order in which it is listed there.
 
@@ -284,6 +307,9 @@ def checked_config(
         close_engine: See there.
         context: See there.
         exit_timeout: See there.
+        idle_timeout: See there.
+        min_workers: See there.
+        slow_task: See there.
 
     Raises:
         InvalidConfigError: An argument has an impossible value.
@@ -300,10 +326,11 @@ def checked_config(
     limit = check_seconds("shutdown_timeout", shutdown_timeout)
     if error_handler is not None:
         check_callable("error_handler", error_handler)
-    checked_aging = _check_aging(aging)
+    checked_aging = _check_span("aging", aging)
     _check_bool("close_engine", close_engine)
     # As in the standard library, whatever is not empty will do.
     prefix = safe_text(str, thread_name_prefix or name or f"ThreadPoolExecutor-{number()}")
+    checked_idle = _check_span("idle_timeout", idle_timeout)
     return Config(
         max_workers=workers,
         prefix=prefix,
@@ -320,4 +347,7 @@ def checked_config(
         close_engine=close_engine,
         keeps_context=_check_context(context),
         exit_timeout=_check_exit_timeout(exit_timeout),
+        idle_timeout=checked_idle,
+        min_workers=_check_min_workers(min_workers, workers, checked_idle),
+        slow_task=_check_span("slow_task", slow_task),
     )

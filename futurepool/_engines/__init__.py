@@ -96,6 +96,7 @@ class PoolPort(Protocol):
     state: RunState
     exiting: bool
     user_closed: bool
+    idle_timeout: float | None
 
     @property
     def unfinished(self) -> int:
@@ -124,6 +125,10 @@ class PoolPort(Protocol):
 
     def next_task(self, slot: WorkerSlot) -> AnyFuture | None:
         """Commit what `slot` has run, if anything, and claim its next task."""
+        ...
+
+    def sleep_idle(self, slot: WorkerSlot) -> None:
+        """Sleep at its parker, in a pool with an `idle_timeout`; it may leave."""
         ...
 
     def claim(self, slot: WorkerSlot, future: AnyFuture) -> bool:

@@ -66,10 +66,13 @@ def work(pool: PoolPort, slot: WorkerSlot) -> None:  # noqa: C901 - a call less 
                 if task is None:
                     known = None  # a sleeping worker keeps no function of a user's alive
                     if slot.status == PARKED:
-                        slot.parker.acquire()
+                        if pool.idle_timeout is None:
+                            slot.parker.acquire()
+                        else:
+                            pool.sleep_idle(slot)
                         if ThreadPoolExecutor.submit is not patched.original:
                             patched.look()
-                    elif slot.leave:
+                    if slot.leave:
                         return
                     continue
                 # 3.

@@ -33,6 +33,8 @@
 - `submission`: how a task gets in; `overload`: what it does without a place
 - `completion`: a task has run, and everyone is told
 - `helping`: who runs what a worker of this pool waits for
+- `sizing`: workers ahead of the work, and the end of those that idle
+- `slow`: tasks that run for long are logged
 - `ending`: waiting for the end, and cutting short what is left
 - `report`: what a pool is busy with, in words
 

@@ -33,10 +33,11 @@ from futurepool._future import (
     Future,
 )
 from futurepool._options import UNSET, Config
-from futurepool._pool import completion, ending, helping, overload, submission
+from futurepool._pool import completion, ending, helping, overload, sizing, submission
 from futurepool._pool.capacity import Capacity
 from futurepool._pool.meters import Meters
 from futurepool._pool.section import NOBODY, Section, repairing, unpark
+from futurepool._pool.slow import SlowTasks
 from futurepool._pool.summaries import Latest
 from futurepool._pool.task_queue import TaskQueue, is_token_cancelled, make_queue
 from futurepool._pool.waiters import Waiters
@@ -84,11 +85,14 @@ class Pool(Section):
         "error_handler",
         "exit_timeout",
         "feed",
+        "idle_timeout",
         "meters",
+        "min_workers",
         "name",
         "overload",
         "queue",
         "shutdown_timeout",
+        "slow",
         "snapshot",
         "state",
         "user_closed",
@@ -121,6 +125,11 @@ class Pool(Section):
         self.wait_reported: bool = False  # somebody who waits for its end has said what for
         self.shutdown_timeout: float = config.shutdown_timeout
         self.exit_timeout: float | None = config.exit_timeout  # None: for as long as it takes
+        # See futurepool._pool.sizing; None: workers sleep for as long as it takes.
+        self.idle_timeout: float | None = config.idle_timeout
+        self.min_workers: int = config.min_workers
+        limit = config.slow_task
+        self.slow: SlowTasks | None = None if limit is None else SlowTasks(self, limit)
         # Guarded by the mutex.
         self.state: RunState = RunState.RUNNING
         self.broken: str | None = None  # why no worker can run: the initializer failed
@@ -149,6 +158,8 @@ class Pool(Section):
         self.workers.reset()
         self.waiters.reset()
         self.capacity.rebuild(0)
+        if self.slow is not None:
+            self.slow.forget()
 
     @property
     def unfinished(self) -> int:
@@ -637,6 +648,8 @@ class Pool(Section):
         if self.meters.latency is not None:
             slot.fresh = []
         self.workers.add(slot, thread)
+        if self.slow is not None:
+            self.deferred.append(self.slow.arm)
         return True
 
     def not_started(self, slot: WorkerSlot) -> bool:
@@ -672,6 +685,7 @@ class Pool(Section):
     # -- for futures that are waited for -------------------------------------------------------
 
     help = helping.help_waiting
+    sleep_idle = sizing.sleep_idle
     want = helping.want
 
     # -- observers ------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from futurepool._foreign.aside import Aside  # noqa: E402
 from futurepool._future import Future, Subscribers  # noqa: E402
 from futurepool._groups import GroupToken  # noqa: E402
 from futurepool._options import Options  # noqa: E402
-from futurepool._pool import completion, ending, fast, helping, overload, submission  # noqa: E402
+from futurepool._pool import completion, ending, fast, helping, overload, sizing, submission  # noqa: E402
 from futurepool._pool.capacity import Capacity  # noqa: E402
 from futurepool._pool.fast import Submitting  # noqa: E402
 from futurepool._pool.meters import Meters  # noqa: E402
@@ -66,6 +66,7 @@ CODE = [
     fast,
     helping,
     overload,
+    sizing,
     submission,
     Future,
     Subscribers,
@@ -142,6 +143,26 @@ def leaving_a_group_against_submit() -> Any:
         ex.shutdown()
 
     return [submit, leave], check
+
+
+def idle_end_against_submit() -> Any:
+    """A worker whose time is up ends, or takes what comes just then; nothing is left behind."""
+    ex = BoundedExecutor(2, idle_timeout=1.0)
+    ex.submit(int).result()
+    futures: list[Any] = []
+
+    def submit() -> None:
+        pause = _sync.Lock()
+        pause.acquire()
+        pause.acquire(True, 1.0)  # the very moment
+        futures.append(ex.submit(int))
+
+    def check() -> None:
+        assert [future.result() for future in futures] == [0]
+        ex.shutdown()
+        assert ex._pool.workers.threads == 0
+
+    return [submit], check
 
 
 def two_idle_workers() -> Any:
@@ -624,6 +645,7 @@ def hand_out_against_start() -> Any:
 SCENARIOS: list[Build] = [
     submit_against_idle_worker,
     leaving_a_group_against_submit,
+    idle_end_against_submit,
     two_idle_workers,
     blocked_submit_against_completion,
     blocked_submit_against_cancel,
@@ -674,6 +696,7 @@ MUTANTS: list[tuple[Build, Any, str, str, str]] = [
     ),
     (leaving_a_group_against_submit, GroupToken, "leave", "if self.members:", "if False:"),
     (leaving_a_group_against_submit, GroupToken, "_add_listener", "if self.left:", "if False:"),
+    (idle_end_against_submit, sizing, "_end_idle", "workers.parked.remove(slot)", "pass"),
     (larger_against_blocked_submit, Pool, "resize", "self.place_freed()", "pass"),
     (
         hand_out_against_start,
