@@ -4,6 +4,8 @@
 
 from typing import NamedTuple
 
+from futurepool import _sync
+
 __all__ = ["Observer", "TaskEvent"]
 
 
@@ -64,3 +66,6 @@ class Observer:
 
 
 TaskEvent.__module__ = "futurepool"
+
+
+_sync.import_now(__name__)

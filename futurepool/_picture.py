@@ -119,3 +119,6 @@ def _answer(path: str) -> None:
         os.replace(part, path)  # noqa: PTH105 - whoever waits for it finds all of it
     except OSError:  # who asked has given up, and taken the folder away
         pass
+
+
+_sync.import_now(__name__)

@@ -184,3 +184,6 @@ def _at_exit() -> None:
 atexit.register(_at_exit)
 if sys.platform != "win32" and hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+_sync.import_now(__name__)

@@ -16,6 +16,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from futurepool import _sync
 from futurepool._observers import Observer, TaskEvent
 
 __all__ = ["Trace"]
@@ -173,3 +174,6 @@ def _at_the_start(events: list[TaskEvent]) -> tuple[int, int]:
         queued += event.kind == "started" or (event.kind == "finished" and event.worker is None)
         running += event.kind == "finished" and event.worker is not None
     return queued, running
+
+
+_sync.import_now(__name__)

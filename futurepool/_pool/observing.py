@@ -249,3 +249,6 @@ class ObservedQueue:
 
     def arranged(self, rows: list[Any]) -> list[AnyFuture]:
         return self.inner.arranged(rows)
+
+
+_sync.import_now(__name__)

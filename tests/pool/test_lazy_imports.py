@@ -9,7 +9,7 @@ import pytest
 from tests.programs import python
 
 SCRIPT = """
-import asyncio, concurrent.futures as cf, sys, types
+import asyncio, concurrent.futures as cf, os, sys, types
 import futurepool
 from futurepool import BoundedExecutor
 
@@ -30,6 +30,11 @@ print(put_off())
 assert asyncio.run(use(BoundedExecutor(1))) == [1, [2]]
 with BoundedExecutor(engine=cf.ThreadPoolExecutor(1)) as pool:
     assert pool.submit(int, "x").exception().args == ("invalid literal for int() with base 10: 'x'",)
+with BoundedExecutor(1) as pool, pool.record() as trace:
+    assert (pool.submit(int).result(), pool.queued()) == (0, [])
+trace.save(os.devnull)
+futurepool.serve
+import futurepool._picture
 if __name__ == "__main__":
     with BoundedExecutor(engine=cf.ProcessPoolExecutor(1)) as pool:
         assert list(pool.map(abs, [-1, 2])) == [1, 2]
