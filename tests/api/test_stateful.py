@@ -7,6 +7,7 @@ happens by itself (a free worker takes the task that is due), so nothing here de
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from concurrent import futures as cf
 from typing import Any
 
@@ -84,7 +85,7 @@ class Pool(RuleBasedStateMachine):
         self.refused: list[Any] = []  # futures that came back cancelled
         self.tokens: list[CancelToken] = []
         self.parents: list[int | None] = []
-        self.rejected = 0
+        self.rejected: Counter[str] = Counter()  # by reason
         self.closed = False
 
     def teardown(self) -> None:
@@ -174,16 +175,16 @@ class Pool(RuleBasedStateMachine):
             return
         except SubmitTimeoutError:
             assert (full, self.closed, policy) == (True, False, "timeout")
-            self.rejected += 1
+            self.rejected["timeout"] += 1
             return
         except QueueFullError:
             assert (full, self.closed) == (True, False)
             assert policy in ("try_submit", OnFull.RAISE)
-            self.rejected += 1
+            self.rejected["full"] += 1
             return
         assert not self.closed
         if under is not None and under.cancelled:
-            self.refuse(task, future)
+            self.refuse(task, future, "cancelled")
             return
         if full and policy is OnFull.CALLER_RUNS:
             task.state = FAILED if fails else DONE
@@ -191,9 +192,9 @@ class Pool(RuleBasedStateMachine):
             assert policy in (OnFull.DROP_OLDEST, OnFull.DROP_NEW)
             queued = self.those(QUEUED)
             if policy is OnFull.DROP_NEW or not queued:
-                self.refuse(task, future)
+                self.refuse(task, future, "dropped")
                 return
-            self.rejected += 1
+            self.rejected["dropped"] += 1
             min(queued, key=lambda other: other.priority).state = CANCELLED  # the first of them
         task.future = future
         self.tasks.append(task)
@@ -202,10 +203,10 @@ class Pool(RuleBasedStateMachine):
             future.add_done_callback(task.called)
         self.settle()
 
-    def refuse(self, task: Task, future: Any) -> None:
+    def refuse(self, task: Task, future: Any, reason: str) -> None:
         assert future.cancelled()
         assert (task.runs, future.task_id) == (0, 0)
-        self.rejected += 1
+        self.rejected[reason] += 1
         self.refused.append(future)
 
     @precondition(lambda self: self.those(RUNNING))
@@ -328,7 +329,10 @@ class Pool(RuleBasedStateMachine):
         assert stats.completed_tasks == len(self.those(DONE, FAILED))
         assert stats.failed_tasks == len(self.those(FAILED))
         assert stats.cancelled_tasks == len(self.those(CANCELLED))
-        assert stats.rejected_tasks == self.rejected
+        assert {
+            reason: count for reason, count in stats.rejections.items() if count
+        } == self.rejected
+        assert stats.rejected_tasks == sum(self.rejected.values())
         assert stats.overflow_tasks == 0
         assert stats.closed is self.ex.closed is self.closed
         assert len(queued) + len(running) <= self.limit
