@@ -322,6 +322,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         _name: str | None
         _token: CancelToken | None  # the one it was submitted under
         _own_token: CancelToken | None  # the task's own, made when first needed
+        _in_line: bool  # a coroutine's, it has begun to wait for its place
 
         def __init__(self) -> None: ...
 
@@ -337,6 +338,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     _name = None
     _token = None
     _own_token = None
+    _in_line = False
 
     # -- what it is --------------------------------------------------------------------------
 

@@ -159,6 +159,7 @@ def _run_here(pool: Pool, _options: Options, future: AnyFuture) -> AnyFuture:
         if closed:
             _forget(future)
             raise pool.closed_error()
+        pool.run_deferred()
     return future
 
 
@@ -294,6 +295,7 @@ def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> Any
                 pool.given_up(future)
             else:
                 pool.refused(future, "closed" if closed else "timeout")
+        pool.run_deferred()
     except BaseException:
         with pool.mutex:
             pool.waiters.discard(waiter)

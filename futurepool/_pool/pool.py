@@ -399,6 +399,8 @@ class Pool(Section):
         if future._state is PENDING:
             with self.mutex:
                 if future._state is PENDING:
+                    if future._in_line and not future.task_id:
+                        self.given_up(future)  # who waits as a thread does so itself
                     self.cancel_pending(future, _sync.get_ident())
             self.run_deferred()
         if self.unnotified:

@@ -158,6 +158,7 @@ def submit_future(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
                 if not nested:
                     with pool.mutex:
                         pool.given_up(future)
+                    pool.run_deferred()
                 future._state = NOTIFIED
                 future._release_call()
                 future._announce()

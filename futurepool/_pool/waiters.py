@@ -105,6 +105,7 @@ class WaitingCoroutines:
         if self._aging is not None:
             key = round(future._queued_at * 1e9) + self._aging * key
         heappush(self._heap, (key, next(self._numbers), future))
+        future._in_line = True
 
     def choose(self) -> AnyFuture | None:
         """The one to be admitted next; it leaves when this is asked for the next."""

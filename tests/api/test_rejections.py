@@ -142,6 +142,30 @@ def test_a_token_ends_the_wait_for_a_place(
         gate.set()
 
 
+@pytest.mark.parametrize("how", ["its task", "its token", "its deadline"])
+def test_a_coroutine_that_waits_no_longer(how: str, gate: threading.Event) -> None:
+    """It is cancelled, or its token is, before it has a place: it counts as a thread's does."""
+
+    async def give_up(pool: BoundedExecutor) -> None:
+        token = CancelToken(timeout=0.05 if how == "its deadline" else None)
+        waiting = asyncio.ensure_future(pool.options(token=token).arun(int))
+        while not pool.stats().waiting_submitters:  # noqa: ASYNC110 - the pool has no event for it
+            await asyncio.sleep(0)
+        if how == "its task":
+            waiting.cancel()
+        elif how == "its token":
+            token.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    with BoundedExecutor(1, queue_size=0) as pool:
+        hold(pool, gate)
+        asyncio.run(give_up(pool))
+        assert reasons(pool) == {"expired" if how == "its deadline" else "cancelled": 1}
+        assert pool.stats().waiting_submitters == 0
+        gate.set()
+
+
 def test_threads_and_the_oldest_task(gate: threading.Event, monkeypatch: Any) -> None:
     """How many threads there are, and how long the task has waited that has waited longest."""
     clock = _sync.clock

@@ -179,6 +179,22 @@ def test_a_task_that_its_submitter_runs(gate: threading.Event) -> None:
     assert kinds == [("submitted", None), ("started", me), ("finished", me)]
 
 
+def test_a_refusal_is_told_though_nothing_else_happens() -> None:
+    """Nobody has to come by for that."""
+    heard = threading.Event()
+
+    class Waits(Observer):
+        def refused(self, event: TaskEvent) -> None:
+            heard.set()
+
+    token = CancelToken()
+    token.cancel()
+    with BoundedExecutor(1) as pool:
+        pool.add_observer(Waits())
+        assert pool.submit_with_token(token, int).cancelled()
+        assert heard.wait(30)
+
+
 def test_a_worker_that_has_ended() -> None:
     """It is called what it was called, though another thread may have got its identifier."""
     notes, feed = Notes(), observing.Feed("db", deque())
