@@ -513,6 +513,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         """Add to the subscribers under the mutex; False if the future is done already."""
         pool = self._pool
         try:
+            # mutant subscribed-in-a-section
             with pool.mutex:
                 state = self._state
                 pending = state is PENDING or state is RUNNING or state is CANCELLED
@@ -577,6 +578,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
 
     def _tell_aside(self) -> None:
         """`_tell` in a thread that nobody waits for. What a section may leave to be done."""
+        # mutant dropped-is-told-aside
         aside.run(self._tell)
 
     def _announce(self) -> None:
@@ -606,6 +608,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                         self._state = NOTIFIED
                 self._tell_waiters()
         # Who cancels a token comes for each task that is listed there: see `PoolLife.cancel`.
+        # mutant only-finished-leaves-its-token
         if subscribers.token is not None and self._state is FINISHED:
             subscribers.token._discard_listener(self)
         on_done = subscribers.on_done
@@ -616,6 +619,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             # Opened first, then taken off: interrupted in between, it is opened twice.
             for parker in list(subscribers.parkers):
                 try:
+                    # mutant sleeper-is-woken
                     parker.release()
                 except RecursionError:  # a RuntimeError, too
                     raise
@@ -704,6 +708,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     def _token_cancelled(self, _token: CancelToken) -> None:
         """The token it was submitted under was cancelled."""
         try:
+            # mutant token-cancels-its-task
             self._pool.cancel(self)
         except BaseException:  # interrupted; the token will not call again
             self._pool.cancel(self)

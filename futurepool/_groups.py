@@ -120,6 +120,7 @@ class GroupToken(CancelToken):
             raise RuntimeError("the group has to be entered first, by `with` or `async with`")
         task: AnyFuture = listener
         self.members[task] = None
+        # mutant left-group-takes-nobody
         if self.left:
             self.members.pop(task, None)
             raise PoolClosedError("the group was left; it takes no more tasks")
@@ -152,6 +153,7 @@ class GroupToken(CancelToken):
     def leave(self) -> bool:
         """True if no member is left, and none will come."""
         self.left = True
+        # mutant group-with-members-is-not-left
         if self.members:
             # Who has just seen that it was left will be gone soon; and tasks may submit until then.
             self.left = False

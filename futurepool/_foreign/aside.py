@@ -50,6 +50,7 @@ class Aside:
     def run(self, job: Job) -> None:
         """Run `job` soon, in a thread that nobody waits for. It may run twice, if interrupted."""
         self._jobs.append(job)
+        # mutant job-gets-a-runner
         self.ensure()
 
     def ensure(self) -> None:
@@ -79,12 +80,14 @@ class Aside:
         again: Job | None = None
         try:
             while True:
+                # mutant busy-runner-is-not-ready
                 self._ready.discard(me)
                 try:
                     job = self._jobs.popleft()
                 except IndexError:
                     return
                 try:
+                    # mutant job-left-behind-is-seen
                     if self._jobs:
                         self.ensure()
                     job()

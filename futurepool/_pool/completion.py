@@ -96,6 +96,7 @@ def _complete(
 
 def tell_outcome(pool: Pool, task: AnyFuture) -> None:
     """Tell everyone of a task that has run. Idempotent."""
+    # mutant outcome-is-told
     task._tell()
     if task._failure is not None:
         unheard = vars(task).pop("_failure", None)  # by one of them

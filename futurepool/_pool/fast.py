@@ -78,6 +78,7 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
         slot.task = None
         meters = pool.meters
         meters.completed += 1
+        # mutant finished-gives-its-place-back
         pool.capacity.max_id += 1
         started = slot.started
         waited = started - task._queued_at
@@ -99,6 +100,7 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
             # 2. Leaves before it looks for more: somebody sleeps in result(), or there is much to count.
             meters.run_time += now - slot.since
             mutex.release()
+            # mutant sleeper-is-woken-before-more-work
             task._announce()
             if pool.deferred:
                 pool.run_deferred()
@@ -130,6 +132,7 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
         following = level[0]
         slot.task = following
         hopes = following._subscribers
+        # mutant only-pending-is-taken
         if following._state is PENDING and (hopes is None or hopes.token is None):
             following._state = RUNNING
             level.popleft()
@@ -161,14 +164,17 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
                 > workers.threads - len(workers.parked)
             ):
                 workers.wakeup_pending = True
+                # mutant worker-wakes-the-next
                 parker = workers.parked.pop().parker
     else:
         if task is not None:
             pool.meters.run_time += now - slot.since
+        # mutant closed-sends-workers-home
         if pool.state or slot not in pool.workers.listed:
             pool.leave(slot)
         else:
             slot.status = PARKED
+            # mutant parked-worker-is-listed
             pool.workers.parked.append(slot)
     mutex.release()
     if subscribers is not None and task is not None:
@@ -300,6 +306,7 @@ class Submitting(cf.Executor):
             submitted = capacity.submitted
             if submitted < capacity.max_id and not pool.state:
                 # twin of Pool.admit and Capacity.take.
+                # mutant submitted-is-stored
                 future.task_id = capacity.submitted = submitted = submitted + 1
                 # twin of PriorityQueue.push. A new level, and any task with aging, is pushed there.
                 try:
@@ -317,6 +324,7 @@ class Submitting(cf.Executor):
                     workers.wakeup_pending = True
                     parker = workers.parked.pop().parker
                     mutex.release()
+                    # mutant submit-wakes-a-worker
                     unpark(parker)
                 elif (
                     workers.threads < workers.max_workers

@@ -44,6 +44,7 @@ def help_waiting(
         return False
     if timeout is None and pool.workers.max_workers == 1 and _nobody_can_tell():
         return pool.engine.run_here(future)
+    # mutant help-starts-a-spare
     pool.engine.start_spare(future, None)
     return False
 

@@ -188,6 +188,7 @@ def _decide(
     try:
         with pool.mutex:
             if not pool.try_admit(future):
+                # mutant closed-lets-nobody-over-the-bound
                 refused = pool.closed_error() if pool.state else decide(pool, future)
         pool.run_deferred()
         if pool.unnotified:
@@ -237,7 +238,9 @@ def _replace_oldest(pool: Pool, future: AnyFuture) -> None:
         return
     pool.refused(victim, "dropped")
     victim._why = f"it was dropped for a newer one ({OnFull.DROP_OLDEST})"
+    # mutant victim-is-cancelled
     pool.cancel_pending(victim, None, grant=False)
+    # mutant room-is-taken-by-the-new
     pool.admit(future)
 
 

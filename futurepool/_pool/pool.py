@@ -179,6 +179,7 @@ class Pool(Section):
             self.given_up(future)
             return True
         capacity = self.capacity
+        # mutant bound-is-exact
         if capacity.submitted >= capacity.max_id or self.state:
             return False
         self.admit(future)
@@ -216,6 +217,7 @@ class Pool(Section):
         """A place came free: hand it on, and see who waits for no tasks. Section held."""
         waiters = self.waiters
         if waiters.blocked:
+            # mutant free-place-is-granted
             self._grant()
         if waiters.idle_waiters:
             stoppers, unfinished = self.workers.stoppers, self.capacity.unfinished
@@ -259,6 +261,7 @@ class Pool(Section):
             if waiter.more():
                 blocked.rotate(-1)
             else:
+                # mutant granted-submitter-wakes
                 self.deferred.append(waiter.wake)
                 blocked.popleft()
 
@@ -322,6 +325,7 @@ class Pool(Section):
         with self.mutex:
             if future._state is PENDING and is_token_cancelled(future):
                 self.cancel_pending(future, NOBODY)
+            # mutant only-pending-is-claimed
             if future._state is not PENDING or (self.state and not future.task_id):
                 return False
             self.workers.add_caller(slot)
@@ -329,6 +333,7 @@ class Pool(Section):
             slot.task = future
             feed = self.feed
             if future.task_id:
+                # mutant claimed-leaves-a-tombstone
                 self.queue.note_tombstone(self.unfinished)
             else:
                 future.task_id = self.capacity.take()
@@ -398,12 +403,14 @@ class Pool(Section):
             return self._cancel_nested(future)
         if future._state is PENDING:
             with self.mutex:
+                # mutant only-pending-is-cancelled
                 if future._state is PENDING:
                     if future._in_line and not future.task_id:
                         self.given_up(future)  # who waits as a thread does so itself
                     self.cancel_pending(future, _sync.get_ident())
             self.run_deferred()
         if self.unnotified:
+            # mutant who-cancels-tells
             self.tell_cancelled(future, aside)
         if future._state is RUNNING:
             token = self.token_of(future)
@@ -429,9 +436,11 @@ class Pool(Section):
         if self.feed is not None:
             self.feed.cancelled(future)
         if future.task_id:
+            # mutant cancelled-gives-its-place-back
             self.capacity.give()
             self.queue.note_tombstone(self.capacity.unfinished)
             if grant:
+                # mutant cancel-frees-the-place
                 self.place_freed()
         else:
             self.deferred.extend(self.waiters.waiting_for(future))
@@ -442,6 +451,7 @@ class Pool(Section):
             by = self.unnotified[future]
         except KeyError:
             return
+        # mutant not-told-by-another
         if by == NOBODY or by == _sync.get_ident():
             if aside:
                 future._tell_aside()
@@ -472,6 +482,7 @@ class Pool(Section):
             future = set_aside[-1]
             if future._state is PENDING:
                 self.deferred.append(future._announce)
+                # mutant doomed-is-told-by-who-cancels
                 self.unnotified[future] = NOBODY  # who cancels the token comes for it
                 future._state = CANCELLED
                 self.capacity.give()
@@ -502,6 +513,7 @@ class Pool(Section):
             if future is None:
                 return None
             taken = future, future._fn, future._args, future._kwargs or {}
+            # mutant handed-out-is-cancelled
             self.cancel_pending(future, _sync.get_ident())
         self.run_deferred()
         self.tell_cancelled(future)
@@ -530,6 +542,7 @@ class Pool(Section):
             return
         with self.mutex:
             self.state = max(self.state, state)
+        # mutant close-sends-home
         self._send_home()
         self.run_deferred()
 
@@ -538,8 +551,10 @@ class Pool(Section):
         blocked = self.waiters.blocked
         with self.mutex:
             while blocked:
+                # mutant closed-wakes-the-blocked
                 self.deferred.append(blocked[0].wake)
                 blocked.popleft()
+            # mutant all-parked-are-sent-home
             self._wake_all()
             self.threads_changed()
 
@@ -561,6 +576,7 @@ class Pool(Section):
         """A worker goes home, or is gone. Section held."""
         self.count_times(slot)
         self.workers.leave(slot)
+        # mutant last-worker-says-so
         self.threads_changed()
 
     def threads_changed(self) -> None:
@@ -603,6 +619,7 @@ class Pool(Section):
             capacity.resize(workers.max_workers, queue_size)
             if workers.threads > workers.max_workers:
                 self._wake_all()
+            # mutant resize-frees-places
             self.place_freed()
             self.reserve_missing()
         self.run_deferred()
@@ -736,6 +753,7 @@ class Pool(Section):
     @repairing
     def stats(self) -> Stats:
         """One consistent snapshot: what is derived here makes it add up whatever was counted."""
+        # mutant stats-are-one-section
         with self.mutex:
             capacity, slots = self.capacity, self.workers.slots
             active = sum([slot.task is not None and slot.task._state is RUNNING for slot in slots])

@@ -65,6 +65,7 @@ def _end_idle(pool: Pool, slot: WorkerSlot) -> bool:
             return True
         # With more queued than are awake, whoever is being woken will wake this one next.
         if workers.missing(pool.unfinished) < 0 or pool.state:
+            # mutant idle-end-unlists-the-worker
             workers.parked.remove(slot)
             slot.status = BUSY
             pool.leave(slot)

@@ -153,6 +153,7 @@ def submit_future(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
             future._token = token
             subscribers = future._own_subscribers()
             subscribers.token = token
+            # mutant cancelled-token-refuses
             if not token._add_listener(future):
                 subscribers.token = None
                 if not nested:

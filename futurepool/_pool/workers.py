@@ -233,10 +233,12 @@ class Workers:
         if slot.status == NOTIFYING:
             self.notifying -= 1
         elif slot.status == PARKED:
+            # mutant woken-worker-says-so
             self.wakeup_pending = False
             if slot in self.parked:  # not woken by a submit, but by a repair or a shutdown
                 self.parked.remove(slot)
         slot.status = BUSY
+        # mutant too-many-workers-leave
         return self.threads > self.max_workers and self.threads > self.room and slot in self.listed
 
     def parkers(self) -> list[Any]:
