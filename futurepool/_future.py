@@ -607,7 +607,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                     if self._state is CANCELLED:
                         self._state = NOTIFIED
                 self._tell_waiters()
-        # Who cancels a token comes for each task that is listed there: see `PoolLife.cancel`.
+        # Who cancels a token comes for each task that is listed there: see `Pool.cancel`.
         # mutant only-finished-leaves-its-token
         if subscribers.token is not None and self._state is FINISHED:
             subscribers.token._discard_listener(self)
@@ -820,7 +820,7 @@ def _is_of_this_frame(error: BaseException) -> bool:
 class _NotedLock:
     """The lock of a future's condition: an RLock whose holder knows that it holds one.
 
-    A thread that does must not run a task: see `PoolLife.help`. An interruption may leave it noted
+    A thread that does must not run a task: see `Pool.help`. An interruption may leave it noted
     for ever, which does no harm: that thread then leaves its tasks to others.
     """
 

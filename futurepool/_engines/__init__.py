@@ -41,7 +41,10 @@ class Engine(Protocol):
         ...
 
     def run_here(self, future: AnyFuture) -> bool:
-        """Run `future`, queued or not, in this thread; False if it is not PENDING any more."""
+        """Run `future` in this thread; False if it is not PENDING any more.
+
+        Also if it is queued for another executor, which is to run it.
+        """
         ...
 
     def run_aside(self, future: AnyFuture, timeout: float | None = None) -> bool:

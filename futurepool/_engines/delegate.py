@@ -241,7 +241,7 @@ class DelegateEngine:
         _sync.start(fresh)
 
     def run_here(self, future: AnyFuture) -> bool:
-        """For OnFull.CALLER_RUNS: run a task that found no place in the thread that submits it.
+        """Run a task that found no place, in the thread that submits it or waits for it.
 
         One that is queued has its place, and is for the engine: then this is False, and nothing is done.
         """

@@ -32,7 +32,8 @@ def help_waiting(
 ) -> bool:
     """In a worker of this pool, which waits for `future`: see that it is run.
 
-    True if it was run here. `again` is a second look at the same wait, a second later.
+    True if it was run in this stack or, in the thread that serves an engine, is done now; False: wait for
+    it. `again` is a second look at the same wait, a second later.
     """
     slot = pool.own_slot()
     if slot is None or pool.mutex._is_owned():

@@ -3,8 +3,8 @@
 `without_place` is called outside of any section, by a submit that has just seen in one that no place was free,
 or the pool closed. Another look may find a place: each handler begins with one, in a section of its own.
 
-Two callers are never blocked, whatever the policy says: a worker of this pool, which may be the one to make
-room, and a thread with a running event loop. Their tasks are admitted over the bound, with a warning.
+`BLOCK` never blocks two callers: a worker of this pool, which may be the one to make room, and a thread with
+a running event loop. Their tasks are admitted over the bound, with a warning.
 """
 
 from __future__ import annotations
@@ -183,7 +183,11 @@ def _admit_over(pool: Pool, future: AnyFuture) -> AnyFuture:
 def _decide(
     pool: Pool, future: AnyFuture, decide: Callable[[Pool, AnyFuture], Exception | None]
 ) -> AnyFuture:
-    """Admit the task if there is a place now; else have `decide` do it with the task, or say why not."""
+    """Admit the task if there is a place now; else `decide` about it.
+
+    `decide` is called with the section held. It admits or cancels the task and returns None, or returns the
+    error that submit is to raise.
+    """
     refused: Exception | None = None
     try:
         with pool.mutex:

@@ -425,7 +425,8 @@ class Pool(Section):
 
         `by`: the thread that is to call the callbacks and let go of the arguments when the section
         has ended (`tell_cancelled`); NOBODY: whoever cancels its token, who is on the way; None: a
-        thread aside.
+        thread aside. `grant`: hand the place to whoever waits for one; False if the caller takes it in
+        this section.
         """
         self.deferred.append(future._announce)
         if by is None:

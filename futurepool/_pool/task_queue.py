@@ -1,6 +1,7 @@
 """The queue: which task comes next, which one is dropped first.
 
-Two queues with one interface. Both hold futures; a future whose state is no longer PENDING is a
+Two queues with one interface; a third, `observing.ObservedQueue`, stands before either, so a change of the
+interface is one of three classes. They hold futures; a future whose state is no longer PENDING is a
 tombstone: cancelled, or run by a thread that waited for it. Tombstones are skipped when they reach the
 front, and swept out together once there are more of them than of the living, so cancelling a
 queued task costs O(1) and its memory is free soon after.
