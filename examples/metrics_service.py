@@ -83,6 +83,7 @@ def get(port: int, path: str) -> "tuple[int, str]":
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
+        error.close()
         return error.code, ""
 
 

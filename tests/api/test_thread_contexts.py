@@ -9,7 +9,7 @@ import pytest
 from tests.programs import python
 
 SCRIPT = """
-import asyncio, concurrent.futures as cf, contextvars, threading, weakref
+import asyncio, concurrent.futures as cf, contextvars, threading, time, weakref
 from futurepool import BoundedExecutor, CancelToken
 
 
@@ -39,6 +39,11 @@ def use_all():
     pool = BoundedExecutor(1, thread_name_prefix="worker", initializer=int)
     # One that waits, with a timeout, for what is queued behind it.
     pool.submit(lambda: cf.wait([pool.submit(int)], 20)).result(20)
+    # A deadline that may have passed before anybody starts the timer does not take it.
+    patient = CancelToken(3600)
+    patient.add_callback(print)
+    while "futurepool-timer" not in began:
+        time.sleep(0.001)
     rung = threading.Event()
     token = CancelToken(0.001)
     token.add_callback(lambda _: rung.set())
