@@ -88,6 +88,12 @@ BoundedExecutor(engine=3)  # E: reportArgumentType / arg-type
 BoundedExecutor(close_engine=0)  # E: reportArgumentType / arg-type
 BoundedExecutor(workers=3)  # E: reportCallIssue / call-arg
 
+# size.
+BoundedExecutor(idle_timeout="1")  # E: reportArgumentType / arg-type
+pool.resize("2")  # E: reportArgumentType / arg-type
+pool.resize(queue_size="2")  # E: reportArgumentType / arg-type
+pool.prestart("2")  # E: reportArgumentType / arg-type
+
 # map.
 pool.map(len, ["a"], chunksize="x")  # E: reportArgumentType / arg-type|call-overload
 pool.map(len, ["a"], timeout="1")  # E: reportArgumentType / arg-type|call-overload

@@ -155,6 +155,13 @@ assert_type(pool.map_unordered(len, ["a"], timeout=None, buffersize=None), Itera
 assert_type(view.map(len, ["a"]), Iterator[int])
 assert_type(view.map_unordered(len, ["a"], timeout=1, chunksize=2), Iterator[int])
 
+# -- size ------------------------------------------------------------------------------------------
+
+assert_type(BoundedExecutor(4, idle_timeout=60, min_workers=2, slow_task=1.5).prestart(2), int)
+assert_type(pool.resize(2), None)
+assert_type(pool.resize(queue_size=None), None)
+assert_type(pool.map(len, ["a"], return_exceptions=True), Iterator[int | Exception])
+
 # -- groups ----------------------------------------------------------------------------------------
 
 with pool.group() as group:
