@@ -461,8 +461,8 @@ class _DoneHandle:
         self._box.post(self)
 
 
-async def wait(future: AnyFuture) -> None:
-    """Until `future` is done. Cancelling this cancels it."""
+async def wait(future: AnyFuture, cancels: bool = True) -> None:
+    """Until `future` is done. Cancelling this cancels it, too, if it `cancels`."""
     handle = _DoneHandle(running_loop("await of a future"))
     pool: Any = future._pool
     slot = _sync.here.slot
@@ -472,7 +472,8 @@ async def wait(future: AnyFuture) -> None:
         if future._subscribe(lambda subscribers: subscribers.add_parker(handle)):
             await handle._waiter
     except BaseException:
-        future.cancel()
+        if cancels:
+            future.cancel()
         raise
 
 

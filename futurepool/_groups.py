@@ -354,7 +354,9 @@ async def _wait_async(token: GroupToken) -> None:
     while True:
         for future in list(token.members):
             if future._state is PENDING or future._state is RUNNING:
-                await _aio.wait(future)
+                # Whoever is cancelled here cancels the group, before any of its tasks: a worker that
+                # comes free by that must not start the next.
+                await _aio.wait(future, cancels=False)
             token.note(future)
             del future
         if token.failures:

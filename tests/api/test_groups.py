@@ -24,6 +24,7 @@ from futurepool import (
     TaskGroup,
     current_token,
 )
+from futurepool._foreign import aside
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -680,6 +681,39 @@ def test_cancelling_async_with() -> None:
     assert [ends[0].result(), ends[2].result()] == ["told", "told"]
     assert ends[1].cancelled()
     assert ends[3].cancelled()
+
+
+def test_cancelling_async_with_cancels_the_group_first() -> None:
+    """Not the task that it happens to wait for: its worker would go on to the next."""
+    order: list[bool] = []
+
+    async def main(ex: BoundedExecutor) -> None:
+        leaving = asyncio.Event()
+        begun = threading.Event()
+
+        async def use() -> None:
+            async with ex.group() as group:
+
+                def task() -> str:
+                    token = current_token()
+                    token.add_callback(lambda _: order.append(group.token.cancelled))
+                    begun.set()
+                    return until_cancelled()
+
+                group.submit(task)
+                assert begun.wait(30)
+                leaving.set()
+
+        task = asyncio.ensure_future(use())
+        await leaving.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with BoundedExecutor(1) as ex:
+        asyncio.run(main(ex))
+        aside.join(30)
+    assert order == [True]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout came with 3.11")
