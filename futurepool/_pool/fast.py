@@ -318,7 +318,8 @@ class Submitting(cf.Executor):
                     if level.next_lower is None:
                         pool.queue.enlist(level)
                 # twin of Pool.signal_work. What is to be done after the section, this thread does at
-                # once: no other one is to come by for it.
+                # once: no other one is to come by for it. (`stoppers` are there only once the pool is
+                # closed, and then nothing gets here.)
                 workers = pool.workers
                 if workers.parked and not workers.wakeup_pending:
                     workers.wakeup_pending = True
