@@ -315,8 +315,12 @@ class InProcess(Remote):
 
     def end(self) -> None:
         self._ended = True
-        if self._process is not None:
-            self._process.kill()
+        process = self._process
+        if process is not None:
+            process.kill()
+            # Its thread may not come to that any more, as this process is about to end.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
 
     def close(self) -> None:
         if self._process is not None:
