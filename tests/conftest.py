@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from futurepool._deadlines import timer
+
 #: Folders whose slow tests start the command line, examples and the like: they find the same on every
 #: version, so `.ci/run` has them on the oldest, on the newest, and where coverage is measured.
 OUTER = {"cli", "printed"}
@@ -28,6 +30,13 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish() -> None:
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def timer_looks_again() -> Iterator[None]:
+    """A test that has changed the clock may have sent the process's timer to sleep for hours."""
+    yield
+    timer._wake()
 
 
 @pytest.fixture

@@ -363,9 +363,12 @@ def test_a_main_thread_that_sleeps_in_c(
     monkeypatch.setattr(top, "_PATIENCE", 0.3)
     process = other("sleep")
     try:
-        status, out, err = command(capsys, str(process.pid), "--once")
-        if "cannot be looked at" in err:
-            pytest.skip("this system lets nobody do that")
+        for _ in range(2):  # the first may come before it sleeps
+            status, out, err = command(capsys, str(process.pid), "--once")
+            if "cannot be looked at" in err:
+                pytest.skip("this system lets nobody do that")
+            if status:
+                break
         assert (status, out) == (1, "")
         assert "its main thread sleeps" in err
         assert "FUTUREPOOL_TOP=1" in err
