@@ -55,7 +55,9 @@ def look() -> bool:
     Thread safety: any thread. Cost: a tenth of a microsecond.
     """
     global _code, original, theirs
-    method: Any = vars(ThreadPoolExecutor).get("submit")
+    # Not by the class's dictionary: without a GIL its `get` takes a lock, and the child of a fork in
+    # that instant would wait for it for ever.
+    method: Any = ThreadPoolExecutor.submit
     found = False
     if method is not original or method.__code__ is not _code:
         if _is_original(method):
