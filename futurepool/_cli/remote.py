@@ -322,6 +322,12 @@ class InProcess(Remote):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
 
+    def ended(self) -> None:
+        if (
+            self._process is not None
+        ):  # it was between two calls, and has not seen the end of the process
+            self._bury()
+
     def close(self) -> None:
         if self._process is not None:
             self._send((END,))

@@ -197,6 +197,9 @@ class Drawer:
     def close(self) -> None:
         """Let go of what is kept for later calls; nothing runs."""
 
+    def ended(self) -> None:
+        """It was told to `end`, and its thread makes no call any more."""
+
 
 class Local(Drawer):
     """Calls the target in this very thread."""
@@ -733,4 +736,6 @@ class Crew:
             self.pool.stop(0.5 if active else 0.2)
         except ForcedShutdownError:
             return False
+        for drawer in active:
+            drawer.ended()
         return True
