@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import decimal
 import sys
 import threading
@@ -14,19 +13,11 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, InvalidConfigError, OnFull
+from tests import helpers
+from tests.helpers import Way
 from tests.programs import python, unmeasured
 
-Way = Callable[[BoundedExecutor, Callable[[Any], Any]], Any]
-
 VAR: ContextVar[str] = ContextVar("VAR", default="unset")
-
-
-async def _amap(pool: BoundedExecutor, fn: Any, **options: Any) -> Any:
-    return [result async for result in pool.amap(fn, [0], **options)][0]
-
-
-async def _in_loop(pool: BoundedExecutor, fn: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(pool, fn, 0)
 
 
 def _by_caller(pool: BoundedExecutor, fn: Any) -> Any:
@@ -57,17 +48,7 @@ def _from_a_full_pool(pool: BoundedExecutor, fn: Any) -> Any:
 
 
 WAYS: dict[str, Way] = {
-    "submit": lambda pool, fn: pool.submit(fn, 0).result(30),
-    "try_submit": lambda pool, fn: pool.try_submit(fn, 0).result(30),
-    "options": lambda pool, fn: pool.options(priority=7, name="x").submit(fn, 0).result(30),
-    "map": lambda pool, fn: next(pool.map(fn, [0])),
-    "map of a generator": lambda pool, fn: next(pool.map(fn, iter([0]))),
-    "map in chunks": lambda pool, fn: next(pool.map(fn, [0, 1], chunksize=2)),
-    "lazy map": lambda pool, fn: next(pool.map(fn, [0], buffersize=1)),
-    "map_unordered": lambda pool, fn: next(pool.map_unordered(fn, [0])),
-    "arun": lambda pool, fn: asyncio.run(pool.arun(fn, 0)),
-    "amap": lambda pool, fn: asyncio.run(_amap(pool, fn)),
-    "run_in_executor": lambda pool, fn: asyncio.run(_in_loop(pool, fn)),
+    **helpers.WAYS,
     "CALLER_RUNS": _by_caller,
     "from a task": _from_a_task,
     "from a task, in time": _from_a_task_in_time,

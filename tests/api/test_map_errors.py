@@ -35,13 +35,6 @@ def ex() -> Iterator[BoundedExecutor]:
         yield ex
 
 
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
 def until_gone(ex: BoundedExecutor, seen: weakref.ref[Any]) -> None:
     """Give the workers time to let go of something they made; see the one in test_map."""
     for _ in range(2000):

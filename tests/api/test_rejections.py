@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,20 +19,7 @@ from futurepool import (
     SubmitTimeoutError,
     _sync,
 )
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
-def hold(pool: BoundedExecutor, gate: threading.Event) -> None:
-    """Have the only worker run a task that waits for the gate."""
-    entered = threading.Event()
-    pool.submit(lambda: (entered.set(), gate.wait(30)))
-    assert entered.wait(30)
+from tests.helpers import hold
 
 
 def reasons(pool: BoundedExecutor) -> dict[str, int]:

@@ -19,27 +19,7 @@ from futurepool import (
     QueueFullError,
     _sync,
 )
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
-def held(ex: BoundedExecutor, gate: threading.Event, number: int) -> list[Any]:
-    """So many tasks that run by now, until the gate opens."""
-    begun = threading.Semaphore(0)
-
-    def task() -> None:
-        begun.release()
-        gate.wait(30)
-
-    futures = [ex.submit(task) for _ in range(number)]
-    for _ in range(number):
-        assert begun.acquire(timeout=30)
-    return futures
+from tests.helpers import hold
 
 
 def end_all(threads: Any) -> None:
@@ -55,14 +35,14 @@ def end_all(threads: Any) -> None:
 def test_more_workers_take_what_waits(gate: threading.Event) -> None:
     """At once, under load; and the bound follows."""
     with BoundedExecutor(1, queue_size=2) as ex:
-        held(ex, gate, 1)
+        hold(ex, gate)
         ran = [ex.submit(threading.get_ident) for _ in range(2)]
         with pytest.raises(QueueFullError):
             ex.try_submit(int)
         ex.resize(3)
         assert len({future.result(30) for future in ran}) <= 2
         assert ex.stats().max_workers == 3
-        held(ex, gate, 2)
+        hold(ex, gate, 2)
         assert ex.stats().active_workers == 3
         gate.set()
 
@@ -70,7 +50,7 @@ def test_more_workers_take_what_waits(gate: threading.Event) -> None:
 def test_fewer_workers_end_after_their_task(gate: threading.Event) -> None:
     """Those that are too many; what waits is run by the others, in order."""
     with BoundedExecutor(4) as ex:
-        held(ex, gate, 4)
+        hold(ex, gate, 4)
         threads = ex._threads
         ran: list[int] = []
         rest = [ex.submit(ran.append, number) for number in range(50)]
@@ -92,7 +72,7 @@ def test_fewer_workers_end_after_their_task(gate: threading.Event) -> None:
 def test_blocked_submitters_are_admitted_when_the_queue_grows(gate: threading.Event) -> None:
     """In the order in which they came; a smaller one keeps what is there."""
     with BoundedExecutor(1, queue_size=1) as ex:
-        held(ex, gate, 1)
+        hold(ex, gate)
         ex.submit(int)
         threads = [threading.Thread(target=ex.submit, args=(int,)) for _ in range(3)]
         for thread in threads:
@@ -118,7 +98,7 @@ def test_blocked_submitters_are_admitted_when_the_queue_grows(gate: threading.Ev
 def test_resize_behind_another_executor(gate: threading.Event) -> None:
     """There it is how many tasks are in there at a time."""
     with BoundedExecutor(1, engine=cf.ThreadPoolExecutor(4)) as ex:
-        first = held(ex, gate, 1)
+        first = hold(ex, gate)
         more = [ex.submit(gate.wait, 30) for _ in range(3)]
         assert ex.stats().active_workers == 1
         ex.resize(3)
@@ -128,7 +108,7 @@ def test_resize_behind_another_executor(gate: threading.Event) -> None:
         gate.set()
         cf.wait(more, 30)
         gate.clear()
-        held(ex, gate, 1)
+        hold(ex, gate)
         waits = ex.submit(int)
         assert ex.stats().active_workers == 1
         gate.set()
@@ -211,7 +191,7 @@ def test_idle_workers_end(gate: threading.Event, least: int) -> None:
     """Down to `min_workers`, and their threads with them; the next task starts one again."""
     with BoundedExecutor(4, idle_timeout=0.01, min_workers=least) as ex:
         for _ in range(2):
-            held(ex, gate, 4)
+            hold(ex, gate, 4)
             threads = ex._threads
             assert len(threads) == 4
             gate.set()
@@ -331,16 +311,16 @@ def test_a_slow_task_is_logged(heard: Heard, gate: threading.Event) -> None:
     """With its stack, though nobody asks the pool for anything; not again, and no quick one."""
     with BoundedExecutor(2, name="db", slow_task=0.02) as ex:
         ex.submit(int).result(30)
-        held(ex, gate, 1)
+        hold(ex, gate)
         assert heard.came.acquire(timeout=30)
         (record,) = heard.records
         text = record.getMessage()
-        assert text.startswith("a task of db has run for longer than 0.02 s: task 2 (held.<locals>")
+        assert text.startswith("a task of db has run for longer than 0.02 s: task 2 (hold.<locals>")
         assert "gate.wait(30)" in text
         assert record.levelname == "WARNING"
         assert vars(record)["pool"] == "db"
         assert vars(record)["task_id"] == 2
-        held(ex, gate, 1)
+        hold(ex, gate)
         assert heard.came.acquire(timeout=30)
         assert [vars(record)["task_id"] for record in heard.records] == [2, 3]
         gate.set()
@@ -360,13 +340,13 @@ def test_when_it_looks(monkeypatch: pytest.MonkeyPatch, gate: threading.Event) -
     monkeypatch.setattr(slow, "aside", aside)
     with BoundedExecutor(2, slow_task=10) as ex:
         assert looks == []
-        one = held(ex, gate, 1)
+        one = hold(ex, gate)
         assert looks == [110.0]
         target: Any = ex._futurepool.slow
         now[0] = 109.0
         target._expire()  # arranged twice, or too early
         assert looks == [110.0]
-        held(ex, gate, 1)
+        hold(ex, gate)
         now[0] = 110.0
         target._expire()
         assert said == [[1]]

@@ -29,13 +29,6 @@ PACKAGE = str(Path(futurepool.__file__).parent.parent)
 
 
 @pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
-@pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the sockets lie, in place of the user's; its name is short, as the system wants it."""
     folder = Path(f"/tmp/fp-{os.getpid()}")

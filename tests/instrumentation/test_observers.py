@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -26,13 +26,7 @@ from futurepool import (
     TaskEvent,
 )
 from futurepool._pool import observing
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
+from tests.helpers import hold
 
 
 class Notes(Observer):
@@ -53,12 +47,6 @@ class Notes(Observer):
 
     def kinds(self) -> list[tuple[int, str, str | None]]:
         return [(event.task_id, event.kind, event.outcome) for event in self.events]
-
-
-def hold(pool: BoundedExecutor, gate: threading.Event) -> None:
-    entered = threading.Event()
-    pool.submit(lambda: (entered.set(), gate.wait(30)))
-    assert entered.wait(30)
 
 
 def test_what_a_task_goes_through() -> None:

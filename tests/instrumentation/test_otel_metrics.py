@@ -19,13 +19,6 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from futurepool.instrumentation import opentelemetry
 
 
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
-
-
 def mine() -> list[BoundedExecutor]:
     """The pools of this module's tests; others may have left some."""
     return [pool for pool in futurepool.pools() if pool.name.startswith("o-")]

@@ -25,15 +25,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from futurepool.instrumentation import prometheus
 from futurepool.instrumentation._samples import Sampler
+from tests.helpers import hold
 
 Scrape = Callable[[], dict[str, float]]
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
 
 
 def mine() -> list[BoundedExecutor]:
@@ -72,12 +66,6 @@ def scrape() -> Iterator[Scrape]:
     server.shutdown()
     server.server_close()
     thread.join(30)
-
-
-def hold(pool: BoundedExecutor, gate: threading.Event) -> None:
-    entered = threading.Event()
-    pool.submit(lambda: (entered.set(), gate.wait(30)))
-    assert entered.wait(30)
 
 
 def of(found: dict[str, float], pool: str) -> dict[str, float]:

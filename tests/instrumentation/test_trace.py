@@ -9,13 +9,13 @@ import os
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from futurepool import BoundedExecutor, InvalidConfigError, QueueFullError, Trace
+from tests.helpers import hold
 
 #: What each phase must have, by https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 NEEDED = {
@@ -27,13 +27,6 @@ NEEDED = {
     "s": {"name", "cat", "id", "ts", "pid", "tid"},
     "f": {"name", "cat", "id", "ts", "bp", "pid", "tid"},
 }
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
 
 
 def saved(trace: Trace, folder: Path) -> list[dict[str, Any]]:
@@ -55,17 +48,11 @@ def rows(events: list[dict[str, Any]]) -> dict[int, str]:
     return {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
 
 
-def hold(pool: BoundedExecutor, gate: threading.Event, name: str = "hold") -> None:
-    entered = threading.Event()
-    pool.options(name=name).submit(lambda: (entered.set(), gate.wait(30)))
-    assert entered.wait(30)
-
-
 def test_a_recording(tmp_path: Path, gate: threading.Event) -> None:
     """A bar for each task in its worker's row, an arrow to it, counters; what was cancelled or refused."""
     with BoundedExecutor(1, queue_size=3, name="db", error_handler=id) as pool:
         with pool.record() as trace:
-            hold(pool, gate)
+            hold(pool.options(name="hold"), gate)
             pool.options(name="low", priority=0).submit(int)
             pool.options(name="high", priority=2).submit(int, "x")
             pool.options(name="gone").submit(int).cancel()
@@ -109,13 +96,13 @@ def test_a_recording(tmp_path: Path, gate: threading.Event) -> None:
 def test_while_it_goes_on(tmp_path: Path, gate: threading.Event) -> None:
     """What runs has begun; what ran when it began is counted from the start."""
     with BoundedExecutor(1) as pool:
-        hold(pool, gate, "before")
+        hold(pool.options(name="before"), gate)
         pool.submit(int)
         trace = pool.record()
         gate.set()
         pool.wait()
         again = threading.Event()
-        hold(pool, again, "still")
+        hold(pool.options(name="still"), again)
         events = saved(trace, tmp_path)
         assert [e["name"] for e in events if e["ph"] == "B"] == ["still"]
         counts = [(e["args"]["queued"], e["args"]["running"]) for e in events if e["ph"] == "C"]

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from .patches import function_of, same_code
+from .patches import function_of, swapped
 
 __all__ = [
     "ALWAYS",
@@ -138,13 +138,8 @@ def planted(package: ModuleType, name: str, how: How) -> Iterator[None]:
         raise ValueError(f"{path}: {name} marks no statement of one function, but {functions}")
     ast.fix_missing_locations(tree)
     function = function_of(_module_of(package, path), functions.pop())
-    original = function.__code__
-    mutant = compile(tree, original.co_filename, "exec", dont_inherit=True)
-    function.__code__ = same_code(mutant, original)
-    try:
+    with swapped(function, compile(tree, function.__code__.co_filename, "exec", dont_inherit=True)):
         yield
-    finally:
-        function.__code__ = original
 
 
 def _module_of(package: ModuleType, path: Path) -> ModuleType:

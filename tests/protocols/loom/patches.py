@@ -20,7 +20,7 @@ from futurepool._foreign import aside
 
 from . import models, threads
 
-__all__ = ["Rebind", "function_of", "installed", "mutate", "rebound", "same_code"]
+__all__ = ["Rebind", "function_of", "installed", "mutate", "rebound", "swapped"]
 
 _MODELS = {
     "Lock": models.Lock,
@@ -107,7 +107,14 @@ def mutate(owner: Any, qualname: str, old: str, new: str) -> Iterator[None]:
     if text.count(old) != 1:
         raise ValueError(f"{old!r} occurs {text.count(old)} times in {qualname}, not once")
     source = "".join(lines[:first]) + text.replace(old, new) + "".join(lines[first + len(body) :])
-    module = compile(source, original.co_filename, "exec", dont_inherit=True)
+    with swapped(function, compile(source, original.co_filename, "exec", dont_inherit=True)):
+        yield
+
+
+@contextmanager
+def swapped(function: FunctionType, module: CodeType) -> Iterator[None]:
+    """Give a function the code that stands in its place in a changed file."""
+    original = function.__code__
     function.__code__ = same_code(module, original)
     try:
         yield
