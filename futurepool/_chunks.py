@@ -6,12 +6,10 @@ What is here may run in a worker process or another interpreter.
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable
 from concurrent import futures as cf
 from typing import Any
 
-from futurepool._errors import safe_text
 from futurepool._failures import Failure, failure_of
 
 __all__: list[str] = []  # internal
@@ -123,27 +121,18 @@ class Raised:
         self.error: Exception = error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from futurepool._engines.sealed import SealedFailure  # late, as pickle is
+        from futurepool._engines.sealed import seal  # late, as pickle is
 
-        error = self.error
-        text = f"{type(error).__name__}: {safe_text(str, error)}"
-        try:
-            remote = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        except Exception:
-            remote = text
-        try:
-            data: bytes | None = bytes(_dumps()(error))
-        except Exception:
-            data = None
-        return _open, (SealedFailure(data, text, f'\n"""\n{remote}"""'),)
+        return _open, (seal(self.error, _dumps),)
 
 
 def _dumps() -> Callable[[Any], Any]:
     """As the executor pickles that this process works for."""
-    for package in ("loky", "joblib.externals.loky"):
-        module = sys.modules.get(f"{package}.backend.reduction")
-        if module is not None:
-            return module.dumps  # type: ignore[no-any-return]
+    from futurepool._engines.sealed import loky_dumps
+
+    dumps = loky_dumps()
+    if dumps is not None:
+        return dumps
     module = sys.modules.get("cloudpickle") if "distributed" in sys.modules else None
     if module is not None:
         return module.dumps  # type: ignore[no-any-return]

@@ -120,24 +120,37 @@ def run_sealed(data: bytes) -> Any:
             del fn, args, kwargs
         return result if type(result) in _PLAIN else Sealed(bytes(_dumps_here()(result)))
     except BaseException as error:
-        text = f"{type(error).__name__}: {safe_text(str, error)}"
-        try:
-            remote = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        except Exception:
-            remote = text
-        try:
-            sealed: bytes | None = bytes(_dumps_here()(error))
-        except Exception:
-            sealed = None
-        return SealedFailure(sealed, text, f'\n"""\n{remote}"""')
+        return seal(error, _dumps_here)
 
 
-def _dumps_here() -> Callable[[Any], Any]:
-    """In a worker process: as its pool pickles."""
+def seal(error: BaseException, dumps: Callable[[], Callable[[Any], Any]]) -> SealedFailure:
+    """What was raised, so that it travels whatever it is; `dumps` finds what pickles it."""
+    text = f"{type(error).__name__}: {safe_text(str, error)}"
+    try:
+        remote = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except Exception:
+        remote = text
+    try:
+        data: bytes | None = bytes(dumps()(error))
+    except Exception:
+        data = None
+    return SealedFailure(data, text, f'\n"""\n{remote}"""')
+
+
+def loky_dumps() -> Callable[[Any], Any] | None:
+    """In a worker process of loky's, as that pickles."""
     for package in ("loky", "joblib.externals.loky"):
         module = sys.modules.get(f"{package}.backend.reduction")
         if module is not None:
             return cast("Callable[[Any], Any]", module.dumps)
+    return None
+
+
+def _dumps_here() -> Callable[[Any], Any]:
+    """In a worker process: as its pool pickles."""
+    dumps = loky_dumps()
+    if dumps is not None:
+        return dumps
     from multiprocessing.reduction import ForkingPickler
 
     return cast("Callable[[Any], Any]", ForkingPickler.dumps)
