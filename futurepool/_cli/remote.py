@@ -315,14 +315,10 @@ class InProcess(Remote):
 
     def end(self) -> None:
         self._ended = True
-        process = self._process
-        if process is not None:
-            process.kill()
-            # Its thread may not come to that any more, as this process is about to end.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)
+        if self._process is not None:
+            self._process.kill()
 
-    def ended(self) -> None:
+    def let_go(self) -> None:
         if (
             self._process is not None
         ):  # it was between two calls, and has not seen the end of the process

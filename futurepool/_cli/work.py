@@ -197,7 +197,7 @@ class Drawer:
     def close(self) -> None:
         """Let go of what is kept for later calls; nothing runs."""
 
-    def ended(self) -> None:
+    def let_go(self) -> None:
         """It was told to `end`, and its thread makes no call any more."""
 
 
@@ -737,5 +737,5 @@ class Crew:
         except ForcedShutdownError:
             return False
         for drawer in active:
-            drawer.ended()
+            drawer.let_go()
         return True
