@@ -170,7 +170,7 @@ wall: Callable[[], float] = _time.time
 class Here(threading.local):
     """What this thread is doing for a pool."""
 
-    slot: Any = None  # the innermost Record whose task runs in this thread
+    slot: Any = None  # the innermost WorkerSlot whose task runs in this thread
     witness: Any = None  # of a worker: dies with its thread
     registers: bool = False  # done-callbacks with futures of ours
     caught: Any = None  # a list: the work items of a submit that goes through somebody else's

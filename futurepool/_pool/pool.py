@@ -483,7 +483,7 @@ class Pool(Section):
             future = set_aside[-1]
             if future._state is PENDING:
                 self.deferred.append(future._announce)
-                # mutant doomed-is-told-by-who-cancels
+                # mutant token-cancelled-is-told-by-who-cancels
                 self.unnotified[future] = NOBODY  # who cancels the token comes for it
                 future._state = CANCELLED
                 self.capacity.give()

@@ -111,9 +111,9 @@ class Section:
             except IndexError:  # another thread was faster
                 return
             # The section that has left it may be going on, in another thread: wait for its end.
-            # mutant flush-waits-for-the-section
+            # mutant deferred-waits-for-the-section
             self.mutex.acquire()
-            # mutant flush-waits-for-the-section
+            # mutant deferred-waits-for-the-section
             self.mutex.release()
             # mutant deferred-is-done
             act()

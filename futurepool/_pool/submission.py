@@ -106,7 +106,7 @@ def _submit_through(
 ) -> AnyFuture | None:
     """Submit what somebody's `ThreadPoolExecutor.submit` makes of it, see futurepool._foreign.patched.
 
-    None if that is not to be asked. A pool that is closed refuses by itpool, in its own words;
+    None if that is not to be asked. A pool that is closed refuses by itself, in its own words;
     what goes to another executor goes as it is; and inside of a section nothing foreign runs.
     """
     executor = None if pool.collected is None else pool.collected()
