@@ -242,7 +242,7 @@ class Internals:
         @property
         def _threads(self) -> set[threading.Thread]:
             threads = self._futurepool_pool().engine.threads
-            return {each for each in set(threads) if each.ident is None or each.is_alive()}
+            return {each for each in set(threads) if not _sync.has_ended(each)}
 
         @_threads.setter
         def _threads(self, value: object) -> None:

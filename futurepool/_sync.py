@@ -338,8 +338,38 @@ def start(thread: threading.Thread) -> None:
 
 
 def join(thread: threading.Thread, timeout: float | None = None) -> None:
-    """Wait for `thread` to end, or for `timeout` seconds."""
-    thread.join(timeout)
+    """Wait for `thread` to end, or for `timeout` seconds. RuntimeError if nobody has started it.
+
+    One that is just beginning has its `ident` some instructions before it counts as started, and
+    `Thread.join` refuses until then.
+    """
+    pause = None
+    while True:
+        try:
+            thread.join(timeout)
+            return
+        except RuntimeError:
+            if thread.ident is None or thread.ident == get_ident():
+                raise
+        if pause is None:
+            pause = Lock()
+            pause.acquire()
+        pause.acquire(True, 0.001)
+
+
+def has_ended(thread: threading.Thread) -> bool:
+    """Whether `thread` was started and runs no longer.
+
+    Not what `ident` and `is_alive` say together: of a thread that is just beginning, the one is
+    there already and the other still False. `Thread.join` knows what counts as started.
+    """
+    if thread.is_alive():
+        return False
+    try:
+        thread.join(0)
+    except RuntimeError:  # not started, or the calling thread itself
+        return False
+    return not thread.is_alive()
 
 
 def import_now(package: str) -> None:

@@ -102,7 +102,7 @@ class ThreadEngine:
         for slot, thread in list(pool.workers.listed.items()):
             # The order of these two matters: what has noted that it runs was alive.
             noted = slot.ident is not None
-            if thread.ident is None or thread.is_alive():
+            if not _sync.has_ended(thread):
                 continue
             if noted:
                 pool.deferred.append(dead(pool, slot))
@@ -143,7 +143,7 @@ class ThreadEngine:
         # too, as it may leave before its starter goes on.
         if len(self.threads) > pool.workers.threads:  # some have left, as the pool became smaller
             for thread in sorted(self.threads, key=operator.attrgetter("name")):
-                if thread.ident is not None and not thread.is_alive():
+                if _sync.has_ended(thread):
                     self.threads.discard(thread)
         self.threads.add(slot.thread)
         if self._initialized(slot):
@@ -191,7 +191,7 @@ class ThreadEngine:
         itself.append(thread)
         thread.name = f"{self._prefix}_{next(self._numbers)}"
         for old in list(self.threads):
-            if old.ident is not None and not old.is_alive():
+            if _sync.has_ended(old):
                 self.threads.discard(old)
         if waiting is None:
             self._spares[future] = thread

@@ -160,3 +160,50 @@ def test_a_gate_is_opened_by_any_thread(make: Callable[[], Any]) -> None:
     opener.join(30)
     assert gate.acquire(True, 30)
     assert not gate.acquire(True, 0.0)
+
+
+class Held(threading.Event):
+    """Until the gate opens, a thread that has this for its `_started` is just beginning."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        super().__init__()
+        self.gate = gate
+        self.there = threading.Event()
+
+    def set(self) -> None:
+        self.there.set()
+        self.gate.wait(30)
+        super().set()
+
+
+def test_a_thread_that_is_just_beginning(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its `ident`, yet does not count as started: it has not ended, and can be waited for."""
+    thread = threading.Thread(target=int)
+    assert not _sync.has_ended(thread)
+    with pytest.raises(RuntimeError, match="before it is started"):
+        _sync.join(thread)
+    held = Held(gate)
+    thread._started = held  # type: ignore[attr-defined]
+    starter = threading.Thread(target=thread.start)
+    starter.start()
+    assert held.there.wait(30)
+    assert thread.ident is not None
+    assert not _sync.has_ended(thread)
+
+    def get_ident() -> int:  # `join` asks, once it was refused
+        gate.set()
+        return threading.get_ident()
+
+    monkeypatch.setattr(_sync, "get_ident", get_ident)
+    _sync.join(thread)
+    assert gate.is_set()
+    assert _sync.has_ended(thread)
+    starter.join(30)
+
+
+def test_a_thread_cannot_wait_for_itself() -> None:
+    with pytest.raises(RuntimeError, match="current thread"):
+        _sync.join(threading.current_thread())
+    assert not _sync.has_ended(threading.current_thread())
