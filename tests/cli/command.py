@@ -37,6 +37,7 @@ import time
 from futurepool import current_token
 
 went = threading.Event()
+both = threading.Barrier(3)
 
 class Box:
     def __repr__(self):
@@ -68,7 +69,9 @@ def stuck(item):
     return item
 
 def told(item):
-    """Item `bad` fails; all others run until they are told to end."""
+    """Item `bad` fails once two others run; those do until they are told to end."""
+    if item != "c":
+        both.wait(50)
     if item == "bad":
         raise ValueError("bad item")
     current_token().wait()

@@ -42,8 +42,20 @@ class Case:
         """Submit the task that must run at most once."""
         return self.ex.submit(self.ran.append, 1)
 
-    def open_soon(self) -> None:
-        threading.Timer(0.002, self.gate.set).start()
+    def open_when(self, waits: Callable[[], object]) -> None:
+        """Open the gate once the operation waits, by which it takes the same way each time."""
+
+        def look() -> None:
+            until(lambda: waits() or self.gate.is_set())
+            self.gate.set()
+
+        threading.Thread(target=look, daemon=True).start()
+
+    def waits_for_all(self) -> bool:
+        """Whether the operation waits for the end of all tasks."""
+        if self.subject.bounded:
+            return bool(self.ex._pool.waiters.idle_waiters)
+        return bool(self.ex._shutdown)
 
 
 def every_point(
@@ -196,8 +208,15 @@ def interrupt_result(subject: Subject) -> None:
 
     def prepare(case: Case) -> Operation:
         case.fill(1)
-        case.open_soon()
-        return case.others[0].result  # type: ignore[no-any-return]
+        (future,) = case.others
+
+        def waits() -> object:
+            if not subject.bounded:
+                return future._condition._waiters
+            return future._subscribers is not None and future._subscribers.parkers
+
+        case.open_when(waits)
+        return future.result  # type: ignore[no-any-return]
 
     every_point(subject, "result", 20, prepare)
 
@@ -268,7 +287,7 @@ def interrupt_other_methods(subject: Subject) -> None:
 
     def wait(case: Case) -> Operation:
         case.fill(3)
-        case.open_soon()
+        case.open_when(case.waits_for_all)
         return case.ex.wait  # type: ignore[no-any-return]
 
     every_point(subject, "wait", 15, wait)
@@ -282,7 +301,7 @@ def interrupt_shutdown(subject: Subject) -> None:
 
     def shutdown(case: Case) -> Operation:
         case.fill(3)
-        case.open_soon()
+        case.open_when(case.waits_for_all)
         return case.ex.shutdown  # type: ignore[no-any-return]
 
     def cancelling(case: Case) -> Operation:
