@@ -47,7 +47,7 @@ from futurepool._failures import TaskError
 from futurepool._foreign import patched
 from futurepool._future import Future
 from futurepool._internals import Internals, refuse_overrides
-from futurepool._options import UNSET, OnFull, Options, check_engine, checked_config
+from futurepool._options import UNSET, Config, OnFull, Options, check_engine, checked_config
 from futurepool._pool import sizing
 from futurepool._pool.ending import cancel_queued, wait_empty
 from futurepool._pool.fast import SUBMITS, Submitting
@@ -759,7 +759,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
     ) -> None:
         check_engine(engine, initializer, idle_timeout)
         config = checked_config(
-            _default_workers(engine) if max_workers is None else max_workers,
+            self._futurepool_workers(engine) if max_workers is None else max_workers,
             thread_name_prefix,
             _number,
             name=name,
@@ -781,13 +781,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         )
         self._futurepool = pool = Pool(config)
         self._futurepool_options = Options(on_full=on_full)
-        if config.engine is None:
-            pool.engine = ThreadEngine(pool, config.prefix, initializer, config.initargs)
-        else:
-            from futurepool._engines.delegate import DelegateEngine
-
-            pool.engine = DelegateEngine(pool, config.engine, close_engine)
-            _shutdown.precede(config.engine)
+        self._futurepool_engine(pool, config)
         patched.look()
         _shutdown.register(pool)
         # When the executor is collected: no new tasks, run what there is, end the threads. At exit
@@ -795,6 +789,22 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         self._futurepool_collected: Any = weakref.ref(self, lambda _: pool.exiting or pool.close())
         pool.collected = self._futurepool_collected
         _living.register(self)
+
+    # What `futurepool.testing` does otherwise.
+
+    def _futurepool_workers(self, engine: cf.Executor | None) -> int:
+        """How many, if nothing was said."""
+        return _default_workers(engine)
+
+    def _futurepool_engine(self, pool: Pool, config: Config) -> None:
+        """Give the new pool what runs its tasks."""
+        if config.engine is None:
+            pool.engine = ThreadEngine(pool, config.prefix, config.initializer, config.initargs)
+        else:
+            from futurepool._engines.delegate import DelegateEngine
+
+            pool.engine = DelegateEngine(pool, config.engine, config.close_engine)
+            _shutdown.precede(config.engine)
 
     def __repr__(self) -> str:
         pool = self._futurepool

@@ -36,6 +36,7 @@ __all__ = [
     "here",
     "import_now",
     "join",
+    "local",
     "new_thread",
     "refresh",
     "replaced",
@@ -165,6 +166,10 @@ clock: Callable[[], float] = _time.perf_counter
 
 #: Seconds since the epoch, likewise; for what is shown beside other systems' times.
 wall: Callable[[], float] = _time.time
+
+
+#: Data that each thread has of its own.
+local: Callable[[], Any] = threading.local
 
 
 class Here(threading.local):

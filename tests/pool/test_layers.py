@@ -32,6 +32,7 @@ LAYERS: list[set[str]] = [
     {"_picture"},
     {"_serving"},
     {"_executor"},
+    {"testing"},
 ]
 
 #: These see what a user sees: names from `futurepool` itself, and modules of their own group.

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 import futurepool
+from futurepool import testing
 from tests.printed.docs_page import blocks
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +135,7 @@ def test_the_reference_has_every_public_name() -> None:
     page = (ROOT / "docs" / "reference.md").read_text("utf-8")
     named = re.findall(r"auto(?:class|function|exception):: futurepool\.(\w+)$", page, re.MULTILINE)
     assert sorted(named) == sorted(futurepool.__all__)
+    assert {f"futurepool.testing.{name}" for name in testing.__all__} - set(page.split()) == set()
 
 
 def field_docstrings() -> set[tuple[str, str]]:
