@@ -67,7 +67,10 @@ def test_the_map_of_the_tests_is_complete() -> None:
     assert files - named == set()
     assert named - files == set()
     package = Path(futurepool.__file__).parent
-    parts = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
+    # A folder without sources is what is left of one that has been moved: Python's own files.
+    parts = {
+        path.stem for path in package.iterdir() if path.suffix == ".py" or [*path.glob("*.py")]
+    }
     listed = text.partition("## Module, file")[2]
     known = set(re.findall(r"`(\w+)`", re.sub(r"\| [^|]* \|$", "", listed, flags=re.MULTILINE)))
     assert {part for part in parts if not part.startswith("__")} - known == set()
