@@ -19,7 +19,7 @@ import pytest
 
 import futurepool
 from futurepool._cli import items
-from tests.cli.command import FOREGROUND, MAP, PATIENCE, Popen, Run, environment
+from tests.cli.command import FOREGROUND, MAP, PATIENCE, TASKS, Popen, Run, environment
 
 pytest_plugins = ["tests.cli.fixtures"]
 
@@ -334,7 +334,8 @@ def test_stop_ends_at_the_first_failure(main: Main, capsys: Any, tasks: str) -> 
     assert out == "1\n2\n"
     first, second, _ = err.splitlines()
     assert first.startswith("futurepool: 'x' failed: ValueError: invalid literal")
-    assert first.endswith("(tasks_for_cli.py:24)")
+    line = TASKS[: TASKS.index("    return int(item)\n")].count("\n") + 1
+    assert first.endswith(f"(tasks_for_cli.py:{line})")
     assert "2 done, 1 failed, 2 not started" in second
 
 
