@@ -31,7 +31,7 @@ def unmeasured() -> dict[str, str]:
 
 
 def python(
-    code: str, *options: str, timeout: float = 50, **more: Any
+    code: str, *options: str, timeout: float = 100, **more: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run `code`, which may be indented, and wait for its end; the caller looks at how it was.
 

@@ -971,7 +971,7 @@ def test_two_pools_wait_for_each_other() -> None:
 SCRIPT = """
 import faulthandler, sys, threading
 faulthandler.enable()
-faulthandler.dump_traceback_later(15, exit=True)
+faulthandler.dump_traceback_later(60, exit=True)
 from concurrent.futures import wait
 from futurepool import BoundedExecutor
 

@@ -398,7 +398,7 @@ def test_a_cancel_whose_rest_another_thread_does(ask, single):
             assert cf.wait([future], 0) == ({future}, set())
         else:
             gc.collect()
-            assert dead.wait(1)
+            assert dead.wait(PATIENCE)
 
 
 # -- callbacks -----------------------------------------------------------------------------------

@@ -414,7 +414,7 @@ NO_STACK_LEFT = """
 import faulthandler, os, sys, threading
 from futurepool import BoundedExecutor, OnFull
 
-faulthandler.dump_traceback_later(25, exit=True)  # a leaked mutex hangs whoever looks
+faulthandler.dump_traceback_later(60, exit=True)  # a leaked mutex hangs whoever looks
 
 def descend(frames, call):
     return descend(frames - 1, call) if frames else call()
@@ -426,7 +426,7 @@ def attempt(frames):
         refused.append(frames)
 
 def whole():
-    return ex.wait(2) and ex.stats().active_workers == 0 and ex.try_submit(int).result(2) == 0
+    return ex.wait(20) and ex.stats().active_workers == 0 and ex.try_submit(int).result(20) == 0
 
 def broken(frames):
     print("broken", frames - limit, "frames from the limit")
@@ -480,7 +480,7 @@ CALLER_RUNS_DOWN = """
 import faulthandler, logging, os
 from futurepool import BoundedExecutor, OnFull
 
-faulthandler.dump_traceback_later(25, exit=True)
+faulthandler.dump_traceback_later(60, exit=True)
 logging.disable(logging.CRITICAL)
 ex = BoundedExecutor(1, queue_size=0, on_full=OnFull.CALLER_RUNS)
 
@@ -489,7 +489,7 @@ def dig(depth):
         ex.submit(dig, depth + 1)
 
 ex.submit(dig, 0).exception()
-stats = ex.wait(3) and ex.stats()
+stats = ex.wait(20) and ex.stats()
 whole = bool(stats) and stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks
 print(whole, flush=True)  # _exit does not flush
 os._exit(0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from futurepool import TaskError
 from tests.faults.tools import (
+    SOON,
     Subject,
     Tracer,
     balanced,
@@ -49,7 +50,7 @@ def async_exception_idle(subject: Subject) -> None:
         for thread in list(ex._threads):
             strike(thread)
         for future in [ex.submit(int) for _ in range(3)]:
-            error = future.exception(5)
+            error = future.exception(SOON)
             check(expected(error), error)
     healthy(subject, ex)
     ex.shutdown()
@@ -67,13 +68,13 @@ def async_exception_busy(subject: Subject) -> None:
             for thread in list(ex._threads):
                 strike(thread)
     for number, future in enumerate(futures):
-        error = future.exception(5)
+        error = future.exception(SOON)
         check(expected(error), error)
         check(error is not None or number in ran[-len(futures) :], "lost")
     check(len(ran) == len(set(ran)), "a task ran twice")
     # One may still be on its way.
     for _ in range(4):
-        ex.submit(int).exception(5)
+        ex.submit(int).exception(SOON)
     if subject.bounded:
         balanced(ex)
     ex.shutdown()
@@ -99,9 +100,9 @@ def _worker_at_point(subject: Subject, k: int) -> int:
                 until(lambda: all(future.done() for future in futures), 1)
         failing = ex.submit(divmod, 1, 0)
         for future in futures:
-            error = future.exception(5)
+            error = future.exception(SOON)
             check(expected(error), error)
-        error = failing.exception(5)
+        error = failing.exception(SOON)
         # A plain TaskError where the exception struck while its class was made.
         check(isinstance(error, (ZeroDivisionError, Asynchronous, TaskError)), repr(error))
         last = tracer.count

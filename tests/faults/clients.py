@@ -16,7 +16,15 @@ from concurrent import futures as cf
 from typing import Any
 
 from futurepool import BoundedExecutor, CancelToken, OnFull
-from tests.faults.tools import PATIENCE, NotApplicableError, Subject, check, healthy, probe
+from tests.faults.tools import (
+    PATIENCE,
+    SOON,
+    NotApplicableError,
+    Subject,
+    check,
+    healthy,
+    probe,
+)
 
 
 @probe
@@ -77,7 +85,7 @@ def timeout_in_a_task(subject: Subject) -> None:
                 return bool(inner.result())
             return False
 
-        check(ex.submit(impatient).result(5))
+        check(ex.submit(impatient).result(SOON))
         ex.shutdown()
 
 

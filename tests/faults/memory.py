@@ -11,7 +11,15 @@ from collections.abc import Callable
 from concurrent import futures as cf
 from typing import Any
 
-from tests.faults.tools import PATIENCE, NotApplicableError, Subject, check, healthy, probe
+from tests.faults.tools import (
+    PATIENCE,
+    SOON,
+    NotApplicableError,
+    Subject,
+    check,
+    healthy,
+    probe,
+)
 
 _CRASHED = "the interpreter crashes"
 
@@ -58,7 +66,7 @@ def _one_failure(subject: Subject, operation: str, n: int) -> str:
             future = ex.submit(_testcapi.set_nomemory, n, n + 1)
             # Not `wait`: its `Event` and `Condition` leak their locks, in the standard library's code.
             try:
-                future.result(3)
+                future.result(SOON)
             except cf.TimeoutError:
                 check(not future.done(), "a waiter is not told")
         else:

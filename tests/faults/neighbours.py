@@ -7,7 +7,14 @@ import threading
 from concurrent import futures as cf
 from typing import Any
 
-from tests.faults.tools import PATIENCE, Subject, check, healthy, probe
+from tests.faults.tools import (
+    PATIENCE,
+    SOON,
+    Subject,
+    check,
+    healthy,
+    probe,
+)
 
 
 @probe
@@ -28,7 +35,7 @@ def bounded_does_not_block_others(subject: Subject) -> None:
     check(filler.is_alive(), "does not block")
     thread = threading.Thread(target=lambda: other.submit(int).result(), daemon=True)
     thread.start()
-    thread.join(3)
+    thread.join(SOON)
     stuck = thread.is_alive()
     gate.set()
     filler.join(PATIENCE)
@@ -43,7 +50,7 @@ class Semaphored(cf.ThreadPoolExecutor):
         self.places = threading.BoundedSemaphore(workers + 2)
 
     def submit(self, *args: Any) -> Any:
-        if not self.places.acquire(timeout=5):
+        if not self.places.acquire(timeout=SOON):
             raise AssertionError("places lost")
         future = super().submit(*args)
         future.add_done_callback(lambda _: self.places.release())
@@ -65,7 +72,7 @@ def refused_submits(subject: Subject) -> None:
             pass
     if subject.bounded:
         healthy(subject, ex)
-    check(ex.submit(int).result(5) == 0)
+    check(ex.submit(int).result(SOON) == 0)
     ex.shutdown()
 
 

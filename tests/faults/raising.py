@@ -7,7 +7,15 @@ import threading
 from concurrent import futures as cf
 from typing import Any
 
-from tests.faults.tools import PATIENCE, Subject, boom, check, healthy, probe
+from tests.faults.tools import (
+    PATIENCE,
+    SOON,
+    Subject,
+    boom,
+    check,
+    healthy,
+    probe,
+)
 
 
 @probe
@@ -20,8 +28,8 @@ def callback_raises(subject: Subject) -> None:
         for future in futures:
             future.add_done_callback(lambda _, kind=kind: boom(kind()))
         gate.set()
-        check(all(future.result(5) for future in futures))
-        check(ex.submit(int).result(5) == 0)
+        check(all(future.result(SOON) for future in futures))
+        check(ex.submit(int).result(SOON) == 0)
         healthy(subject, ex)
         ex.shutdown()
 

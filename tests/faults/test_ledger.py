@@ -24,6 +24,7 @@ def eager_switches() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.thorough
 @pytest.mark.usefixtures("eager_switches")
+@pytest.mark.timeout(300)  # without a GIL, and on a busy machine, ten times as long
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_books_balance(seed: int) -> None:
     """Each id ran at most once and was told exactly once, whatever policy, token or cancel."""

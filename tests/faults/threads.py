@@ -9,7 +9,15 @@ from concurrent import futures as cf
 from pathlib import Path
 from typing import Any
 
-from tests.faults.tools import PATIENCE, NotApplicableError, Subject, check, healthy, probe
+from tests.faults.tools import (
+    PATIENCE,
+    SOON,
+    NotApplicableError,
+    Subject,
+    check,
+    healthy,
+    probe,
+)
 
 # What `Thread.start` calls: the second from Python 3.13 on.
 _STARTERS = ("_start_new_thread", "_start_joinable_thread")
@@ -36,7 +44,7 @@ def _submit_all(ex: Any, tasks: int) -> tuple[list[Any], list[int], int]:
 
 def _check_all(ex: Any, futures: list[Any], ran: list[int], refused: int) -> None:
     check(not cf.wait(futures, 5).not_done, "hangs")
-    ex.submit(int).result(5)
+    ex.submit(int).result(SOON)
     ex.shutdown()
     check(
         len(ran) == len(futures),

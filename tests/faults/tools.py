@@ -21,6 +21,7 @@ import futurepool
 from futurepool import BoundedExecutor, QueueFullError
 
 PATIENCE = 30.0
+SOON = 20.0  # how long a probe waits for what is due at once: that much later it hangs
 #: Instructions at which nothing can happen: the interpreter does not even look for signals. It leaves
 #: some out of the `try` they are in, so what a tracer raised there would pass by the handler.
 #: NOT_TAKEN marks a branch for tracers, from Python 3.14 on.

@@ -7,7 +7,14 @@ from concurrent import futures as cf
 from typing import Any
 
 from futurepool import CancelToken
-from tests.faults.tools import PATIENCE, Subject, check, healthy, probe
+from tests.faults.tools import (
+    PATIENCE,
+    SOON,
+    Subject,
+    check,
+    healthy,
+    probe,
+)
 
 
 @probe
@@ -36,8 +43,8 @@ def huge_timeouts(subject: Subject) -> None:
 def wait_for_queued(subject: Subject) -> None:
     """A worker waits for a future still queued behind it"""
     ex = subject.make(1)
-    check(ex.submit(lambda: ex.submit(int).result()).result(5) == 0)
-    check(ex.submit(lambda: len(cf.wait([ex.submit(int)]).done)).result(5) == 1)
+    check(ex.submit(lambda: ex.submit(int).result()).result(SOON) == 0)
+    check(ex.submit(lambda: len(cf.wait([ex.submit(int)]).done)).result(SOON) == 1)
     ex.shutdown()
 
 
@@ -46,7 +53,7 @@ def shutdown_in_task(subject: Subject) -> None:
     """A task calls shutdown(wait=True)"""
     ex = subject.make(1)
     future = ex.submit(lambda: ex.shutdown(wait=True))
-    check(future.exception(5) is None, future.exception(0))
+    check(future.exception(SOON) is None, future.exception(0))
     ex.shutdown()
 
 
