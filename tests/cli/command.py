@@ -37,7 +37,6 @@ import time
 from futurepool import current_token
 
 went = threading.Event()
-both = threading.Barrier(3)
 
 class Box:
     def __repr__(self):
@@ -67,6 +66,8 @@ def stuck(item):
         print("started", flush=True)
         threading.Event().wait()
     return item
+
+both = threading.Barrier(3)
 
 def told(item):
     """Item `bad` fails once two others run; those do until they are told to end."""
