@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
-from tests.programs import python
+from tests.programs import environment, python
 
 pytest.importorskip("prometheus_client")
 
@@ -113,3 +120,100 @@ def test_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in (0, -1, float("nan")):
         with pytest.raises(ValueError, match="every"):
             prometheus.instrument_processes(wrong)
+
+
+APP = """
+import os
+from futurepool import BoundedExecutor
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+
+pool = BoundedExecutor(3, name="web")  # in the parent, with preload_app
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/metrics":
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)
+        body = generate_latest(registry)
+    else:
+        body = str(pool.submit(os.getpid).result()).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+CONFIG = """
+from futurepool.instrumentation import prometheus
+from prometheus_client import multiprocess
+
+bind = "127.0.0.1:0"
+workers = 2
+preload_app = True
+control_socket_disable = True
+
+def post_fork(server, worker):
+    prometheus.instrument_processes(every=0.05)
+
+def worker_exit(server, worker):
+    from app import pool
+    pool.stop(10)
+
+def child_exit(server, worker):
+    multiprocess.mark_process_dead(worker.pid)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="gunicorn forks")
+def test_gunicorn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its workers at one port; one that ends leaves what it has counted, and another one comes."""
+    pytest.importorskip("gunicorn")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "gunicorn.conf.py").write_text(CONFIG)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "app:application"],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 40
+    try:
+        assert server.stderr is not None
+        said = next(line for line in server.stderr if "Listening at" in line)
+        port = int(re.findall(r"http://127\.0\.0\.1:(\d+)", said)[0])
+        reader = threading.Thread(target=server.stderr.read)  # so that it never waits to say more
+        reader.start()
+
+        def get(path: str) -> str:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as response:
+                text: str = response.read().decode()
+                return text
+
+        def until(name: str, value: int) -> str:
+            """What the metrics are once this one has that value."""
+            while time.monotonic() < end:
+                found = get("/metrics")
+                if f"{name} {value}.0" in found.splitlines():
+                    return found
+                time.sleep(0.02)
+            raise AssertionError(found)
+
+        done = 'executor_tasks_completed_total{executor="web",outcome="success"}'
+        limit = 'executor_threads_limit{executor="web"}'
+        pids = {int(get("/")) for _ in range(10)}
+        until(done, 10)
+        until(limit, 6)
+        last = pids.pop()
+        os.kill(last, signal.SIGTERM)
+        with pytest.raises(ProcessLookupError):
+            while time.monotonic() < end:
+                os.kill(last, 0)
+                time.sleep(0.02)
+        until(limit, 6)  # it has gone, and there is another one
+        get("/")
+        until(done, 11)
+    finally:
+        server.terminate()
+        assert server.wait(30) == 0
+    reader.join(30)
+    server.stderr.close()
