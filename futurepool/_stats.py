@@ -11,12 +11,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from math import inf
+from operator import itemgetter
 
 from futurepool import _sync
 from futurepool._failures import TaskError
 
 __all__ = ["Histogram", "QueuedTask", "RunningTask", "Stats"]
+
+_UPPER, _COUNT = itemgetter(0), itemgetter(1)  # of a bucket
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -73,18 +75,22 @@ class Histogram:
 
         Cost: some 20 microseconds.
         """
-        uppers = [bound for bound, _ in self.buckets]
-        counts = [0, *accumulate(count for _, count in self.buckets)]
+        buckets = self.buckets
+        last = len(buckets) - 1
+        below = [0, *accumulate(map(_COUNT, buckets))] if self.count else ()
         found: list[int] = []
         for bound in bounds:
             if bound != bound:  # noqa: PLR0124 - that is what NaN is
                 raise ValueError("a bound must be a number, not nan")
-            index = bisect_right(uppers, bound)
-            number = counts[index]
-            if index < len(uppers) and uppers[index] < inf:
-                lower = uppers[index - 1] if index else 0.0
-                share = max(0.0, bound - lower) / (uppers[index] - lower)
-                number += int(share * self.buckets[index][1])
+            if not below:
+                found.append(0)
+                continue
+            index = bisect_right(buckets, bound, key=_UPPER)
+            number = below[index]
+            if index < last and (inside := buckets[index][1]):
+                lower = buckets[index - 1][0] if index else 0.0
+                share = max(0.0, bound - lower) / (buckets[index][0] - lower)
+                number += int(share * inside)
             found.append(number)
         return found
 

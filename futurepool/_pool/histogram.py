@@ -10,7 +10,9 @@ bits of the fraction of its IEEE 754 double: its first two bytes.
 from __future__ import annotations
 
 import struct
-from bisect import bisect_left, bisect_right
+import sys
+from bisect import bisect_right
+from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -54,11 +56,24 @@ _BUCKETS: dict[int, list[int]] = {
 }
 
 
+class _Places(dict[int, int]):
+    """Buckets by the first two bytes of a value, as a number in this machine's order; filled as needed."""
+
+    def __missing__(self, pair: int) -> int:
+        place = int.from_bytes(pair.to_bytes(2, sys.byteorder), "big")
+        # What is below 0, by a clock that is not quite monotonic, has the first bit set.
+        self[pair] = bucket = min(max(0, place - _ZERO), _LAST_BUCKET) if place < 0x8000 else 0
+        return bucket
+
+
+_PLACES = _Places()
+
+
 def tally(values: list[float], most: float = 0.0) -> Tally:
     """What `values` add to a histogram whose largest value is `most`.
 
-    Some 10 microseconds for 512 values of similar size: no branch depends on one of them, as many
-    do in sorting, which takes three times as long.
+    Some 10 microseconds for 512 values of similar size, 30 for others: no branch depends on one of them, as
+    many do in sorting.
     """
     if not values:
         return [], most
@@ -72,16 +87,8 @@ def tally(values: list[float], most: float = 0.0) -> Tally:
             for second in _ALL.translate(None, absent)
         ]
     else:
-        values = sorted(values)
-        buckets = []
-        start = 0
-        while start < len(values):
-            bucket = _bucket(values[start])
-            end = (
-                bisect_left(values, BOUNDS[bucket], start) if bucket < _LAST_BUCKET else len(values)
-            )
-            buckets.append((bucket, end - start))
-            start = end
+        pairs = memoryview(raw).cast("H")[::4].tolist()
+        buckets = [(_PLACES[pair], number) for pair, number in Counter(pairs).items()]
     if BOUNDS[max(buckets)[0]] > most:
         most = max(most, *values)
     return buckets, most

@@ -138,8 +138,11 @@ class Meters:
     def fill(self, noted: list[list[float]]) -> None:
         """Count what workers had noted, in a copy, outside of any section."""
         if self.latency is not None and self.wait is not None:
-            ran = [value for fresh in noted for value in fresh[: len(fresh) // 2 * 2 : 2]]
-            waited = [value for fresh in noted for value in fresh[1::2]]
+            ran: list[float] = []
+            waited: list[float] = []
+            for fresh in noted:
+                ran += fresh[: len(fresh) // 2 * 2 : 2]
+                waited += fresh[1::2]
             self.latency.add(tally(ran, self.latency.max))
             self.wait.add(tally(waited, self.wait.max))
             self.wait_time += sum(waited)
