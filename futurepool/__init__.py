@@ -15,6 +15,7 @@ from futurepool._errors import (
     PoolClosedError,
     QueueFullError,
     SubmitTimeoutError,
+    TaskExpiredError,
 )
 from futurepool._executor import BoundedExecutor, ExecutorView, TaskGroup
 from futurepool._failures import TaskError
@@ -52,6 +53,7 @@ __all__ = [
     "SubmitTimeoutError",
     "TaskError",
     "TaskEvent",
+    "TaskExpiredError",
     "TaskGroup",
     "Trace",
     "current_token",
@@ -76,6 +78,7 @@ for _public in (
     QueueFullError,
     SubmitTimeoutError,
     TaskError,
+    TaskExpiredError,
     TaskGroup,
     current_token,
     pools,

@@ -25,6 +25,7 @@ __all__ = [
     "PoolClosedError",
     "QueueFullError",
     "SubmitTimeoutError",
+    "TaskExpiredError",
     "safe_text",
 ]
 
@@ -123,6 +124,47 @@ class QueueFullError(FuturePoolError, queue.Full):
 
 class SubmitTimeoutError(QueueFullError, TimeoutError):
     """No place came free within the submission's timeout; the task will not run."""
+
+
+class TaskExpiredError(FuturePoolError, TimeoutError):
+    """The task waited for longer than it may, and was not run: see `options(max_wait=)`.
+
+    Attributes:
+        pool: Name of the executor; None where that is not known, as any of the following.
+        task: Name of the task.
+        waited: Seconds that it waited, for a place and for a worker.
+        max_wait: Seconds that it might wait.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: str | None = None,
+        task: str | None = None,
+        waited: float | None = None,
+        max_wait: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.pool = pool
+        self.task = task
+        self.waited = waited
+        self.max_wait = max_wait
+
+    def __str__(self) -> str:
+        if self.args:  # a subclass's own
+            return super().__str__()
+        text = "task" if self.task is None else f"task {self.task!r}"
+        if self.pool is not None:
+            text += f" of pool {self.pool!r}"
+        text += " was not run: it had waited for too long"
+        if self.waited is not None:
+            text += f", {self.waited:.3g} s"
+        if self.max_wait is not None:
+            text += f" (max_wait={self.max_wait:g})"
+        return text
+
+    def __repr__(self) -> str:
+        return super().__repr__() if self.args else f"{type(self).__name__}({str(self)!r})"
 
 
 class FuturePoolWarning(RuntimeWarning):

@@ -513,6 +513,7 @@ class _Submitting(NoCopy, Submitting):
         token: CancelToken | None = UNSET,
         on_full: OnFull = UNSET,
         name: str | None = UNSET,
+        max_wait: float | None = UNSET,
     ) -> ExecutorView:
         """A light, reusable view of this executor that submits with these options.
 
@@ -522,11 +523,16 @@ class _Submitting(NoCopy, Submitting):
             token: Cancelling it cancels the tasks.
             on_full: What to do without a place in the queue.
             name: What errors, `running()` and logs call the tasks.
+            max_wait: Seconds, more than 0, that a task may wait, for a place and for a worker, from its
+                submission on. One that has not started by then is not run: its future fails with
+                `TaskExpiredError`, without a worker having to come by. None: for as long as it takes.
 
         Options not named are as in the executor or view this is called on.
         Thread safety: any thread; views are immutable. Cost: about a microsecond.
         """
-        options = self._futurepool_options.changed(priority, timeout, token, on_full, name)
+        options = self._futurepool_options.changed(
+            priority, timeout, token, on_full, name, max_wait
+        )
         return ExecutorView(self._futurepool_owner(), options)
 
     def group(self) -> TaskGroup:
@@ -567,7 +573,7 @@ class ExecutorView(_Submitting):
         options = self._futurepool_options
         shown = ", ".join(
             f"{name}={getattr(options, name)!r}"
-            for name in ("priority", "timeout", "token", "on_full", "name")
+            for name in ("priority", "timeout", "token", "on_full", "name", "max_wait")
             if getattr(options, name) is not None
         )
         return f"<ExecutorView of {self._pool!r}: {shown}>"
@@ -606,9 +612,7 @@ class TaskGroup(_Submitting):
         self._pool = executor
         self._futurepool = executor._futurepool
         self._futurepool_token = token = _groups.token_for(options.token)
-        self._futurepool_options = Options(
-            options.priority, options.timeout, token, options.on_full, options.name
-        )
+        self._futurepool_options = options.under(token)
         self._futurepool_body: _groups.Body | None = None
 
     def __repr__(self) -> str:

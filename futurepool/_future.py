@@ -2,7 +2,7 @@
 
 States are the standard library's strings and only ever move down this list:
 
-    PENDING                 queued, or about to be              -> RUNNING, CANCELLED*
+    PENDING                 queued, or about to be              -> RUNNING, CANCELLED*, FINISHED (expired)
     RUNNING                 claimed by exactly one thread       -> FINISHED
     CANCELLED               never ran; waiters not told yet     -> CANCELLED_AND_NOTIFIED
     CANCELLED_AND_NOTIFIED  never ran; final
@@ -323,6 +323,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         _token: CancelToken | None  # the one it was submitted under
         _own_token: CancelToken | None  # the task's own, made when first needed
         _in_line: bool  # a coroutine's, it has begun to wait for its place
+        _max_wait: float | None  # it may wait so long, and nobody sees to that yet
 
         def __init__(self) -> None: ...
 
@@ -339,6 +340,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     _token = None
     _own_token = None
     _in_line = False
+    _max_wait = None
 
     # -- what it is --------------------------------------------------------------------------
 
@@ -561,8 +563,8 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     def _tell(self) -> None:
         """Tell everyone that the state is final, and call the callbacks.
 
-        A cancelled task lets go of the function and its arguments, whose finalizers are users' code,
-        too. By whoever finished or cancelled it, or aside. Idempotent; outside the mutex.
+        A task that never ran lets go of the function and its arguments, whose finalizers are users'
+        code, too. By whoever finished or cancelled it, or aside. Idempotent; outside the mutex.
         """
         self._announce()
         if not self.done():
@@ -573,8 +575,8 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                 subscribers.token._discard_listener(self)
             if subscribers.callbacks:
                 self._call_all(subscribers.callbacks)
-        if self._state is not FINISHED:
-            self._release_if_cancelled()
+        if self._state is not FINISHED or self._args is not None:
+            self._release_call()
 
     def _tell_aside(self) -> None:
         """`_tell` in a thread that nobody waits for. What a section may leave to be done."""
@@ -692,11 +694,6 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         if type(self._fn) is not str:
             self._fn = self.name
         self._args = self._kwargs = self._context = None
-
-    def _release_if_cancelled(self) -> None:
-        """`_release_call`, left to be done by a section that cancels; it may have been interrupted."""
-        if self._state in (CANCELLED, NOTIFIED):
-            self._release_call()
 
     def _call(self, fn: Callable[[Future[T]], object]) -> None:
         try:

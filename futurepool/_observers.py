@@ -21,10 +21,10 @@ class TaskEvent(NamedTuple):
         time: When that was, in seconds since the epoch, as `time.time()`.
         worker: Name of the thread it was started in, or of the class of the executor behind `engine=`;
             None before it is started.
-        waited: How long it was queued before, seconds; None before it is started or cancelled.
+        waited: How long it was queued before, seconds; None before it is started, cancelled or expired.
         ran: How long it ran, seconds; None unless it has finished.
-        outcome: Of a finished task "success", "error" or "cancelled" (it never started); of a refused one
-            the reason, as in `Stats.rejections`; else None.
+        outcome: Of a finished task "success" or "error", or, if it never started, "cancelled" or "expired"
+            (it had waited for longer than its `max_wait`); of a refused one the reason, as in `Stats.rejections`; else None.
         error: Name of the class of what it raised, if the outcome is "error".
     """
 
@@ -59,7 +59,7 @@ class Observer:
         """A task has begun to run."""
 
     def finished(self, event: TaskEvent) -> None:
-        """A task has run, failed, or was cancelled before it started."""
+        """A task has run, failed, or was cancelled, or has expired, before it started."""
 
     def refused(self, event: TaskEvent) -> None:
         """A task was not admitted."""

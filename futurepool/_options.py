@@ -77,19 +77,25 @@ class _Unset:
 #: Stands for an option that was not named.
 UNSET: Any = _Unset()
 
+#: How special a submission is, see `Options.special`.
+PLAIN, TIMED, LONG = range(3)
+
 
 class Options:
     """The options of a submission, checked; shared by all its tasks.
 
-    Nobody changes one after it was made, but for `loop_submitter`: a cache of what the options amount to for
-    the coroutines of one event loop, by whoever needs it next, in one step.
+    Nobody changes one after it was made, but for `loop_submitter`, a cache of what the options amount to for
+    the coroutines of one event loop, and `row`, where tasks with a `max_wait` stand: by whoever needs it next, in
+    one step.
     """
 
     __slots__ = (
         "loop_submitter",
+        "max_wait",
         "name",
         "on_full",
         "priority",
+        "row",
         "special",
         "subscribers",
         "timeout",
@@ -104,24 +110,34 @@ class Options:
         token: CancelToken | None = None,
         on_full: OnFull = OnFull.BLOCK,
         name: str | None = None,
+        max_wait: float | None = None,
     ) -> None:
         self.priority: int = priority
         self.timeout: float | None = timeout
         self.token: CancelToken | None = token
         self.on_full: OnFull = on_full
         self.name: str | None = name
-        self.special: bool = token is not None or name is not None  # off the fast path
+        self.max_wait: float | None = max_wait
+        # PLAIN; TIMED: the fast paths see to its `max_wait`; LONG: it takes the long way.
+        self.special: int = PLAIN if max_wait is None else TIMED
+        if token is not None or name is not None:
+            self.special = LONG
 
         self.waits: bool = False  # without a place, in the line of coroutines
         self.subscribers: Any = None  # what its futures start with, see futurepool._aio
         self.loop_submitter: Any = None  # futurepool._aio's own, the latest
+        self.row: Any = None  # futurepool._pool.expiry's own, guarded by the pool's mutex
 
     def waiting(self, subscribers: Any) -> Options:
         """The same for coroutines: BLOCK and CALLER_RUNS would stop their loop, so they wait."""
-        copy = Options(self.priority, self.timeout, self.token, self.on_full, self.name)
+        copy = self.under(self.token)
         copy.waits = self.on_full in (OnFull.BLOCK, OnFull.CALLER_RUNS)
         copy.subscribers = subscribers
         return copy
+
+    def under(self, token: CancelToken | None) -> Options:
+        """The same under another token."""
+        return Options(self.priority, self.timeout, token, self.on_full, self.name, self.max_wait)
 
     def changed(
         self,
@@ -130,6 +146,7 @@ class Options:
         token: Any = UNSET,
         on_full: Any = UNSET,
         name: Any = UNSET,
+        max_wait: Any = UNSET,
     ) -> Options:
         """A copy with the named options replaced.
 
@@ -166,7 +183,10 @@ class Options:
             if name is not None and not isinstance(name, str):
                 raise TypeError(f"name must be a str or None, not {show(name)}")
             new_name = name
-        return Options(new_priority, new_timeout, new_token, new_policy, new_name)
+        new_max_wait = self.max_wait
+        if max_wait is not UNSET:
+            new_max_wait = _check_span("max_wait", max_wait)
+        return Options(new_priority, new_timeout, new_token, new_policy, new_name, new_max_wait)
 
 
 def check_on_full(value: object) -> OnFull:

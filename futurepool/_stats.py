@@ -202,11 +202,11 @@ class Stats:
     failed_tasks: int
     """Completed tasks that raised."""
     cancelled_tasks: int
-    """Tasks that were cancelled before they started."""
+    """Tasks that were cancelled before they started, or had waited for longer than their `max_wait`."""
     rejected_tasks: int
     """Tasks that were refused or dropped, the sum of `rejections`.
 
-    But for those that were dropped from the queue, they do not count as submitted.
+    But for those that were dropped from the queue, or have expired there, they do not count as submitted.
     """
     overflow_tasks: int
     """Tasks that were admitted over the bound.
@@ -239,8 +239,9 @@ class Stats:
 
     "full": there was no place. "timeout": none came free in the time that the submitter gave
     it. "closed": the executor was shut down while the submitter waited. "dropped": to make room
-    for another one, or by `OnFull.DROP_NEW`. "expired", "cancelled": before it had a place, the
-    deadline of its token had passed, or its token was cancelled.
+    for another one, or by `OnFull.DROP_NEW`. "expired": it had waited for longer than its
+    `max_wait`; or, before it had a place, the deadline of its token had passed. "cancelled": before
+    it had a place its token was cancelled.
     """
     latency: Histogram | None = None
     """Distribution of the run time, if the executor has `enable_metrics=True`."""

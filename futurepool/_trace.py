@@ -115,8 +115,8 @@ class Trace(Observer):
                 runs[event.task_id] = event
             elif event.kind == "finished" and event.worker is None:
                 queued -= 1
-                end = {"ph": "i", "s": "t", "tid": _SUBMITS, "cat": "cancelled"}
-                yield stamp | end | {"name": f"{event.name} cancelled", "args": about}
+                end = {"ph": "i", "s": "t", "tid": _SUBMITS, "cat": event.outcome}
+                yield stamp | end | {"name": f"{event.name} {event.outcome}", "args": about}
             elif event.kind == "finished":
                 running -= 1
                 runs.pop(event.task_id, None)

@@ -19,6 +19,7 @@
 - `capacity`: ids given out, ids that may be given out: the places
 - `task_queue`: which task comes next, which one is dropped first
 - `workers`: the slots where tasks run; who sleeps; the invariant of wake-ups
+- `expiry`: tasks that may wait only so long
 - `waiters`: who waits for a place, who waits for the end
 - `meters`: what is counted; `histogram`, `summaries`: how durations and the latest failure are kept
 
@@ -45,6 +46,7 @@ admit    capacity.take           queue.push              a worker is woken, or o
 take     queue.take              slot.task = it          PENDING -> RUNNING
 commit   slot.task = None        RUNNING -> FINISHED     meters.count_run   capacity.give -> waiters
 cancel   PENDING -> CANCELLED    a tombstone in queue    capacity.give -> waiters
+expire   PENDING -> FINISHED     a tombstone in queue    capacity.give -> waiters
 ```
 
 **The life of a pool**:

@@ -16,13 +16,14 @@ from concurrent import futures as cf
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
+from weakref import ref
 
 from futurepool import _sync
 from futurepool._checks import check_callable
 from futurepool._errors import InvalidConfigError
 from futurepool._foreign import patched
 from futurepool._future import CANCELLED, FINISHED, PENDING, RUNNING, Future, new_future
-from futurepool._options import Options
+from futurepool._options import TIMED, Options
 from futurepool._pool import overload, submission
 from futurepool._pool.meters import BATCH
 from futurepool._pool.pool import Pool
@@ -190,12 +191,13 @@ def submit_many(
     pool: Pool, options: Options, fn: Any, calls: Sequence[tuple[Any, ...]]
 ) -> list[AnyFuture]:
     """Admit one task for each tuple of arguments, many to a section while there is room."""
-    if options.special or pool.mutex._is_owned() or patched.look():
+    if options.special > TIMED or pool.mutex._is_owned() or patched.look():
         return [pool.submit(options, fn, args, {}) for args in calls]
     futures: list[AnyFuture] = []
     batch: list[AnyFuture] = []
     priority = options.priority
     capacity = pool.capacity
+    max_wait = options.max_wait
     try:
         while len(futures) < len(calls):
             # A guess; what finds no room goes the usual way.
@@ -220,7 +222,14 @@ def submit_many(
                 batch.append(future)
             with pool.mutex:
                 if not pool.state:
-                    _admit_all(pool, batch[: max(0, capacity.max_id - capacity.submitted)])
+                    admitted = batch[: max(0, capacity.max_id - capacity.submitted)]
+                    _admit_all(pool, admitted)
+                    if max_wait is not None:
+                        row = pool.expiry.row_of(options)
+                        for future in admitted:
+                            row.append(ref(future))
+                            if len(row) > row.look_at:
+                                pool.expiry.watch(row, future)
             pool.start_reserved()
             pool.run_deferred()
             futures += [
@@ -251,7 +260,9 @@ class Submitting(cf.Executor):
     _futurepool: Pool
     _futurepool_options: Options
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(  # noqa: C901 - unrolled
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
         """Submit `fn(*args, **kwargs)`; it runs in a copy of the caller's context.
 
         With no place in the queue, `on_full` says what happens: the default waits for one.
@@ -295,7 +306,8 @@ class Submitting(cf.Executor):
         future.priority = priority = options.priority
         future.task_id = 0
         mutex = pool.mutex
-        if options.special or mutex._is_owned():
+        special = options.special
+        if (special and special is not TIMED) or mutex._is_owned():
             # A name or a token; or this is a finalizer or signal handler inside of a section.
             return submission.submit_future(pool, options, future)
         capacity = pool.capacity
@@ -317,6 +329,14 @@ class Submitting(cf.Executor):
                     level.append(future)
                     if level.next_lower is None:
                         pool.queue.enlist(level)
+                # twin of Pool.limit_wait.
+                if special:
+                    row = options.row
+                    if row is None:
+                        row = pool.expiry.row_of(options)
+                    row.append(ref(future))
+                    if len(row) > row.look_at:
+                        pool.expiry.watch(row, future)
                 # twin of Pool.signal_work. What is to be done after the section, this thread does at
                 # once: no other one is to come by for it. (`stoppers` are there only once the pool is
                 # closed, and then nothing gets here.)

@@ -109,11 +109,11 @@ class Feed:
             outcome, error = "error", _qualname_of_class(type(failure.cause))
         self._note("finished", task, now, _worker(slot), slot.started, now, outcome, error)
 
-    def cancelled(self, task: AnyFuture) -> None:
+    def cancelled(self, task: AnyFuture, outcome: str = "cancelled") -> None:
         """It was, before it started; without a place it is another's to say that it was refused."""
         if task.task_id:
             now = _sync.clock()
-            self._note("finished", task, now, None, now, None, "cancelled", None)
+            self._note("finished", task, now, None, now, None, outcome, None)
 
     def refused(self, task: AnyFuture, reason: str) -> None:
         """It gets no place."""

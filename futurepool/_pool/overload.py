@@ -93,6 +93,8 @@ def _outside() -> int:
 
 def without_place(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
     """The queue is full, or the pool closed: what now is the policy's to say."""
+    if options.max_wait is not None:
+        future._max_wait = options.max_wait
     if pool.deferred:
         try:
             # Perhaps there is a place: a section was interrupted, and no repair came.
@@ -265,6 +267,7 @@ def _wait_as_coroutine(pool: Pool, future: AnyFuture) -> AnyFuture:
             settled = pool.try_admit(future)
             if not settled and not pool.state:
                 pool.waiters.push(future, pool.aging, weakref.WeakMethod(pool.turn_away))
+                pool.limit_wait(future)
                 settled = True
         pool.run_deferred()
     except BaseException:
@@ -285,6 +288,7 @@ def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> Any
             counted = settled = pool.try_admit(future)
             if not settled and not pool.state:
                 pool.waiters.blocked.append(waiter)
+                pool.limit_wait(future)
                 settled = timeout is not None and timeout <= 0
         pool.run_deferred()
         if not settled and not pool.state:

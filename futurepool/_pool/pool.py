@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from futurepool import _sync
 from futurepool._cancellation import CancelToken
-from futurepool._errors import ExitRuntimeError, PoolClosedError, QueueFullError
+from futurepool._errors import ExitRuntimeError, PoolClosedError, QueueFullError, TaskExpiredError
 from futurepool._failures import Failure, TaskError
 from futurepool._foreign import aside, contexts
 from futurepool._foreign.aside import run as run_aside
@@ -35,6 +35,7 @@ from futurepool._future import (
 from futurepool._options import UNSET, Config
 from futurepool._pool import completion, ending, helping, overload, sizing, submission
 from futurepool._pool.capacity import Capacity
+from futurepool._pool.expiry import Expiry
 from futurepool._pool.meters import Meters
 from futurepool._pool.section import NOBODY, Section, repairing, unpark
 from futurepool._pool.slow import SlowTasks
@@ -84,6 +85,7 @@ class Pool(Section):
         "engine",
         "error_handler",
         "exit_timeout",
+        "expiry",
         "feed",
         "idle_timeout",
         "meters",
@@ -137,6 +139,7 @@ class Pool(Section):
         self.queue: TaskQueue = make_queue(config.aging)
         self.workers: Workers = Workers(config.max_workers)
         self.waiters: Waiters = Waiters()
+        self.expiry: Expiry = Expiry(self, self.deferred)
         self.meters: Meters = Meters(config.enable_metrics)
         self.overload: overload.Overload = overload.Overload()
         # What observers are told of, if there are any: see futurepool._pool.observing.
@@ -157,6 +160,7 @@ class Pool(Section):
             self.queue = self.feed.queue(self.queue)
         self.workers.reset()
         self.waiters.reset()
+        self.expiry.forget()
         self.capacity.rebuild(0)
         if self.slow is not None:
             self.slow.forget()
@@ -189,7 +193,15 @@ class Pool(Section):
         """Take a place, and see that a worker comes. Section held. Unrolled in `fast.submit`."""
         future.task_id = self.capacity.take()
         self.queue.push(future)
+        self.limit_wait(future)
         self.signal_work()
+
+    def limit_wait(self, future: AnyFuture) -> None:
+        """A task waits from here on: see that it does not for longer than it may. Section held."""
+        max_wait = future._max_wait
+        if max_wait is not None:
+            self.expiry.add(future, max_wait)
+            future._max_wait = None
 
     def signal_work(self) -> None:
         """Keep the invariant of wake-ups; grow while tasks outnumber threads. Section held."""
@@ -235,6 +247,8 @@ class Pool(Section):
 
     def given_up(self, future: AnyFuture) -> None:
         """Count a task that was cancelled before it had a place. Section held."""
+        if future._state is FINISHED:
+            return  # it has expired, and was counted then
         token = future._token
         expired = token is not None and token.remaining == 0.0
         self.refused(future, "expired" if expired else "cancelled")
@@ -446,6 +460,32 @@ class Pool(Section):
         else:
             self.deferred.extend(self.waiters.waiting_for(future))
 
+    def try_expire(self, future: AnyFuture, error: TaskExpiredError) -> bool:
+        """`expire_pending`, if that may be done without the future's condition. Section held."""
+        subscribers = future._subscribers
+        if subscribers is not None and subscribers.condition is not None:
+            return False
+        self.expire_pending(future, error)
+        return True
+
+    def expire_pending(self, future: AnyFuture, error: TaskExpiredError) -> None:
+        """PENDING -> FINISHED, without having run. Section held, and the future's condition, if any."""
+        self.deferred.append(future._announce)
+        self.deferred.append(future._tell_aside)
+        future._result = Failure(error, future.task_id, future.name)
+        future._state = FINISHED
+        self.refused(future, "expired")
+        if self.feed is not None:
+            self.feed.cancelled(future, "expired")
+        if future.task_id:
+            # mutant expired-gives-its-place-back
+            self.capacity.give()
+            self.queue.note_tombstone(self.capacity.unfinished)
+            self.place_freed()
+        else:
+            # mutant expired-wakes-its-submitter
+            self.deferred.extend(self.waiters.waiting_for(future))
+
     def tell_cancelled(self, future: AnyFuture, aside: bool = False) -> None:
         """Tell of a cancelled task, if this thread is the one to do it."""
         try:
@@ -633,6 +673,7 @@ class Pool(Section):
             self.capacity.rebuild(queued + running)
             if self.waiters.blocked:
                 self.waiters.rebuild(self.queue.tasks())
+            self.expiry.rebuild()
             self._wake_all()  # which wake-ups were lost is not known
             self._cancel_set_aside()
             self.place_freed()

@@ -145,6 +145,8 @@ def submit_future(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
     """With any options, and also from inside one of our sections."""
     if options.name is not None:
         future._name = options.name
+    if options.max_wait is not None:
+        future._max_wait = options.max_wait
     future._queued_at = _sync.clock()
     token = options.token
     nested = pool.mutex._is_owned()

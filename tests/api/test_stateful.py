@@ -31,6 +31,7 @@ from futurepool import (
     QueueFullError,
     SubmitTimeoutError,
     TaskError,
+    TaskExpiredError,
     current_token,
 )
 from futurepool._foreign import aside
@@ -38,6 +39,7 @@ from futurepool._foreign import aside
 PATIENCE = 20
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+EXPIRED = "expired"
 
 
 class Task:
@@ -98,9 +100,10 @@ class Pool(RuleBasedStateMachine):
         assert not any(thread.is_alive() for thread in self.ex._threads)
         for task in self.tasks:
             assert task.future.done()
-            assert task.future.cancelled() or task.future.exception(0) is None or task.fails
+            never = task.future.cancelled() or task.state is EXPIRED
+            assert never or task.future.exception(0) is None or task.fails
             assert task.calls == task.watched
-            assert task.runs == (0 if task.state is CANCELLED else 1)
+            assert task.runs == (0 if task.state in (CANCELLED, EXPIRED) else 1)
         stats = self.ex.stats()
         assert stats.completed_tasks + stats.cancelled_tasks == len(self.tasks)
 
@@ -141,20 +144,25 @@ class Pool(RuleBasedStateMachine):
                 st.sampled_from([False, False, False, True]),
                 st.booleans(),
                 st.integers(0, 5),
+                st.sampled_from([False, False, True]),
             ),
             min_size=1,
             max_size=4,
         )
     )
-    def submit(self, calls: list[tuple[int, Any, bool, bool, int]]) -> None:
+    def submit(self, calls: list[tuple[int, Any, bool, bool, int, bool]]) -> None:
         """Submit a few tasks."""
         for call in calls:
             self.submit_one(*call)
 
-    def submit_one(self, priority: int, policy: Any, quick: bool, fails: bool, token: int) -> None:
+    def submit_one(
+        self, priority: int, policy: Any, quick: bool, fails: bool, token: int, limited: bool
+    ) -> None:
         """Submit in any way, with room or without."""
         under = self.tokens[token] if token < len(self.tokens) else None
         full = len(self.those(QUEUED, RUNNING)) >= self.limit
+        # It expires for sure only where it is queued, and nothing ends before the driver says so.
+        expires = limited and not full and len(self.those(RUNNING)) == self.workers
         if policy is OnFull.BLOCK and full:
             policy = "timeout"  # nobody would wake the driver
         if policy is OnFull.CALLER_RUNS and full:
@@ -166,6 +174,8 @@ class Pool(RuleBasedStateMachine):
             options["timeout"] = 0.0
         elif policy != "try_submit":
             options["on_full"] = policy
+        if limited:
+            options["max_wait"] = 0.0005 if expires else 1000
         view = self.ex.options(**options)
         send = view.try_submit if policy == "try_submit" else view.submit
         try:
@@ -201,6 +211,10 @@ class Pool(RuleBasedStateMachine):
         assert future.task_id == len(self.tasks)
         if task.watched:
             future.add_done_callback(task.called)
+        if expires:
+            assert isinstance(future.exception(PATIENCE), TaskExpiredError)
+            task.state = EXPIRED
+            self.rejected["expired"] += 1
         self.settle()
 
     def refuse(self, task: Task, future: Any, reason: str) -> None:
@@ -305,13 +319,13 @@ class Pool(RuleBasedStateMachine):
             future = task.future
             assert future.running() is (task.state is RUNNING)
             assert future.cancelled() is (task.state is CANCELLED)
-            assert future.done() is (task.state in (DONE, FAILED, CANCELLED))
+            assert future.done() is (task.state in (DONE, FAILED, CANCELLED, EXPIRED))
             assert task.runs == (task.state in (RUNNING, DONE, FAILED))
             assert future.priority == task.priority
             if task.state is RUNNING:
                 assert task.token is not None
                 assert task.token.cancelled is task.told
-            if task.state is CANCELLED:
+            if task.state in (CANCELLED, EXPIRED):
                 assert task.calls == task.watched
             if task.state is FAILED:
                 assert isinstance(future.exception(0), LookupError)
@@ -328,7 +342,7 @@ class Pool(RuleBasedStateMachine):
         assert stats.submitted_tasks == len(self.tasks)
         assert stats.completed_tasks == len(self.those(DONE, FAILED))
         assert stats.failed_tasks == len(self.those(FAILED))
-        assert stats.cancelled_tasks == len(self.those(CANCELLED))
+        assert stats.cancelled_tasks == len(self.those(CANCELLED, EXPIRED))
         assert {
             reason: count for reason, count in stats.rejections.items() if count
         } == self.rejected

@@ -184,6 +184,7 @@ def interrupt_policies(subject: Subject) -> None:
         "DROP_NEW": {"on_full": OnFull.DROP_NEW},
         "CALLER_RUNS": {"on_full": OnFull.CALLER_RUNS},
         "timeout": {"timeout": 0.0},
+        "max_wait": {"max_wait": 0.001},
         "token": {"token": CancelToken(), "on_full": OnFull.RAISE},
     }.items():
 

@@ -27,6 +27,7 @@ from futurepool import (
     OnFull,
     QueueFullError,
     SubmitTimeoutError,
+    TaskExpiredError,
 )
 
 POLICIES = list(OnFull)
@@ -77,7 +78,9 @@ class Ledger:
                 options["timeout"] = chance.random() / 2000
             elif chance.random() < 0.4:
                 options["on_full"] = chance.choice(POLICIES)
-            tried.update(option for option in options if option in ("token", "timeout"))
+            if chance.random() < 0.2:
+                options["max_wait"] = chance.choice([0.0005, 0.002, 10.0])
+            tried.update(option for option in options if option in ("token", "timeout", "max_wait"))
             if "on_full" in options:
                 tried[options["on_full"].name] += 1
             try:
@@ -107,6 +110,9 @@ class Ledger:
             assert number % 97 == 0, number
         except cf.CancelledError:
             assert self.ran[number] == 0, f"task {number} ran and is cancelled"
+            return
+        except TaskExpiredError:
+            assert self.ran[number] == 0, f"task {number} ran and has expired"
             return
         assert self.ran[number] == 1, f"task {number} ran {self.ran[number]} times"
 

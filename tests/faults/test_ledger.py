@@ -31,8 +31,16 @@ def test_the_books_balance(seed: int) -> None:
     ledger = Ledger(tasks=10_000, producers=8, workers=8, seed=seed)
     ledger.run()
     assert 0 < sum(ledger.ran) < 10_000
+    assert ledger.ex.stats().rejections["expired"] > 0
     tried = sum(ledger.tried, Counter())
-    assert {"token", "tokens cancelled", "timeout", "cancel", *OnFull.__members__} <= set(tried)
+    assert {
+        "token",
+        "tokens cancelled",
+        "timeout",
+        "max_wait",
+        "cancel",
+        *OnFull.__members__,
+    } <= set(tried)
 
 
 def test_the_soak_prints_what_grows() -> None:

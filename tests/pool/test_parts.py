@@ -14,6 +14,8 @@ PARTS: dict[str, tuple[str, str]] = {
     "capacity": ("Capacity", "_pool/capacity.py"),
     "workers": ("Workers", "_pool/workers.py"),
     "waiters": ("Waiters", "_pool/waiters.py"),
+    "expiry": ("Expiry", "_pool/expiry.py"),
+    "row": ("Row", "_pool/expiry.py"),
     "meters": ("Meters", "_pool/meters.py"),
     "overload": ("Overload", "_pool/overload.py"),
     "queue": ("PriorityQueue", "_pool/task_queue.py"),

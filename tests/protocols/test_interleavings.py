@@ -26,8 +26,10 @@ from futurepool import (  # noqa: E402 - after the check above
     OnFull,
     PoolClosedError,
     QueueFullError,
+    TaskExpiredError,
     _sync,
 )
+from futurepool._deadlines import Timer  # noqa: E402
 from futurepool._engines.threads import ThreadEngine  # noqa: E402
 from futurepool._engines.worker_loop import run_one, work  # noqa: E402
 from futurepool._foreign import aside  # noqa: E402
@@ -35,7 +37,16 @@ from futurepool._foreign.aside import Aside  # noqa: E402
 from futurepool._future import Future, Subscribers  # noqa: E402
 from futurepool._groups import GroupToken  # noqa: E402
 from futurepool._options import Options  # noqa: E402
-from futurepool._pool import completion, ending, fast, helping, overload, sizing, submission  # noqa: E402
+from futurepool._pool import (  # noqa: E402
+    completion,
+    ending,
+    expiry,
+    fast,
+    helping,
+    overload,
+    sizing,
+    submission,
+)
 from futurepool._pool.capacity import Capacity  # noqa: E402
 from futurepool._pool.fast import Submitting  # noqa: E402
 from futurepool._pool.meters import Meters  # noqa: E402
@@ -51,6 +62,8 @@ MORE = float(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
 MORE_CODE: dict[str, list[Any]] = {
     "cancel_against_token": [CancelToken],
     "leaving_a_group_against_submit": [GroupToken],
+    "expiry_against_start": [expiry],
+    "expiry_against_blocked_submit": [expiry],
 }
 CODE = [
     Aside,
@@ -643,7 +656,60 @@ def hand_out_against_start() -> Any:
     return [lambda: taken.append(ex._pool.hand_out()), gate.open], check
 
 
+def expiry_against_start() -> Any:
+    """A task whose time is up at the moment at which it may start has run, or has expired."""
+    ex = BoundedExecutor(1, queue_size=1)
+    gate = held(ex)
+    ran: list[int] = []
+    view = ex.options(max_wait=1.0)
+    future = view.submit(ran.append, 1)
+
+    def let_go() -> None:
+        pause = _sync.Lock()
+        pause.acquire()
+        pause.acquire(True, 1.0)  # the very moment
+        gate.open()
+
+    def check() -> None:
+        error = future.exception()
+        assert [error is None, type(error) is TaskExpiredError] == [bool(ran), not ran]
+        assert ex.wait()
+        again = held(ex)
+        assert type(view.submit(int).exception()) is TaskExpiredError
+        again.open()
+        ex.shutdown()
+        assert ex._pool.unfinished == 0
+
+    return [let_go], check
+
+
+def expiry_against_blocked_submit() -> Any:
+    """Who waits for a place has it in time, or comes back with a task that has expired."""
+    ex = BoundedExecutor(1, queue_size=0)
+    gate = held(ex)
+    ran: list[int] = []
+    futures: list[Any] = []
+
+    def check() -> None:
+        futures.append(ex.options(max_wait=1.0).submit(ran.append, 2))
+        again = held(ex)
+        futures.append(ex.options(max_wait=1.0).submit(ran.append, 3))
+        again.open()
+        errors = [type(future.exception()) for future in futures]
+        assert errors.count(TaskExpiredError) == 3 - len(ran)
+        assert errors[2] is TaskExpiredError
+        ex.shutdown()
+        assert ex._pool.unfinished == 0
+        stats = ex.stats()
+        assert stats.rejected_tasks == 3 - len(ran)
+
+    submit = lambda: futures.append(ex.options(max_wait=1.0).submit(ran.append, 1))  # noqa: E731
+    return [submit, gate.open], check
+
+
 SCENARIOS: list[Build] = [
+    expiry_against_start,
+    expiry_against_blocked_submit,
     submit_against_idle_worker,
     leaving_a_group_against_submit,
     idle_end_against_submit,
@@ -673,13 +739,19 @@ SCENARIOS: list[Build] = [
 ]
 
 
+def scenario_of(build: Build) -> Any:
+    """With the code whose instructions are switch points, and a timer of its own."""
+    code = CODE + MORE_CODE.get(build.__name__, [])
+    return loom.Scenario(build, code=code, rebind=[(expiry, "timer", Timer)])
+
+
 @pytest.mark.slow
 @pytest.mark.thorough
 @pytest.mark.timeout(60 * MORE + 60)
 @pytest.mark.parametrize("build", SCENARIOS, ids=lambda build: build.__name__)
 def test_no_schedule_breaks_it(build: Build) -> None:
     """All within two preemptions, up to the limit, then PCT with its own depths."""
-    scenario = loom.Scenario(build, code=CODE + MORE_CODE.get(build.__name__, []))
+    scenario = scenario_of(build)
     print(scenario.explore(loom.DFS(2), limit=int(1000 * MORE), seconds=2.0 * MORE))
     for depth in (3, 5):
         strategy = loom.PCT(depth, depth=depth)
@@ -688,6 +760,10 @@ def test_no_schedule_breaks_it(build: Build) -> None:
 
 #: (scenario, place that is marked in the code, what is done to it): each of these must be caught.
 MUTANTS: list[tuple[Build, str, Any]] = [
+    (expiry_against_start, "only-pending-expires", loom.ALWAYS),
+    (expiry_against_start, "first-deadline-is-arranged", loom.DROP),
+    (expiry_against_start, "expired-gives-its-place-back", loom.DROP),
+    (expiry_against_blocked_submit, "expired-wakes-its-submitter", loom.DROP),
     (smaller_against_submit, "too-many-workers-leave", loom.instead("return False")),
     (leaving_a_group_against_submit, "group-with-members-is-not-left", loom.NEVER),
     (leaving_a_group_against_submit, "left-group-takes-nobody", loom.NEVER),
@@ -765,7 +841,7 @@ MUTANTS: list[tuple[Build, str, Any]] = [
 def test_mutants_are_caught(mutant: tuple[Build, str, Any]) -> None:
     """The model is able to fail."""
     build, place, how = mutant
-    scenario = loom.Scenario(build, code=CODE + MORE_CODE.get(build.__name__, []))
+    scenario = scenario_of(build)
     for strategy in (loom.DFS(2), loom.PCT(1), loom.RandomWalk(1)):
         try:
             with loom.planted(futurepool, place, how):

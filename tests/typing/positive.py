@@ -31,6 +31,7 @@ from futurepool import (
     SubmitTimeoutError,
     TaskError,
     TaskEvent,
+    TaskExpiredError,
     TaskGroup,
     Trace,
     current_token,
@@ -125,6 +126,7 @@ assert_type(pool.submit_with_token(CancelToken(), scale, "a", 2.0), Future[bytes
 view = pool.options(priority=3, timeout=1.0, token=None, on_full=OnFull.BLOCK, name="n")
 assert_type(view, ExecutorView)
 assert_type(pool.options(), ExecutorView)
+assert_type(pool.options(max_wait=0.5).options(max_wait=None), ExecutorView)
 assert_type(view.options(priority=Priority.LOW, timeout=None, token=CancelToken()), ExecutorView)
 assert_type(view.submit(scale, "a", 2.0), Future[bytes])
 assert_type(view.try_submit(scale, "a", 2.0), Future[bytes])
@@ -285,6 +287,9 @@ except SubmitTimeoutError as late:
     assert_type(late.waited, float)
 except QueueFullError as error:
     assert_type(error.limit, "int | None")
+except TaskExpiredError as expired:
+    timeout = expired
+    assert_type(expired.waited, "float | None")
 except PoolClosedError as closed:
     base: FuturePoolError = closed
     runtime: RuntimeError = closed
