@@ -723,7 +723,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             `ThreadPoolExecutor` does.
         idle_timeout: Seconds after which a worker that has nothing to do ends; it is started again when
             there is more to do. None: it stays.
-        min_workers: So many workers stay all the same.
+        min_workers: So many workers stay even then.
         slow_task: A task that has run for so many seconds is logged, once, as a WARNING with its stack
             (logger `futurepool`). None: none is. Tasks cost nothing more by it.
 

@@ -61,7 +61,7 @@ def shutdown_cancels(Pool: Any) -> Any:
 
 @program
 def shutdown_does_not_wait(Pool: Any) -> Any:
-    """`shutdown(wait=False)` with a task that runs; it ends all the same"""
+    """`shutdown(wait=False)` with a task that runs, which still ends"""
     pool = Pool(1)
     with busy(pool):
         queued = pool.submit(double, 2)

@@ -265,7 +265,7 @@ def wait_with_plain_future(Pool: Any) -> Any:
 
 @program
 def producers_and_consumers(Pool: Any) -> Any:
-    """Tasks that hand on to each other by a queue"""
+    """Tasks that pass items to each other by a queue"""
     import queue
 
     items: Any = queue.Queue(2)
