@@ -726,6 +726,10 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         min_workers: So many workers stay even then.
         slow_task: A task that has run for so many seconds is logged, once, as a WARNING with its stack
             (logger `futurepool`). None: none is. Tasks cost nothing more by it.
+        order: Which of the waiting tasks of one priority starts first. "fifo": the oldest. "lifo": the
+            newest. "adaptive": the oldest, but once that has waited for `adaptive_wait` seconds, the
+            newest, until the old ones have had their turn. Not with `aging`.
+        adaptive_wait: Seconds, for `order="adaptive"`; None: 0.1.
 
     Raises:
         InvalidConfigError: An argument has an impossible value.
@@ -760,6 +764,8 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         idle_timeout: float | None = None,
         min_workers: int = 0,
         slow_task: float | None = None,
+        order: Literal["fifo", "lifo", "adaptive"] = "fifo",
+        adaptive_wait: float | None = None,
     ) -> None:
         check_engine(engine, initializer, idle_timeout)
         config = checked_config(
@@ -782,6 +788,8 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             idle_timeout=idle_timeout,
             min_workers=min_workers,
             slow_task=slow_task,
+            order=order,
+            adaptive_wait=adaptive_wait,
         )
         self._futurepool = pool = Pool(config)
         self._futurepool_options = Options(on_full=on_full)

@@ -217,6 +217,8 @@ class Config(NamedTuple):
     idle_timeout: float | None
     min_workers: int
     slow_task: float | None
+    order: str
+    adaptive_wait: float
 
 
 def check_engine(engine: object, initializer: object, idle_timeout: object) -> None:
@@ -279,6 +281,33 @@ def _check_context(context: object) -> bool:
     return context == "copy"
 
 
+_ORDERS = ("fifo", "lifo", "adaptive")
+_ADAPTIVE_WAIT = 0.1  # seconds
+
+
+def _check_order(order: object, aging: float | None) -> str:
+    names = '"fifo", "lifo" or "adaptive"'
+    if not isinstance(order, str):
+        raise TypeError(f"order must be {names}, not {show(order)}")
+    if order not in _ORDERS:
+        raise InvalidConfigError(f"order must be {names}, not {order!r}")
+    if aging is not None and order != "fifo":
+        raise InvalidConfigError(
+            f"order={order!r} and aging={aging:g} cannot go together: with aging, who has waited longer "
+            "comes first"
+        )
+    return order
+
+
+def _check_adaptive_wait(wait: float | None, order: str) -> float:
+    checked = _check_span("adaptive_wait", wait)
+    if checked is None:
+        return _ADAPTIVE_WAIT
+    if order != "adaptive":
+        raise InvalidConfigError(f'adaptive_wait={checked:g} needs order="adaptive"')
+    return checked
+
+
 def _check_exit_timeout(exit_timeout: float | None) -> float | None:
     if exit_timeout is None:
         return None
@@ -307,6 +336,8 @@ def checked_config(
     idle_timeout: float | None,
     min_workers: int,
     slow_task: float | None,
+    order: str,
+    adaptive_wait: float | None,
 ) -> Config:
     """What the constructor was given, checked in the order in which it is listed there.
 
@@ -330,6 +361,8 @@ def checked_config(
         idle_timeout: See there.
         min_workers: See there.
         slow_task: See there.
+        order: See there.
+        adaptive_wait: See there.
 
     Raises:
         InvalidConfigError: An argument has an impossible value.
@@ -370,4 +403,6 @@ def checked_config(
         idle_timeout=checked_idle,
         min_workers=_check_min_workers(min_workers, workers, checked_idle),
         slow_task=_check_span("slow_task", slow_task),
+        order=_check_order(order, checked_aging),
+        adaptive_wait=_check_adaptive_wait(adaptive_wait, order),
     )

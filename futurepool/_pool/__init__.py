@@ -17,7 +17,7 @@
 **Parts**, each with its own fields, which nobody else writes; they never call each other:
 
 - `capacity`: ids given out, ids that may be given out: the places
-- `task_queue`: which task comes next, which one is dropped first
+- `task_queue`, `timed_queues`: which task comes next, which one is dropped first
 - `workers`: the slots where tasks run; who sleeps; the invariant of wake-ups
 - `expiry`: tasks that may wait only so long
 - `waiters`: who waits for a place, who waits for the end

@@ -40,7 +40,8 @@ from futurepool._pool.meters import Meters
 from futurepool._pool.section import NOBODY, Section, repairing, unpark
 from futurepool._pool.slow import SlowTasks
 from futurepool._pool.summaries import Latest
-from futurepool._pool.task_queue import TaskQueue, is_token_cancelled, make_queue
+from futurepool._pool.task_queue import TaskQueue, is_token_cancelled
+from futurepool._pool.timed_queues import make_queue
 from futurepool._pool.waiters import Waiters
 from futurepool._pool.workers import PARKED, Kind, Workers, WorkerSlot
 
@@ -88,6 +89,7 @@ class Pool(Section):
         "expiry",
         "feed",
         "idle_timeout",
+        "make_queue",
         "meters",
         "min_workers",
         "name",
@@ -136,7 +138,10 @@ class Pool(Section):
         self.state: RunState = RunState.RUNNING
         self.broken: str | None = None  # why no worker can run: the initializer failed
         self.capacity: Capacity = Capacity(config.max_workers, config.queue_size)
-        self.queue: TaskQueue = make_queue(config.aging)
+        self.make_queue: Callable[[], TaskQueue] = functools.partial(
+            make_queue, config.aging, config.order, config.adaptive_wait
+        )
+        self.queue: TaskQueue = self.make_queue()
         self.workers: Workers = Workers(config.max_workers)
         self.waiters: Waiters = Waiters()
         self.expiry: Expiry = Expiry(self, self.deferred)
@@ -154,7 +159,7 @@ class Pool(Section):
             slot.task = None
             slot.leave = True
             self.count_times(slot)
-        self.queue = make_queue(self.aging)
+        self.queue = self.make_queue()
         if self.feed is not None:
             self.feed.reset()
             self.queue = self.feed.queue(self.queue)

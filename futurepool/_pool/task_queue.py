@@ -1,7 +1,7 @@
 """The queue: which task comes next, which one is dropped first.
 
-Two queues with one interface; a third, `observing.ObservedQueue`, stands before either, so a change of the
-interface is one of three classes. They hold futures; a future whose state is no longer PENDING is a
+Two queues with one interface, and more of them in `futurepool._pool.timed_queues`; `observing.ObservedQueue`
+stands before any, so a change of the interface is one of all these classes. They hold futures; a future whose state is no longer PENDING is a
 tombstone: cancelled, or run by a thread that waited for it. Tombstones are skipped when they reach the
 front, and swept out together once there are more of them than of the living, so cancelling a
 queued task costs O(1) and its memory is free soon after.
@@ -18,7 +18,7 @@ finds it noted and leaves it alone, or comes before, and is seen.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
 from operator import itemgetter
@@ -116,9 +116,29 @@ class Level(deque[AnyFuture]):
     next_lower: Level | None
     key: float  # the priority with its sign turned, an int, but for that of BOTTOM
 
+    def by_age(self) -> Iterator[AnyFuture]:
+        """Those that have waited longest come first."""
+        return iter(self)
 
-def _make_level(key: float, tasks: Iterable[AnyFuture] = ()) -> Level:
-    level = Level(tasks)
+
+class NewestLevel(Level):
+    """The same, newest first: whoever appends a task puts it in front.
+
+    So the hot paths, which append at one end and take from the other, need not know of it. What fills a
+    new one, as `rebuild` does, keeps the order.
+    """
+
+    __slots__ = ()
+
+    append = deque.appendleft
+    extend = deque.extendleft
+
+    def by_age(self) -> Iterator[AnyFuture]:
+        return reversed(self)
+
+
+def _make_level(key: float, tasks: Iterable[AnyFuture] = (), kind: type[Level] = Level) -> Level:
+    level = kind(tasks)
     level.key = key
     level.next_lower = None
     return level
@@ -130,7 +150,7 @@ BOTTOM.next_lower = BOTTOM
 
 
 class PriorityQueue:
-    """Highest priority first, FIFO within one: a deque for each priority.
+    """Highest priority first, within one oldest first, or newest first: a deque for each priority.
 
     The levels that are in use are in one of two places:
 
@@ -150,11 +170,12 @@ class PriorityQueue:
     `levels` and `top` are read, and their deques used, by the hot paths in `futurepool._pool.fast`.
     """
 
-    __slots__ = ("_forget_at", "_heap", "levels", "token_cancelled", "tombstones", "top")
+    __slots__ = ("_forget_at", "_heap", "_kind", "levels", "token_cancelled", "tombstones", "top")
 
     tombstones: int
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[Level] = Level) -> None:
+        self._kind = kind
         self.token_cancelled: list[AnyFuture] = []
         self.levels: dict[int, Level] = {}  # by priority
         self.top: Level = BOTTOM
@@ -170,7 +191,7 @@ class PriorityQueue:
         except KeyError:
             if len(self.levels) >= self._forget_at:
                 self._forget()
-            level = self.levels[priority] = _make_level(-priority)
+            level = self.levels[priority] = _make_level(-priority, (), self._kind)
         level.append(future)
         if level.next_lower is None:
             self.enlist(level)
@@ -252,7 +273,7 @@ class PriorityQueue:
 
     def victim(self) -> AnyFuture | None:
         for priority in sorted([priority for priority, level in self.levels.items() if level]):
-            for future in self.levels[priority]:
+            for future in self.levels[priority].by_age():
                 if future._state is PENDING:
                     return future
         return None
@@ -266,7 +287,8 @@ class PriorityQueue:
         count = 0
         levels: dict[int, Level] = {}
         for priority, old in self.levels.items():
-            level = _make_level(-priority, [task for task in old if task._state is PENDING])
+            living = [task for task in old if task._state is PENDING]
+            level = _make_level(-priority, living, self._kind)
             if level:
                 level.next_lower = BOTTOM
                 levels[priority] = level
@@ -286,9 +308,9 @@ class PriorityQueue:
         ]
 
     def heads(self) -> list[AnyFuture]:
-        """One for each level in use; it looks past the tombstones in front, which workers soon drop."""
+        """One for each level in use; it looks past the tombstones there, which workers soon drop."""
         living = (
-            next((future for future in level if future._state is PENDING), None)
+            next((future for future in level.by_age() if future._state is PENDING), None)
             for level in self.levels.values()
             if level
         )
@@ -392,8 +414,3 @@ class AgingQueue:
     def arranged(self, rows: list[Any]) -> list[AnyFuture]:
         rows.sort()
         return [future for _, _, future in rows if future._state is PENDING]
-
-
-def make_queue(aging: float | None) -> TaskQueue:
-    """The queue for `BoundedExecutor(aging=)`."""
-    return PriorityQueue() if aging is None else AgingQueue(aging)

@@ -41,6 +41,14 @@ PATIENCE = 20
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 EXPIRED = "expired"
 
+#: What the constructor is given, and whether that has the newest first.
+ORDERS: dict[str, tuple[dict[str, Any], bool]] = {
+    "fifo": ({}, False),
+    "lifo": ({"order": "lifo"}, True),
+    "adaptive, in time": ({"order": "adaptive", "adaptive_wait": 1000}, False),
+    "adaptive, late": ({"order": "adaptive", "adaptive_wait": 1e-12}, True),
+}
+
 
 class Task:
     """What runs in the pool, and what the model thinks of it."""
@@ -77,11 +85,16 @@ class Task:
 class Pool(RuleBasedStateMachine):
     """One executor and its model."""
 
-    @initialize(workers=st.integers(1, 3), queue=st.sampled_from([0, 1, 2, 5, None]))
-    def make(self, workers: int, queue: int | None) -> None:
+    @initialize(
+        workers=st.integers(1, 3),
+        queue=st.sampled_from([0, 1, 2, 5, None]),
+        order=st.sampled_from([*ORDERS, "fifo", "fifo"]),
+    )
+    def make(self, workers: int, queue: int | None, order: str) -> None:
         self.workers = workers
         self.limit = float("inf") if queue is None else workers + queue
-        self.ex = BoundedExecutor(workers, queue_size=queue)
+        self.newest_first = ORDERS[order][1]
+        self.ex = BoundedExecutor(workers, queue_size=queue, **ORDERS[order][0])
         self.made: list[Task] = []
         self.tasks: list[Task] = []  # all that were admitted, in order of admission
         self.refused: list[Any] = []  # futures that came back cancelled
@@ -114,6 +127,8 @@ class Pool(RuleBasedStateMachine):
 
     def due(self) -> Task | None:
         queued = self.those(QUEUED)
+        if self.newest_first:
+            queued.reverse()
         return max(queued, key=lambda task: task.priority) if queued else None  # the first of them
 
     def settle(self) -> None:

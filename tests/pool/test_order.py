@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import heapq
 import random
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, Future, Priority, _sync
-from futurepool._pool.task_queue import KEEP, AgingQueue, PriorityQueue, make_queue
+from futurepool import BoundedExecutor, Future, InvalidConfigError, OnFull, Priority, _sync
+from futurepool._pool.task_queue import KEEP, AgingQueue, PriorityQueue
+from futurepool._pool.timed_queues import make_queue
+from tests.helpers import hold
 
 
 def test_first_in_first_out(gate: threading.Event) -> None:
@@ -145,6 +148,170 @@ def test_kinds_of_order() -> None:
     """Aging needs its own."""
     assert isinstance(make_queue(None), PriorityQueue)
     assert isinstance(make_queue(1.0), AgingQueue)
+
+
+def clocked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still, and can be set."""
+    now = [100.0]
+    monkeypatch.setattr(_sync, "clock", lambda: now[0])
+    return now
+
+
+#: The choices of `order` that have the newest first: the third has waited for too long at once.
+NEWEST: dict[str, dict[str, Any]] = {
+    "lifo": {"order": "lifo"},
+    "adaptive, late": {"order": "adaptive", "adaptive_wait": 1e-12},
+}
+
+
+@pytest.mark.parametrize("choice", NEWEST.values(), ids=NEWEST)
+def test_newest_first(choice: dict[str, Any], gate: threading.Event) -> None:
+    """Within a priority; in whatever way they come in, and `queued` shows them so."""
+    order: list[Any] = []
+    with BoundedExecutor(1, queue_size=None, **choice) as ex:
+        hold(ex, gate)
+        ex.submit(order.append, "a")
+        ex.submit_with_priority(Priority.LOW, order.append, "low, old")
+        ex.map(order.append, ["b", "c"])
+        ex.options(name="d").submit(order.append, "d")
+        ex.submit(order.append, "never").cancel()
+        ex.submit_with_priority(Priority.LOW, order.append, "low, new")
+        ex.submit_with_priority(Priority.HIGH, order.append, "high")
+        assert [task.task_id for task in ex.queued()] == [9, 6, 5, 4, 2, 8, 3]
+        gate.set()
+    assert order == ["high", "d", "c", "b", "a", "low, new", "low, old"]
+
+
+def test_oldest_first_until_that_is_late(
+    monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
+    """Then the newest, until the old ones have had their turn."""
+    now = clocked(monkeypatch)
+    queue = make_queue(None, "adaptive", 5.0)
+    tasks = [pending(1, number) for number in range(8)]
+
+    def push(*numbers: int) -> None:
+        for number in numbers:
+            tasks[number]._queued_at = now[0]
+            queue.push(tasks[number])
+
+    def take() -> int | None:
+        following = queue.following()
+        arranged = queue.arranged(queue.rows())
+        assert arranged[:1] == ([following] if following is not None else [])
+        taken = queue.take(Place())
+        assert taken is following
+        return None if taken is None else tasks.index(taken)
+
+    push(0, 1, 2, 3)
+    assert take() == 0
+    now[0] += 4.9
+    push(4, 5)
+    assert take() == 1
+    now[0] += 0.2
+    assert [take(), take()] == [5, 4]
+    push(6)
+    assert [take(), take(), take()] == [6, 3, 2]
+    push(7)
+    assert [take(), take()] == [7, None]
+    push(0, 1)
+    assert [task.task_id for task in queue.heads()] == []  # both have run
+
+
+@pytest.mark.parametrize("choice", NEWEST.values(), ids=NEWEST)
+def test_the_oldest_is_dropped_whatever_the_order(
+    choice: dict[str, Any], gate: threading.Event
+) -> None:
+    """And `oldest_queued` is its age."""
+    with BoundedExecutor(1, queue_size=3, on_full=OnFull.DROP_OLDEST, **choice) as ex:
+        hold(ex, gate)
+        futures = [ex.submit(int) for _ in range(3)]
+        age = _sync.clock() - futures[0]._queued_at
+        assert ex.stats().oldest_queued >= age
+        ex.submit(int)
+        assert [future.cancelled() for future in futures] == [True, False, False]
+        gate.set()
+
+
+@pytest.mark.parametrize("choice", NEWEST.values(), ids=NEWEST)
+def test_who_waits_for_a_place_has_it_in_order(
+    choice: dict[str, Any], gate: threading.Event
+) -> None:
+    """Places go to whoever has waited longest, whatever the order of the tasks."""
+    with BoundedExecutor(1, queue_size=1, **choice) as ex:
+        hold(ex, gate)
+        ex.submit(int)
+        done: list[int] = []
+
+        async def both() -> None:
+            tasks = [asyncio.ensure_future(ex.arun(done.append, number)) for number in (1, 2)]
+            await asyncio.sleep(0)
+            gate.set()
+            await asyncio.gather(*tasks)
+
+        asyncio.run(both())
+        assert done == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["lifo", "adaptive"])
+def test_cancelled_ones_are_dropped_in_any_order(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever they stand; rebuilding keeps the order."""
+    now = clocked(monkeypatch)
+    queue = make_queue(None, kind, 1.0)
+    futures = [pending(number % 2, number) for number in range(200)]
+    for future in futures:
+        queue.push(future)
+    now[0] += 1000
+    for number, future in enumerate(futures):
+        if number % 3:
+            future.cancel()
+            queue.note_tombstone(200)
+    kept = sorted(futures[::3], key=lambda future: (-future.priority, -future.task_id))
+    assert queue.victim() is min(kept, key=lambda future: (future.priority, future.task_id))
+    assert queue.arranged(queue.rows()) == kept
+    assert queue.take(Place()) is kept[0]
+    assert queue.rebuild() == len(kept) - 1
+    assert [queue.take(Place()) for _ in kept] == [*kept[1:], None]
+
+
+def test_a_token_that_is_cancelled_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tasks are set aside."""
+    now = clocked(monkeypatch)
+    queue = make_queue(None, "adaptive", 1.0)
+    futures = [pending(1, number) for number in range(3)]
+    for future in futures:
+        queue.push(future)
+    now[0] += 1000
+    watch: Any = Marked()
+    futures[2]._subscribers = watch
+    assert queue.take(Place()) is futures[1]
+    assert queue.token_cancelled == [futures[2]]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"order": "newest"}, "order must be"),
+        ({"order": "lifo", "aging": 1.0}, "cannot go together"),
+        ({"order": "adaptive", "aging": 1.0}, "cannot go together"),
+        ({"order": "adaptive", "adaptive_wait": 0}, "adaptive_wait must be more than 0"),
+        ({"adaptive_wait": 1.0}, "needs order="),
+        ({"order": "lifo", "adaptive_wait": 1.0}, "needs order="),
+    ],
+)
+def test_an_order_that_makes_no_sense(choice: dict[str, Any], message: str) -> None:
+    """Is refused, as are options that cannot go together."""
+    with pytest.raises(InvalidConfigError, match=message):
+        BoundedExecutor(1, **choice)
+
+
+@pytest.mark.parametrize("choice", [{"order": None}, {"order": "adaptive", "adaptive_wait": "1"}])
+def test_what_is_no_order(choice: dict[str, Any]) -> None:
+    """Likewise."""
+    with pytest.raises(TypeError, match="must be"):
+        BoundedExecutor(1, **choice)
 
 
 def test_levels_that_are_not_used_are_forgotten() -> None:

@@ -77,6 +77,7 @@ BoundedExecutor(4, 5)  # E: reportArgumentType / arg-type
 BoundedExecutor(queue_size="x")  # E: reportArgumentType / arg-type
 BoundedExecutor(queue_size=1.5)  # E: reportArgumentType / arg-type
 BoundedExecutor(4, "name", None, (), 10)  # E: reportCallIssue / call-arg|misc
+BoundedExecutor(4, order="newest")  # E: reportArgumentType / arg-type
 BoundedExecutor(4, on_full="block")  # E: reportArgumentType / arg-type
 BoundedExecutor(shutdown_timeout=None)  # E: reportArgumentType / arg-type
 BoundedExecutor(enable_metrics=1)  # E: reportArgumentType / arg-type

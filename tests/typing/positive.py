@@ -159,6 +159,7 @@ assert_type(view.map_unordered(len, ["a"], timeout=1, chunksize=2), Iterator[int
 
 # -- size ------------------------------------------------------------------------------------------
 
+assert_type(BoundedExecutor(4, order="adaptive", adaptive_wait=0.05).closed, bool)
 assert_type(BoundedExecutor(4, idle_timeout=60, min_workers=2, slow_task=1.5).prestart(2), int)
 assert_type(pool.resize(2), None)
 assert_type(pool.resize(queue_size=None), None)

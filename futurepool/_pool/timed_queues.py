@@ -1,0 +1,139 @@
+"""Queues that look at how long tasks have waited, and the choice among all there are.
+
+`PriorityQueue` keeps the tasks. It stands behind methods here, so that the hot paths find no levels, as with
+aging, and each take comes by. See the head of `futurepool._pool.task_queue` for what a `take` owes to interruptions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from futurepool import _sync
+from futurepool._future import PENDING, RUNNING, Future
+from futurepool._pool.task_queue import (
+    BOTTOM,
+    AgingQueue,
+    Level,
+    NewestLevel,
+    PriorityQueue,
+    Taker,
+    TaskQueue,
+    is_token_cancelled,
+)
+
+__all__ = ["AdaptiveQueue", "make_queue"]
+
+AnyFuture = Future[Any]
+
+
+class _TimedQueue:
+    """A PriorityQueue behind methods."""
+
+    __slots__ = ("inner", "levels", "token_cancelled", "top")
+
+    def __init__(self) -> None:
+        self.inner: PriorityQueue = PriorityQueue()
+        self.token_cancelled: list[AnyFuture] = self.inner.token_cancelled  # the same list
+        self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
+        self.top: Level = BOTTOM  # as is this one
+
+    def push(self, future: AnyFuture) -> None:
+        self.inner.push(future)
+
+    def push_all(self, futures: list[AnyFuture]) -> None:
+        self.inner.push_all(futures)
+
+    def enlist(self, level: Level) -> None:
+        raise AssertionError("there are no levels")
+
+    def advance(self) -> Level:
+        return self.top
+
+    def following(self) -> AnyFuture | None:
+        return self.inner.following()
+
+    def victim(self) -> AnyFuture | None:
+        return self.inner.victim()
+
+    def note_tombstone(self, living: int) -> None:
+        self.inner.note_tombstone(living)
+
+    def rebuild(self) -> int:
+        return self.inner.rebuild()
+
+    def tasks(self) -> list[AnyFuture]:
+        return self.inner.tasks()
+
+    def heads(self) -> list[AnyFuture]:
+        return self.inner.heads()
+
+    def rows(self) -> list[Any]:
+        return self.inner.rows()
+
+    def arranged(self, rows: list[Any]) -> list[AnyFuture]:
+        return self.inner.arranged(rows)
+
+
+class AdaptiveQueue(_TimedQueue):
+    """Within a priority oldest first, as long as that has not waited for too long; else newest first.
+
+    Under overload the oldest never have waited less, so the newest go on to be taken first until there are
+    so few tasks that the old ones have had their turn, too.
+    """
+
+    __slots__ = ("_wait",)
+
+    def __init__(self, wait: float) -> None:
+        super().__init__()
+        self._wait = wait  # seconds
+
+    def take(self, slot: Taker) -> AnyFuture | None:
+        inner = self.inner
+        while level := inner.advance():
+            future = level[0]
+            pop = level.popleft
+            if future._state is PENDING and self._is_late(future):
+                future = level[-1]
+                pop = level.pop
+            slot.task = future
+            if future._state is PENDING:
+                if not is_token_cancelled(future):
+                    future._state = RUNNING
+                    pop()
+                    return future
+                self.token_cancelled.append(future)
+                inner.tombstones += 1
+            slot.task = None
+            pop()
+            inner.tombstones -= 1
+        return None
+
+    def _is_late(self, future: AnyFuture) -> bool:
+        return _sync.clock() - future._queued_at >= self._wait
+
+    def following(self) -> AnyFuture | None:
+        first = self.inner.following()
+        if first is None or not self._is_late(first):
+            return first
+        # It is in front of the top level, so there is one that waits.
+        return next(task for task in reversed(self.inner.top) if task._state is PENDING)
+
+    def arranged(self, rows: list[Any]) -> list[AnyFuture]:
+        arranged: list[tuple[int, list[AnyFuture]]] = []
+        for rank, row in rows:
+            living = [task for task in row if task._state is PENDING]
+            if living and self._is_late(living[0]):
+                living.reverse()
+            arranged.append((rank, living))
+        return self.inner.arranged(arranged)
+
+
+def make_queue(
+    aging: float | None = None, order: str = "fifo", adaptive_wait: float = 0.0
+) -> TaskQueue:
+    """The queue for `BoundedExecutor(aging=, order=, adaptive_wait=)`."""
+    if aging is not None:
+        return AgingQueue(aging)
+    if order == "adaptive":
+        return AdaptiveQueue(adaptive_wait)
+    return PriorityQueue(NewestLevel if order == "lifo" else Level)
