@@ -16,7 +16,7 @@ from multiprocessing import get_context
 
 from futurepool import BoundedExecutor, Priority, TaskError
 
-SHORT = 200
+SHORT = 100
 
 
 def primes_below(limit: int) -> int:

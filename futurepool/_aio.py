@@ -72,7 +72,7 @@ class Mailbox(Subscribers):
                     loop.call_soon_threadsafe(self._empty)
                     return
             except BaseException:
-                # Struck, perhaps before the loop heard: whoever posts next, or this again, wakes it.
+                # Interrupted, perhaps before the loop heard: whoever posts next, or this again, wakes it.
                 self._raised = False
                 if loop is not None and not loop.is_closed():
                     raise
@@ -229,7 +229,7 @@ class PendingCall:
         self.future.cancel()
 
     def has_failed(self, keep_going: bool) -> bool:
-        """Whether the task has raised; to `keep_going`, what ends it all the same."""
+        """Whether the task has raised; to `keep_going`, what ends it even then."""
         future = self.future
         if future._state is not FINISHED or type(future._result) is not Failure:
             return False

@@ -394,7 +394,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         """Wait for the outcome and return it.
 
         A worker that asks for a task of its own executor that has not started waits for another worker
-        to run it. If none is free, it is run all the same: right here, where nobody can tell, or else
+        to run it. If none is free, it is run even then: right here, where nobody can tell, or else
         by a spare thread.
 
         Args:
@@ -643,7 +643,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         Here `calls` is an iterator of which each step takes one off and calls it, and `deque(calls, 0)`
         takes all steps. It ends in one of four ways: `last` was used up, so all were called; an exception
         while `calling`, which is a callback's (those after it are called in the next round); an exception
-        before or after, which has struck us; or what ends an iterator came out of a callback.
+        before or after, which has interrupted us; or what ends an iterator came out of a callback.
         """
         message = "exception calling callback for %r"
         while count := len(callbacks):

@@ -17,7 +17,7 @@ for a thread to start, nor take the locks of `threading`: it starts a bare one, 
 
 **Not silenced by accident.** `logging.config.dictConfig` by default disables every logger that exists and
 that it does not name. So this one is asked for anew each time, and one that was disabled together with
-`_witness`, which nobody knows, was not meant: its records go to the handlers above all the same.
+`_witness`, which nobody knows, was not meant: its records go to the handlers above even then.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def _private_time() -> Any:
     """The module `time` once more, or `time` itself where it cannot be made twice.
 
     Tools that set the clock (freezegun, a test's monkeypatch) replace the functions of `time`, here
-    too, as they look for them in every module. Threads sleep in real time all the same, so with a
+    too, as they look for them in every module. Threads still sleep in real time, so with a
     clock that stands still no timeout would ever end. They do not know the functions of a second copy.
     """
     try:

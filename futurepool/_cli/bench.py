@@ -292,8 +292,8 @@ def _run(case: _Case, pool: Executor, n: int) -> float:
 def _between_repetitions() -> Generator[None, None, None]:
     """Let the first Ctrl-C end the repetition, a second at most, before it ends the rest.
 
-    Struck at the wrong moment ThreadPoolExecutor keeps a semaphore for ever, or a finalizer
-    swallows the interruption. A second Ctrl-C strikes at once.
+    Interrupted at the wrong moment ThreadPoolExecutor keeps a semaphore for ever, or a finalizer
+    swallows the interruption. A second Ctrl-C ends it at once.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield  # somebody has plans of their own, or it is ignored

@@ -4,7 +4,7 @@
     the drawers (a pool)    take items off it, and call the target; `work`, `remote`
     the main thread         prints, logs, draws the progress, decides when to end; this module
 
-Signals only leave a note, so that nothing is ever struck in the middle: the main thread looks at the
+Signals only leave a note, so that nothing is ever interrupted in the middle: the main thread looks at the
 notes whenever it has nothing else to do, and it never waits for longer than a tenth of a second.
 
 At most `window` items are read and not settled (printed or reported): the jobs and the queue, or as

@@ -289,7 +289,7 @@ class InProcess(Remote):
     _process: subprocess.Popen[bytes] | None = None
 
     def _start(self) -> None:
-        # The worker shall not be struck by Ctrl-C before it has decided what that means.
+        # The worker must not be interrupted by Ctrl-C before it has decided what that means.
         masked, old = hasattr(signal, "pthread_sigmask"), set[Any]()
         if masked:
             old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -380,7 +380,7 @@ class Streams:
             self._bar = bar
 
     def wipe(self) -> None:
-        """Take the progress line away, for a signal handler: it may strike while one is drawn."""
+        """Take the progress line away, for a signal handler: it may come while one is drawn."""
         with self._lock:
             self._bar = ""
             self.foreign(_ERASE)

@@ -12,9 +12,9 @@ callbacks, nothing recurses, and an executor whose `submit` blocks delays only w
     left       the pool is closed and has nothing more for it
 
 News that does not fit the state is stale and ignored: a wake while away, a done of an earlier flight.
-An asynchronous exception may strike anywhere in the dispatcher; then what may be lost is asked for
+An asynchronous exception may come anywhere in the dispatcher; then what may be lost is asked for
 again: `repair` wakes all who sleep, flights are listened to once more, and a task that was claimed
-but is on no flight fails with the exception. If it strikes between two instructions that catch it, the
+but is on no flight fails with the exception. If it comes between two instructions that catch it, the
 thread ends, and another takes its place.
 
 An executor that is broken may forget about what it was given; so when one task fails with
@@ -235,7 +235,7 @@ class DelegateEngine:
             if self._thread is not dead or dead.ident is None:
                 return
             self._thread = fresh = self._new_thread(RuntimeError("the dispatcher has died"))
-        _log.error("the dispatcher of a pool was struck by an exception and is replaced")
+        _log.error("the dispatcher of a pool was interrupted by an exception and is replaced")
         self.threads.discard(dead)
         self.threads.add(fresh)
         _sync.start(fresh)
@@ -348,7 +348,7 @@ class DelegateEngine:
                     self._news(place, inner)
                     del inner
                 return
-            except BaseException as raised:  # noqa: PERF203 - once for each that strikes
+            except BaseException as raised:  # noqa: PERF203 - once for each that comes
                 error = raised
 
     def _is_over(self) -> bool:
@@ -384,7 +384,7 @@ class DelegateEngine:
             result, error = self._outcome(inner)
         next_task = self._pool.next_task
         while True:
-            # Only now, so that what strikes before finds the flight still to be done.
+            # Only now, so that what comes before finds the flight still to be done.
             flights.pop(slot, None)
             if error is not None:
                 self._pool.complete(slot, None, error)

@@ -10,7 +10,7 @@ part of it, or while it deals with an earlier one. There are four nets, each bel
 4. A thread interrupted before it ran anything of ours has no such data. So whoever waits for a pool looks
    once in a while for workers whose threads are dead: `ThreadEngine.reap_dead_workers`.
 
-**By C calls only.** Between two instructions of Python an exception may strike, or the stack be at its end;
+**By C calls only.** Between two instructions of Python an exception may come, or the stack be at its end;
 inside of one C call nothing of that happens. So what must not be interrupted is put together beforehand, of
 `map`, `filter` and `itertools.chain` over C functions: an iterator in which each step is one call. One C call
 that exhausts it, `deque(steps, 0)`, takes all of them. This is so here, in `Future._call_all`, which calls

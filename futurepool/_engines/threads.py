@@ -6,9 +6,9 @@ thread holds the pool and its slot, never the executor.
 
 A worker is in `pool.workers.listed` before its thread starts, so that a shutdown finds it. The thread's
 first section notes its ident. If the start fails or is interrupted before, the worker is taken out
-again; a thread that started all the same sees that and leaves.
+again; a thread that has started even then sees that and leaves.
 
-A thread that dies all the same is replaced: `futurepool._engines.rescue`.
+A thread that dies even then is replaced: `futurepool._engines.rescue`.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class ThreadEngine:
             slot.death = make_will(pool, slot)
             self._live(slot)
         except BaseException as error:
-            _log.error("a worker was struck by an exception and is replaced", exc_info=error)
+            _log.error("a worker was interrupted by an exception and is replaced", exc_info=error)
             pool.repair()
             pool.deferred.append(partial(pool.replace, slot, error))
             pool.run_deferred()
@@ -232,7 +232,7 @@ class ThreadEngine:
                     return
                 waiting.wanted = None
         except BaseException as error:
-            _log.error("a spare worker was struck by an exception", exc_info=error)
+            _log.error("a spare worker was interrupted by an exception", exc_info=error)
             pool.repair()
         finally:
             while wanted:

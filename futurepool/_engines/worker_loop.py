@@ -2,7 +2,7 @@
 
 A worker repeats one step: `Pool.next_task` commits what it has run and claims the next task; the loop
 runs that in its context. Nothing a task raises ends the loop. An asynchronous exception
-(`PyThreadState_SetAsyncExc`) can strike outside a task as well; where it did is read off the
+(`PyThreadState_SetAsyncExc`) can come outside a task as well; where it did is read off the
 slot, which always tells the truth:
 
     no task noted             nothing was claimed, or all is committed    -> come again

@@ -92,7 +92,7 @@ class Aside:
                         self.ensure()
                     job()
                 except BaseException as error:
-                    # Jobs deal with what users' code raises: this struck us from outside.
+                    # Jobs deal with what users' code raises: this came from outside.
                     if job is again:
                         _log.error("a job of futurepool's was given up", exc_info=error)
                     else:

@@ -113,7 +113,7 @@ class Meters:
             latency.add(ran)
             wait.add(waits)
             wait_time = self.wait_time + sum(slot.fresh[1::2])
-            # These at once: no exception strikes between plain assignments.
+            # These at once: no exception comes between plain assignments.
             self.latency = latency
             self.wait = wait
             self.wait_time = wait_time

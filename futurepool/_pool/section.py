@@ -54,7 +54,7 @@ NOBODY = 0  # no thread's identifier, see `Section.unnotified`
 def repairing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
     """For methods with sections: `repair` when one is interrupted.
 
-    A `with` does not do: an exception may strike just before it calls the lock's `__exit__`.
+    A `with` does not do: an exception may come just before it calls the lock's `__exit__`.
     """
 
     @functools.wraps(method)

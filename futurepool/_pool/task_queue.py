@@ -6,7 +6,7 @@ tombstone: cancelled, or run by a thread that waited for it. Tombstones are skip
 front, and swept out together once there are more of them than of the living, so cancelling a
 queued task costs O(1) and its memory is free soon after.
 
-Everything here is called with the pool's mutex held. An exception may strike between any two
+Everything here is called with the pool's mutex held. An exception may come between any two
 steps (Ctrl-C, an asynchronous exception, a failing allocation), so each step leaves the queue
 usable, if not complete: an interruption is followed by a `rebuild`, which rebuilds all of it. A task
 is noted in the worker's slot and marked RUNNING before it leaves the queue, so it is always in one

@@ -118,7 +118,7 @@ def _worker_at_point(subject: Subject, k: int) -> int:
 
 @probe
 def async_exception_at_any_point(subject: Subject) -> None:
-    """An exception strikes a worker at any point of its life"""
+    """An exception interrupts a worker at any point of its life"""
     threading.excepthook = lambda _: None  # a thread may end by it
     last = in_thread(_worker_at_point, subject, 10**9)
     for k in subject.points(last, 60):
