@@ -27,7 +27,7 @@ from futurepool._pool.fast import form as form  # the form of the hot paths, see
 if TYPE_CHECKING:
     from futurepool._observers import Observer, TaskEvent
     from futurepool._serving import serve
-    from futurepool._stats import Histogram, QueuedTask, RunningTask, Stats
+    from futurepool._stats import Histogram, QueuedTask, RunningTask, Stats, ViewStats
     from futurepool._trace import Trace
 
 __version__ = "0.1.0"
@@ -56,6 +56,7 @@ __all__ = [
     "TaskExpiredError",
     "TaskGroup",
     "Trace",
+    "ViewStats",
     "current_token",
     "pools",
     "serve",
@@ -89,7 +90,9 @@ del _public
 
 #: Public names, and the modules they are imported from when they are first asked for.
 _LATE = {
-    **dict.fromkeys(("Histogram", "QueuedTask", "RunningTask", "Stats"), "futurepool._stats"),
+    **dict.fromkeys(
+        ("Histogram", "QueuedTask", "RunningTask", "Stats", "ViewStats"), "futurepool._stats"
+    ),
     **dict.fromkeys(("Observer", "TaskEvent"), "futurepool._observers"),
     "Trace": "futurepool._trace",
     "serve": "futurepool._serving",

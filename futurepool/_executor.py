@@ -51,6 +51,7 @@ from futurepool._options import UNSET, Config, OnFull, Options, check_engine, ch
 from futurepool._pool import sizing
 from futurepool._pool.ending import cancel_queued, wait_empty
 from futurepool._pool.fast import SUBMITS, Submitting
+from futurepool._pool.limits import limited_options
 from futurepool._pool.pool import Pool, RunState
 
 if sys.version_info >= (3, 11):
@@ -514,6 +515,9 @@ class _Submitting(NoCopy, Submitting):
         on_full: OnFull = UNSET,
         name: str | None = UNSET,
         max_wait: float | None = UNSET,
+        limit: int = UNSET,
+        key: str | int | bytes = UNSET,
+        key_limit: int = UNSET,
     ) -> ExecutorView:
         """A light, reusable view of this executor that submits with these options.
 
@@ -522,17 +526,32 @@ class _Submitting(NoCopy, Submitting):
             timeout: Seconds to wait for a place (and so `OnFull.BLOCK`); None waits for ever.
             token: Cancelling it cancels the tasks.
             on_full: What to do without a place in the queue.
-            name: What errors, `running()` and logs call the tasks.
+            name: What errors, `running()` and logs call the tasks; and, with a limit, the view in
+                `stats().views`, which keeps each such name.
+            limit: Of the tasks of this view, and of views made from it, at most so many run at a time. The
+                others wait in the queue, hold no worker, and are overtaken. Make such a view once: each call
+                makes a limit of its own, within that of the view it is called on.
+            key: Whose the tasks are, a tenant's for instance. Keys that have tasks of one priority take turns.
+                For each task, or once: it is the key that counts.
+            key_limit: At most so many tasks of this key run at a time; of the view that it is called on, or of the
+                executor. The latest that is named for a key counts.
             max_wait: Seconds, more than 0, that a task may wait, for a place and for a worker, from its
                 submission on. One that has not started by then is not run: its future fails with
                 `TaskExpiredError`, without a worker having to come by. None: for as long as it takes.
 
+        Raises:
+            InvalidConfigError: An option has an impossible value, or two contradict each other.
+            TypeError: An option has the wrong type.
+
         Options not named are as in the executor or view this is called on.
-        Thread safety: any thread; views are immutable. Cost: about a microsecond.
+        Thread safety: any thread; views are immutable. Cost: about a microsecond, some more with a limit; a task
+        with a limit costs some microseconds more, however many wait.
         """
         options = self._futurepool_options.changed(
             priority, timeout, token, on_full, name, max_wait
         )
+        if limit is not UNSET or key is not UNSET or key_limit is not UNSET:
+            options = limited_options(self._futurepool, options, limit, key, key_limit)
         return ExecutorView(self._futurepool_owner(), options)
 
     def group(self) -> TaskGroup:
@@ -576,6 +595,8 @@ class ExecutorView(_Submitting):
             for name in ("priority", "timeout", "token", "on_full", "name", "max_wait")
             if getattr(options, name) is not None
         )
+        if options.limiter is not None:
+            shown += f", {options.limiter!r}"
         return f"<ExecutorView of {self._pool!r}: {shown}>"
 
     def _futurepool_owner(self) -> BoundedExecutor:

@@ -90,6 +90,7 @@ class Options:
     """
 
     __slots__ = (
+        "limiter",
         "loop_submitter",
         "max_wait",
         "name",
@@ -111,6 +112,7 @@ class Options:
         on_full: OnFull = OnFull.BLOCK,
         name: str | None = None,
         max_wait: float | None = None,
+        limiter: Any = None,
     ) -> None:
         self.priority: int = priority
         self.timeout: float | None = timeout
@@ -118,9 +120,10 @@ class Options:
         self.on_full: OnFull = on_full
         self.name: str | None = name
         self.max_wait: float | None = max_wait
+        self.limiter: Any = limiter  # a Limiter or Key of futurepool._pool.limits
         # PLAIN; TIMED: the fast paths see to its `max_wait`; LONG: it takes the long way.
         self.special: int = PLAIN if max_wait is None else TIMED
-        if token is not None or name is not None:
+        if token is not None or name is not None or limiter is not None:
             self.special = LONG
 
         self.waits: bool = False  # without a place, in the line of coroutines
@@ -137,7 +140,9 @@ class Options:
 
     def under(self, token: CancelToken | None) -> Options:
         """The same under another token."""
-        return Options(self.priority, self.timeout, token, self.on_full, self.name, self.max_wait)
+        return Options(
+            self.priority, self.timeout, token, self.on_full, self.name, self.max_wait, self.limiter
+        )
 
     def changed(
         self,
@@ -186,7 +191,15 @@ class Options:
         new_max_wait = self.max_wait
         if max_wait is not UNSET:
             new_max_wait = _check_span("max_wait", max_wait)
-        return Options(new_priority, new_timeout, new_token, new_policy, new_name, new_max_wait)
+        return Options(
+            new_priority, new_timeout, new_token, new_policy, new_name, new_max_wait, self.limiter
+        )
+
+    def limited(self, limiter: Any) -> Options:
+        """A copy whose tasks are under this Limiter or Key."""
+        copy = self.under(self.token)
+        copy.limiter, copy.special = limiter, LONG
+        return copy
 
 
 def check_on_full(value: object) -> OnFull:

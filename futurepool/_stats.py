@@ -16,7 +16,7 @@ from operator import itemgetter
 from futurepool import _sync
 from futurepool._failures import TaskError
 
-__all__ = ["Histogram", "QueuedTask", "RunningTask", "Stats"]
+__all__ = ["Histogram", "QueuedTask", "RunningTask", "Stats", "ViewStats"]
 
 _UPPER, _COUNT = itemgetter(0), itemgetter(1)  # of a bucket
 
@@ -167,6 +167,42 @@ class QueuedTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ViewStats:
+    """What the tasks of a view with a name and a limit have done, and are doing: see `Stats.views`.
+
+    It counts the tasks of all views of that name, and of views made from them. At every instant
+    `submitted_tasks == completed_tasks + cancelled_tasks + active_tasks + queued_tasks`.
+    """
+
+    __module__ = "futurepool"
+
+    name: str
+    """Name of the view."""
+    limit: int | None
+    """How many of its tasks may run at a time; None if that is for each key. The latest view's of this name."""
+    active_tasks: int
+    """How many run now."""
+    queued_tasks: int
+    """How many wait, for a worker or for their limit."""
+    submitted_tasks: int
+    """Tasks that were admitted."""
+    completed_tasks: int
+    """Tasks that ran to an end, failures included."""
+    failed_tasks: int
+    """Completed tasks that raised."""
+    cancelled_tasks: int
+    """Tasks that were cancelled before they started."""
+    average_latency: float
+    """Mean run time, seconds."""
+    average_wait: float
+    """Mean time in the queue, seconds."""
+    latency: Histogram | None = None
+    """Distribution of the run time, if the executor has `enable_metrics=True`."""
+    wait: Histogram | None = None
+    """Distribution of the time in the queue, if the executor has `enable_metrics=True`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """What an executor had done, and was doing, at one instant.
 
@@ -179,6 +215,7 @@ class Stats:
       `cancelled_tasks`; `rejected_tasks`, by reason in `rejections`; `overflow_tasks`; means in
       `average_latency` and `average_wait`; `last_error`.
     - With `enable_metrics=True`, else None: the histograms `latency`, `wait`, `admission`.
+    - Of views with a name and a limit: `views`.
     """
 
     __module__ = "futurepool"
@@ -252,6 +289,8 @@ class Stats:
 
     None unless the executor has `enable_metrics=True`.
     """
+    views: Mapping[str, ViewStats] = field(default_factory=dict[str, ViewStats], hash=False)
+    """By name what is counted of each view that was made with a name and a limit."""
 
 
 _sync.import_now(__name__)

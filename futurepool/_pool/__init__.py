@@ -19,6 +19,7 @@
 - `capacity`: ids given out, ids that may be given out: the places
 - `task_queue`, `timed_queues`: which task comes next, which one is dropped first
 - `workers`: the slots where tasks run; who sleeps; the invariant of wake-ups
+- `limits`: tasks of which only so many may run at a time; stands before the queue
 - `expiry`: tasks that may wait only so long
 - `waiters`: who waits for a place, who waits for the end
 - `meters`: what is counted; `histogram`, `summaries`: how durations and the latest failure are kept

@@ -134,7 +134,7 @@ def fail_queued(pool: Pool, make_error: Callable[[], BaseException]) -> None:
         futures = pool.queue.tasks()
     for future in futures:
         slot = WorkerSlot(pool)
-        if pool.claim(slot, future):
+        if pool.claim(slot, future, True):
             pool.complete(slot, None, make_error(), wrap=False)
     with pool.mutex:
         pool.queue.rebuild()  # no worker comes to drop what was queued

@@ -171,7 +171,7 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
         if task is not None:
             pool.meters.run_time += now - slot.since
         # mutant closed-sends-workers-home
-        if pool.state or slot not in pool.workers.listed:
+        if (pool.state and not pool.workers.held) or slot not in pool.workers.listed:
             pool.leave(slot)
         else:
             slot.status = PARKED

@@ -41,7 +41,9 @@ def help_waiting(
     if slot.kind is Kind.ENGINE:
         # The dispatcher: it is the one to bring it.
         return future._state in (PENDING, RUNNING) and bool(pool.engine.run_aside(future, timeout))
-    if (timeout is not None and timeout <= 0) or _is_seen_to(pool, future, again):
+    # Who waits without a timeout does nothing else until `future` is done.
+    waits = slot.task if timeout is None else None
+    if (timeout is not None and timeout <= 0) or _is_seen_to(pool, future, again, waits):
         return False
     if timeout is None and pool.workers.max_workers == 1 and _nobody_can_tell():
         return pool.engine.run_here(future)
@@ -67,14 +69,22 @@ def want(pool: Pool, future: AnyFuture, in_loop: bool = False, /) -> None:
         pool.engine.start_spare(future, slot)
 
 
-def _is_seen_to(pool: Pool, future: AnyFuture, again: bool) -> bool:
-    """Whether `future` is not queued, or there are workers free for all that is."""
-    workers = pool.workers
+def _is_seen_to(pool: Pool, future: AnyFuture, again: bool, waits: AnyFuture | None = None) -> bool:
+    """Whether `future` is not queued, or there are workers free for all that is.
+
+    Or it waits for its limit: then for a task that ends. But if that limit is the one of the task `waits`,
+    which waits for `future`, it gets that one's slot.
+    """
+    workers, limits = pool.workers, pool.limits
     with pool.mutex:
         if future._state is not PENDING or not future.task_id:
             return True
+        if future._lent is not None:
+            return False
+        if limits is not None and future._limit is not None and not limits.may_start(future):
+            return waits is None or not limits.lend(future, waits)
         free = sum([slot.task is None and slot.status != NOTIFYING for slot in workers.listed])
-        wanted = pool.unfinished - workers.active - free - workers.reserved
+        wanted = pool.unfinished - workers.active - workers.held - free - workers.reserved
         if wanted > 0 and not again:
             for _ in range(min(wanted, workers.max_workers - workers.threads)):
                 pool.reserve()

@@ -148,17 +148,20 @@ def _drop_oldest(pool: Pool, _options: Options, future: AnyFuture) -> AnyFuture:
 
 
 @repairing
-def _run_here(pool: Pool, _options: Options, future: AnyFuture) -> AnyFuture:
-    """CALLER_RUNS: run the task in the thread that submits it."""
+def _run_here(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
+    """CALLER_RUNS: run the task in the thread that submits it, unless it must wait for its limit."""
     if is_deep(sys.getrecursionlimit() // 2):
         return _admit_over(pool, future)  # tasks that submit tasks, on top of one another
     future._queued_at = _sync.clock()
     if not pool.engine.run_here(future):
         with pool.mutex:
-            closed = future._state is PENDING  # closed meanwhile; else its token was faster
-            if not closed:
+            # Its limit is reached, or the pool was closed meanwhile; else its token was faster.
+            pending, closed = future._state is PENDING, bool(pool.state)
+            if not pending:
                 pool.given_up(future)
-        if closed:
+        if pending and not closed:
+            return _block(pool, options, future)  # which slows its submitter down, too
+        if pending:
             _forget(future)
             raise pool.closed_error()
         pool.run_deferred()

@@ -36,6 +36,7 @@ from futurepool._options import UNSET, Config
 from futurepool._pool import completion, ending, helping, overload, sizing, submission
 from futurepool._pool.capacity import Capacity
 from futurepool._pool.expiry import Expiry
+from futurepool._pool.limits import LimitedQueue
 from futurepool._pool.meters import Meters
 from futurepool._pool.section import NOBODY, Section, repairing, unpark
 from futurepool._pool.slow import SlowTasks
@@ -89,10 +90,12 @@ class Pool(Section):
         "expiry",
         "feed",
         "idle_timeout",
+        "limits",
         "make_queue",
         "meters",
         "min_workers",
         "name",
+        "order",
         "overload",
         "queue",
         "shutdown_timeout",
@@ -121,6 +124,7 @@ class Pool(Section):
         keeps = config.keeps_context and config.engine is None
         self.adopt: Callable[[Context], Context | None] = contexts.own if keeps else contexts.leave
         self.aging: float | None = config.aging
+        self.order: str = config.order
         self.error_handler: Callable[[TaskError], object] | None = config.error_handler
         # Set by whoever ends the pool; each by one step, and read without a section.
         self.collected: Any = None  # the weak reference to the executor
@@ -142,6 +146,7 @@ class Pool(Section):
             make_queue, config.aging, config.order, config.adaptive_wait
         )
         self.queue: TaskQueue = self.make_queue()
+        self.limits: LimitedQueue | None = None  # before the queue, from the first limit on
         self.workers: Workers = Workers(config.max_workers)
         self.waiters: Waiters = Waiters()
         self.expiry: Expiry = Expiry(self, self.deferred)
@@ -160,6 +165,10 @@ class Pool(Section):
             slot.leave = True
             self.count_times(slot)
         self.queue = self.make_queue()
+        if self.limits is not None:
+            inner: Any = self.queue
+            self.limits.renew(inner)
+            self.queue = self.limits
         if self.feed is not None:
             self.feed.reset()
             self.queue = self.feed.queue(self.queue)
@@ -197,9 +206,18 @@ class Pool(Section):
     def admit(self, future: AnyFuture) -> None:
         """Take a place, and see that a worker comes. Section held. Unrolled in `fast.submit`."""
         future.task_id = self.capacity.take()
-        self.queue.push(future)
-        self.limit_wait(future)
-        self.signal_work()
+        if self.limits is None or future._limit is None:
+            self.queue.push(future)
+            self.limit_wait(future)
+            self.signal_work()
+        else:
+            due = self.limits.root.below
+            self.queue.push(future)
+            self.limit_wait(future)
+            self._count_held()
+            for _ in range(self.limits.root.below - due):
+                # mutant limited-submit-wakes-a-worker
+                self.signal_work()
 
     def limit_wait(self, future: AnyFuture) -> None:
         """A task waits from here on: see that it does not for longer than it may. Section held."""
@@ -315,6 +333,8 @@ class Pool(Section):
     def take(self, slot: WorkerSlot) -> AnyFuture | None:
         """The queue's next task; those whose token is cancelled are cancelled. Section held."""
         task = self.queue.take(slot)
+        if self.limits is not None:
+            self._count_held()
         if self.queue.token_cancelled:
             self._cancel_set_aside()
         return task
@@ -333,25 +353,37 @@ class Pool(Section):
 
     def _park_or_leave(self, slot: WorkerSlot) -> None:
         """A worker has found nothing queued. Section held."""
-        if self.state or slot not in self.workers.listed:
+        # What waits for its limit will need somebody, though a pool that is closed gets nothing new.
+        if (self.state and not self.workers.held) or slot not in self.workers.listed:
             self.leave(slot)
         else:
             self.workers.park(slot)
 
     @repairing
-    def claim(self, slot: WorkerSlot, future: AnyFuture) -> bool:
-        """Claim this very task, queued or not yet, for a slot that is no worker's."""
+    def claim(self, slot: WorkerSlot, future: AnyFuture, fails: bool = False) -> bool:
+        """Claim this very task, queued or not yet, for a slot that is no worker's.
+
+        One that must wait for its limit is not to be had, unless it will not run (`fails`).
+        """
+        limits = self.limits if future._limit is not None else None
         with self.mutex:
             if future._state is PENDING and is_token_cancelled(future):
                 self.cancel_pending(future, NOBODY)
             # mutant only-pending-is-claimed
             if future._state is not PENDING or (self.state and not future.task_id):
                 return False
+            if limits is not None:
+                if fails:
+                    future._lent = future._limit.leaf()
+                # mutant claim-asks-the-limit
+                if not limits.may_start(future):
+                    return False
             self.workers.add_caller(slot)
             slot.started = slot.since = _sync.clock()
             slot.task = future
             feed = self.feed
-            if future.task_id:
+            queued = future.task_id != 0
+            if queued:
                 # mutant claimed-leaves-a-tombstone
                 self.queue.note_tombstone(self.unfinished)
             else:
@@ -359,6 +391,9 @@ class Pool(Section):
                 if feed is not None:
                     feed.submitted(future)
             future._state = RUNNING
+            if limits is not None:
+                limits.started(future, new=not queued)
+                self._count_held()
             if feed is not None:
                 feed.started(future, slot)
         if feed is not None:
@@ -400,6 +435,8 @@ class Pool(Section):
             self.workers.remove_caller(slot)
         else:
             self.workers.begin_notifying(slot)
+        if self.limits is not None and task._limit is not None:
+            self._free_limit(self.limits, slot, task, now, failure is not None)
         self.place_freed()
 
     complete = completion.complete
@@ -412,6 +449,42 @@ class Pool(Section):
         if tallies is not None:
             with self.mutex:
                 self.meters.add(slot, *tallies)
+
+    # -- limits --------------------------------------------------------------------------------
+
+    @repairing
+    def limited(self) -> LimitedQueue:
+        """The limits of this pool; its tasks go by them from the first call on."""
+        with self.mutex:
+            limits, feed = self.limits, self.feed
+            if limits is None:
+                inner: Any = self.queue if feed is None else feed.unwrapped(self.queue)
+                limits = LimitedQueue(inner, self.meters.latency is not None)
+                self.queue = limits if feed is None else feed.queue(limits)
+                self.limits = limits
+            return limits
+
+    def _count_held(self) -> None:
+        """Tasks have come to wait for their limit, or do so no more. Section held."""
+        if self.limits is not None and self.workers.hold(self.limits.held) and self.state:
+            # mutant no-task-held-sends-home
+            self._wake_all()  # those that have stayed for them may go
+
+    def _free_limit(
+        self, limits: LimitedQueue, slot: WorkerSlot, task: AnyFuture, now: float, failed: bool
+    ) -> None:
+        """A task with a limit has run, so that another one may start. Section held.
+
+        The worker that has run it comes back for that one at once, unless it has users' code to run before.
+        """
+        due = limits.root.below
+        limits.finished(task, max(0.0, slot.started - task._queued_at), now - slot.started, failed)
+        self._count_held()
+        subscribers = task._subscribers
+        told = subscribers is not None and bool(subscribers.callbacks)
+        if limits.root.below > due and (failed or told or slot.kind is Kind.CALLER):
+            # mutant freed-limit-wakes-a-worker
+            self.signal_work()
 
     # -- cancel --------------------------------------------------------------------------------
 
@@ -459,6 +532,9 @@ class Pool(Section):
             # mutant cancelled-gives-its-place-back
             self.capacity.give()
             self.queue.note_tombstone(self.capacity.unfinished)
+            if self.limits is not None and future._limit is not None:
+                self.limits.cancelled(future)
+                self._count_held()
             if grant:
                 # mutant cancel-frees-the-place
                 self.place_freed()
@@ -486,6 +562,9 @@ class Pool(Section):
             # mutant expired-gives-its-place-back
             self.capacity.give()
             self.queue.note_tombstone(self.capacity.unfinished)
+            if self.limits is not None and future._limit is not None:
+                self.limits.cancelled(future)
+                self._count_held()
             self.place_freed()
         else:
             # mutant expired-wakes-its-submitter
@@ -532,6 +611,8 @@ class Pool(Section):
                 self.unnotified[future] = NOBODY  # who cancels the token comes for it
                 future._state = CANCELLED
                 self.capacity.give()
+                if self.limits is not None and future._limit is not None:
+                    self.limits.cancelled(future)
                 if self.feed is not None:
                     self.feed.cancelled(future)
             set_aside.pop()
@@ -676,6 +757,11 @@ class Pool(Section):
             queued = self.queue.rebuild()
             queued += sum([task._state is PENDING for task in self.queue.token_cancelled])
             self.capacity.rebuild(queued + running)
+            if self.limits is not None:
+                tasks = [slot.task for slot in self.workers.slots]
+                active = [task for task in tasks if task is not None and task._state is RUNNING]
+                self.limits.recount(active, self.queue.token_cancelled)
+                self._count_held()
             if self.waiters.blocked:
                 self.waiters.rebuild(self.queue.tasks())
             self.expiry.rebuild()
@@ -810,6 +896,7 @@ class Pool(Section):
             workers, heads = len(self.workers.listed), self.queue.heads()
             meters = self.meters.copy(slots)
             noted = [slot.fresh.copy() for slot in slots if slot.fresh]
+            views = [] if self.limits is None else self.limits.copies()
         meters.fill(noted)
         now = _sync.clock()
         since = min([task._queued_at for task in heads if task._state is PENDING], default=now)
@@ -825,6 +912,7 @@ class Pool(Section):
             waiting_submitters=waiting,
             oldest_queued=max(0.0, now - since),
             closed=state > RunState.RUNNING,
+            views={view.name: view.snapshot() for view in views},
             **meters.fields(now),
         )
 

@@ -63,8 +63,9 @@ def _end_idle(pool: Pool, slot: WorkerSlot) -> bool:
             return True  # a wake-up is on its way
         if workers.threads <= pool.min_workers and not pool.state:
             return True
-        # With more queued than are awake, whoever is being woken will wake this one next.
-        if workers.missing(pool.unfinished) < 0 or pool.state:
+        # With more queued than are awake, whoever is being woken will wake this one next. In a pool that is
+        # closed it stays for what waits for its limit.
+        if not workers.held if pool.state else workers.missing(pool.unfinished) < 0:
             # mutant idle-end-unlists-the-worker
             workers.parked.remove(slot)
             slot.status = BUSY

@@ -147,6 +147,9 @@ def submit_future(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
         future._name = options.name
     if options.max_wait is not None:
         future._max_wait = options.max_wait
+    if options.limiter is not None:
+        future._limit = options.limiter
+        future._meters = options.limiter.meters
     future._queued_at = _sync.clock()
     token = options.token
     nested = pool.mutex._is_owned()

@@ -1,7 +1,7 @@
 """The queue: which task comes next, which one is dropped first.
 
-Two queues with one interface, and more of them in `futurepool._pool.timed_queues`; `observing.ObservedQueue`
-stands before any, so a change of the interface is one of all these classes. They hold futures; a future whose state is no longer PENDING is a
+Two queues with one interface, and more of them in `futurepool._pool.timed_queues`; `limits.LimitedQueue` and
+`observing.ObservedQueue` stand before any, so a change of the interface is one of all these classes. They hold futures; a future whose state is no longer PENDING is a
 tombstone: cancelled, or run by a thread that waited for it. Tombstones are skipped when they reach the
 front, and swept out together once there are more of them than of the living, so cancelling a
 queued task costs O(1) and its memory is free soon after.
@@ -42,8 +42,16 @@ class TaskQueue(Protocol):
     """What admission and the workers need of a queue."""
 
     token_cancelled: list[AnyFuture]  # set aside by `take`, PENDING still
-    levels: dict[int, Level]
-    top: Level  # what is due next is in front here, if anything is
+
+    @property
+    def levels(self) -> dict[int, Level]:
+        """By priority; empty where everything is to go through the methods."""
+        ...
+
+    @property
+    def top(self) -> Level:
+        """What is due next is in front here, if anything is. As `levels`."""
+        ...
 
     def push(self, future: AnyFuture) -> None:
         """Queue a PENDING future."""
@@ -98,6 +106,14 @@ class TaskQueue(Protocol):
 
     def arranged(self, rows: list[Any]) -> list[AnyFuture]:
         """The tasks in `rows`, in the order in which they are to start. Needs no mutex."""
+        ...
+
+
+class RankedQueue(TaskQueue, Protocol):
+    """A queue whose order never changes: what `LimitedQueue` can stand before."""
+
+    def rank(self, future: AnyFuture) -> tuple[int, int]:
+        """Of two queued tasks that with the lower rank comes first."""
         ...
 
 
@@ -247,6 +263,10 @@ class PriorityQueue:
                 level = following
         return level
 
+    def rank(self, future: AnyFuture) -> tuple[int, int]:
+        number = future.task_id
+        return -future.priority, number if self._kind is Level else -number
+
     def take(self, slot: Taker) -> AnyFuture | None:
         while level := self.advance():
             future = level[0]
@@ -360,6 +380,9 @@ class AgingQueue:
 
     def advance(self) -> Level:
         return self.top
+
+    def rank(self, future: AnyFuture) -> tuple[int, int]:
+        return round(future._queued_at * 1e9) - self._aging * future.priority, future.task_id
 
     def take(self, slot: Taker) -> AnyFuture | None:
         heap = self._heap

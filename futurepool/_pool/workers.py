@@ -3,14 +3,18 @@
 **Wake-ups.** Workers that sleep are in `parked`, each at a parker of its own. Invariant, at the end of
 each section:
 
-> if a task is queued and a worker sleeps, `wakeup_pending` is set, and then some worker has been taken
+> if a task is due and a worker sleeps, `wakeup_pending` is set, and then some worker has been taken
 > off `parked` and its parker is or will be released.
+
+(Due is what is queued and need not wait for its limit.)
 
 1. A submit adds a task: if a worker sleeps and no wake-up is on its way, it takes one worker off and notes
    the wake-up (`take_parked`), and releases the parker after the section.
 2. The woken worker clears the note in its first section (`come_back`), claims a task, and if tasks outnumber
    the workers that are awake, does for the next one what the submit did.
-3. A worker goes to `parked` in a section in which it found the queue empty.
+3. A worker goes to `parked` in a section in which it found nothing due.
+4. A task that ends, so that another one need not wait for its limit any more, wakes a worker as a submit does;
+   but not if its own worker is about to come back.
 
 Nothing else touches any of these, so no wake-up is lost; and a burst of short tasks costs one wake-up, not
 one for each task.
@@ -113,6 +117,7 @@ class Workers:
 
     __slots__ = (
         "caller_runs",
+        "held",
         "listed",
         "max_workers",
         "notifying",
@@ -140,7 +145,9 @@ class Workers:
         # These can be counted again.
         self.threads: int = 0  # listed + reserved
         self.notifying: int = 0  # slots in callbacks
-        self.caller_runs: int = 0  # slots that are no worker's
+        self.held: int = 0  # queued tasks that wait for their limit
+        # Unfinished tasks that no worker is needed for: those of slots that are no worker's, and the held ones.
+        self.caller_runs: int = 0
 
     @property
     def room(self) -> int:
@@ -157,7 +164,8 @@ class Workers:
 
         Needed are: a thread for each unfinished task, queued or running; plus one for each worker that
         has finished its task but is still inside done-callbacks (`notifying`: it runs nothing, yet
-        cannot take a task); less the tasks that run in their submitter's own thread (`caller_runs`).
+        cannot take a task); less the tasks that run in their submitter's own thread, or wait for their
+        limit (`caller_runs`).
         """
         return unfinished + self.notifying - self.caller_runs - self.threads
 
@@ -218,6 +226,13 @@ class Workers:
             del self.slots[slot]
             self.caller_runs -= 1
 
+    def hold(self, number: int) -> bool:
+        """So many queued tasks wait for their limit; True if there were some, and are none any more."""
+        ended = self.held > 0 and not number
+        self.caller_runs += number - self.held
+        self.held = number
+        return ended
+
     def begin_notifying(self, slot: WorkerSlot) -> None:
         """Until its next section the worker tells subscribers, which may take long."""
         slot.status = NOTIFYING
@@ -274,6 +289,7 @@ class Workers:
                 del self.slots[slot]
         self.notifying = sum([slot.status == NOTIFYING for slot in self.slots])
         self.caller_runs = sum([slot.kind is Kind.CALLER for slot in self.slots])
+        self.held = 0
         self.reserved = 0
         self.threads = len(self.listed)
         self.wakeup_pending = False

@@ -53,8 +53,11 @@ ORDERS: dict[str, tuple[dict[str, Any], bool]] = {
 class Task:
     """What runs in the pool, and what the model thinks of it."""
 
-    def __init__(self, priority: int, quick: bool, fails: bool, token: CancelToken | None) -> None:
+    def __init__(
+        self, priority: int, quick: bool, fails: bool, token: CancelToken | None, of_view: bool
+    ) -> None:
         self.priority = priority
+        self.of_view = of_view  # of which some may run at a time
         self.quick = quick  # does not wait for the driver
         self.fails = fails
         self.under = token
@@ -89,12 +92,19 @@ class Pool(RuleBasedStateMachine):
         workers=st.integers(1, 3),
         queue=st.sampled_from([0, 1, 2, 5, None]),
         order=st.sampled_from([*ORDERS, "fifo", "fifo"]),
+        some=st.integers(1, 2),
     )
-    def make(self, workers: int, queue: int | None, order: str) -> None:
+    def make(self, workers: int, queue: int | None, order: str, some: int) -> None:
         self.workers = workers
         self.limit = float("inf") if queue is None else workers + queue
         self.newest_first = ORDERS[order][1]
         self.ex = BoundedExecutor(workers, queue_size=queue, **ORDERS[order][0])
+        self.some = some  # tasks of this view may run at a time
+        self.view = (
+            None
+            if "adaptive_wait" in ORDERS[order][0]
+            else self.ex.options(limit=some, name="some")
+        )
         self.made: list[Task] = []
         self.tasks: list[Task] = []  # all that were admitted, in order of admission
         self.refused: list[Any] = []  # futures that came back cancelled
@@ -126,10 +136,13 @@ class Pool(RuleBasedStateMachine):
         return [task for task in self.tasks if task.state in states]
 
     def due(self) -> Task | None:
-        queued = self.those(QUEUED)
+        queued = [task for task in self.those(QUEUED) if not (task.of_view and self.view_is_full())]
         if self.newest_first:
             queued.reverse()
         return max(queued, key=lambda task: task.priority) if queued else None  # the first of them
+
+    def view_is_full(self) -> bool:
+        return sum(task.of_view for task in self.those(RUNNING)) >= self.some
 
     def settle(self) -> None:
         """Let the model do what workers do by themselves, and wait until they have done it."""
@@ -160,29 +173,39 @@ class Pool(RuleBasedStateMachine):
                 st.booleans(),
                 st.integers(0, 5),
                 st.sampled_from([False, False, True]),
+                st.sampled_from([False, False, True]),
             ),
             min_size=1,
             max_size=4,
         )
     )
-    def submit(self, calls: list[tuple[int, Any, bool, bool, int, bool]]) -> None:
+    def submit(self, calls: list[tuple[int, Any, bool, bool, int, bool, bool]]) -> None:
         """Submit a few tasks."""
         for call in calls:
             self.submit_one(*call)
 
     def submit_one(
-        self, priority: int, policy: Any, quick: bool, fails: bool, token: int, limited: bool
+        self,
+        priority: int,
+        policy: Any,
+        quick: bool,
+        fails: bool,
+        token: int,
+        limited: bool,
+        of_view: bool,
     ) -> None:
         """Submit in any way, with room or without."""
         under = self.tokens[token] if token < len(self.tokens) else None
         full = len(self.those(QUEUED, RUNNING)) >= self.limit
         # It expires for sure only where it is queued, and nothing ends before the driver says so.
         expires = limited and not full and len(self.those(RUNNING)) == self.workers
-        if policy is OnFull.BLOCK and full:
+        of_view = of_view and self.view is not None
+        held = of_view and self.view_is_full()
+        if full and (policy is OnFull.BLOCK or (policy is OnFull.CALLER_RUNS and held)):
             policy = "timeout"  # nobody would wake the driver
         if policy is OnFull.CALLER_RUNS and full:
             quick = True  # the same
-        task = Task(priority, quick, fails, under)
+        task = Task(priority, quick, fails, under, of_view)
         self.made.append(task)
         options: dict[str, Any] = {"priority": priority, "token": under}
         if policy == "timeout":
@@ -191,7 +214,7 @@ class Pool(RuleBasedStateMachine):
             options["on_full"] = policy
         if limited:
             options["max_wait"] = 0.0005 if expires else 1000
-        view = self.ex.options(**options)
+        view = (self.view if of_view else self.ex).options(**options)  # type: ignore[union-attr]
         send = view.try_submit if policy == "try_submit" else view.submit
         try:
             future = send(task)
@@ -363,6 +386,15 @@ class Pool(RuleBasedStateMachine):
         } == self.rejected
         assert stats.rejected_tasks == sum(self.rejected.values())
         assert stats.overflow_tasks == 0
+        if self.view is None:
+            return
+        view = stats.views["some"]
+        assert view.active_tasks == sum(task.of_view for task in running) <= self.some
+        assert view.queued_tasks == sum(task.of_view for task in queued)
+        assert view.submitted_tasks == sum(task.of_view for task in self.tasks)
+        assert view.failed_tasks == sum(task.of_view for task in self.those(FAILED))
+        never = self.those(CANCELLED, EXPIRED)
+        assert view.cancelled_tasks == sum(task.of_view for task in never)
         assert stats.closed is self.ex.closed is self.closed
         assert len(queued) + len(running) <= self.limit
         assert {entry.task_id for entry in self.ex.running()} == {

@@ -191,6 +191,7 @@ def test_stats_has_the_promised_fields_in_order():
         "latency",
         "wait",
         "admission",
+        "views",
     ]
 
 

@@ -186,6 +186,8 @@ def interrupt_policies(subject: Subject) -> None:
         "timeout": {"timeout": 0.0},
         "max_wait": {"max_wait": 0.001},
         "token": {"token": CancelToken(), "on_full": OnFull.RAISE},
+        "limit": {"limit": 1, "on_full": OnFull.DROP_OLDEST},
+        "key": {"key": "a", "key_limit": 1, "on_full": OnFull.DROP_OLDEST},
     }.items():
 
         def prepare(case: Case, options: Any = options) -> Operation:

@@ -45,12 +45,26 @@ class Ledger:
         self.seed = seed
         # A queue that is full much of the time: the producers hardly outrun the workers.
         self.ex = BoundedExecutor(workers, queue_size=8, error_handler=id, enable_metrics=True)
+        self.view = self.ex.options(limit=2, name="limited")
+        self.running = 0  # of the view
+        self.most = 0
+        self.mutex = threading.Lock()
 
     def task(self, number: int) -> int:
         self.ran[number] += 1  # each number is one task's: no other thread writes there
         if number % 97 == 0:
             raise ValueError(number)
         return number
+
+    def limited(self, number: int) -> int:
+        with self.mutex:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        try:
+            return self.task(number)
+        finally:
+            with self.mutex:
+                self.running -= 1
 
     def tell(self, number: int) -> Any:
         def called(_future: Future[int]) -> None:
@@ -83,8 +97,16 @@ class Ledger:
             tried.update(option for option in options if option in ("token", "timeout", "max_wait"))
             if "on_full" in options:
                 tried[options["on_full"].name] += 1
+            view: Any = self.ex
+            task = self.task
+            if chance.random() < 0.2:
+                view, task = self.view, self.limited
+                tried["limit"] += 1
+            elif chance.random() < 0.2:
+                options.update(key=number % 5, key_limit=1 + number % 2)
+                tried["key"] += 1
             try:
-                future = self.ex.options(**options).submit(self.task, number)
+                future = view.options(**options).submit(task, number)
             except QueueFullError as error:
                 self.refused[number] = 1
                 tried["timed out"] += isinstance(error, SubmitTimeoutError)
@@ -148,6 +170,12 @@ class Ledger:
         assert sum(self.told) == len(self.told) - refused, "a callback was lost or doubled"
         assert max(self.told) == 1
         assert stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks, stats
+        assert self.most <= 2, f"{self.most} of two at a time"
+        view = stats.views["limited"]
+        assert view.submitted_tasks == view.completed_tasks + view.cancelled_tasks, view
+        limits = self.ex._pool.limits
+        assert limits is not None
+        assert (limits.queued, limits.held, len(limits._limiters)) == (0, 0, 0)
 
     def summary(self, seconds: float) -> str:
         """What was done, what was tried, and how fast."""

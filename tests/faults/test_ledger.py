@@ -39,6 +39,8 @@ def test_the_books_balance(seed: int) -> None:
         "timeout",
         "max_wait",
         "cancel",
+        "limit",
+        "key",
         *OnFull.__members__,
     } <= set(tried)
 

@@ -49,6 +49,7 @@ from futurepool._pool import (  # noqa: E402
 )
 from futurepool._pool.capacity import Capacity  # noqa: E402
 from futurepool._pool.fast import Submitting  # noqa: E402
+from futurepool._pool.limits import LimitedQueue  # noqa: E402
 from futurepool._pool.meters import Meters  # noqa: E402
 from futurepool._pool.pool import Pool  # noqa: E402
 from futurepool._pool.section import Section  # noqa: E402
@@ -64,6 +65,7 @@ MORE_CODE: dict[str, list[Any]] = {
     "leaving_a_group_against_submit": [GroupToken],
     "expiry_against_start": [expiry],
     "expiry_against_blocked_submit": [expiry],
+    "limit_against_commit": [LimitedQueue],
 }
 CODE = [
     Aside,
@@ -707,9 +709,151 @@ def expiry_against_blocked_submit() -> Any:
     return [submit, gate.open], check
 
 
+class Counted:
+    """Tasks of which there is to be one at a time."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.most = 0
+
+    def begin(self) -> None:
+        self.running += 1
+        self.most = max(self.most, self.running)
+
+    def short(self) -> int:
+        self.begin()
+        with _sync.Lock():  # another thread may come in between
+            pass
+        self.running -= 1
+        return 1
+
+    def long(self, gate: Gate) -> int:
+        self.begin()
+        gate()
+        self.running -= 1
+        return 0
+
+
+def limit_against_commit() -> Any:
+    """A task that comes while the only slot of its limit comes free starts after that, and starts."""
+    ex = BoundedExecutor(2)
+    view = ex.options(limit=1)
+    tasks, gate = Counted(), Gate()
+    futures = [view.submit(tasks.long, gate)]
+    gate.began.acquire()
+    assert ex.submit(int).result() == 0  # there is another worker, and it sleeps
+
+    def check() -> None:
+        assert [future.result() for future in futures] == [0, 1]
+        assert tasks.most == 1
+        assert view.submit(tasks.short).result() == 1
+        ex.shutdown()
+        assert ex._pool.unfinished == ex._pool.workers.held == 0
+
+    return [lambda: futures.append(view.submit(tasks.short)), gate.open], check
+
+
+def limit_against_two_workers() -> Any:
+    """Of two workers that come free for the same limit one gets a task, the other one sleeps."""
+    ex = BoundedExecutor(2)
+    view = ex.options(limit=1)
+    gates = [held(ex), held(ex)]
+    tasks = Counted()
+    futures = [view.submit(tasks.short) for _ in range(3)]
+
+    def check() -> None:
+        assert [future.result() for future in futures] == [1, 1, 1]
+        assert tasks.most == 1
+        ex.shutdown()
+        assert ex._pool.unfinished == ex._pool.workers.held == 0
+
+    return [gates[0].open, gates[1].open], check
+
+
+def limit_of_idle_workers() -> Any:
+    """A submit within its limit wakes a worker, two wake two."""
+    ex = BoundedExecutor(2)
+    view = ex.options(limit=2)
+    gates = [Gate(), Gate()]
+    futures = [ex.submit(gate) for gate in gates]
+    for gate in gates:
+        gate.open()
+    assert [future.result() for future in futures] == [0, 0]
+
+    def check() -> None:
+        one, two = Gate(), Gate()
+        both = [view.submit(one), view.submit(two)]
+        one.began.acquire()
+        two.began.acquire()
+        one.open()
+        two.open()
+        assert [future.result() for future in both] == [0, 0]
+        ex.shutdown()
+
+    return [lambda: view.submit(int).result(), lambda: view.submit(int).result()], check
+
+
+def limit_against_callback() -> Any:
+    """What waits for its limit starts though the worker that made room is inside a done-callback."""
+    ex = BoundedExecutor(2)
+    view = ex.options(limit=1)
+    gate, next_has_run = Gate(), _sync.Lock()
+    next_has_run.acquire()
+    first = view.submit(gate)
+    first.add_done_callback(lambda _: next_has_run.acquire())
+    gate.began.acquire()
+    assert ex.submit(int).result() == 0
+    futures: list[Any] = []
+
+    def check() -> None:
+        futures[0].result()
+        ex.shutdown()
+
+    return [lambda: futures.append(view.submit(next_has_run.release)), gate.open], check
+
+
+def limit_against_caller_runs() -> Any:
+    """A submitter that would run a task itself waits, as long as the limit says so."""
+    ex = BoundedExecutor(1, queue_size=0, on_full=OnFull.CALLER_RUNS)
+    view = ex.options(limit=1)
+    tasks, gate = Counted(), Gate()
+    futures = [view.submit(tasks.long, gate)]
+    gate.began.acquire()
+
+    def check() -> None:
+        assert [future.result() for future in futures] == [0, 1]
+        assert tasks.most == 1
+        ex.shutdown()
+        assert ex._pool.unfinished == 0
+
+    return [lambda: futures.append(view.submit(tasks.short)), gate.open], check
+
+
+def limit_against_shutdown() -> Any:
+    """What waits for its limit is run before the pool ends, and then all workers leave."""
+    ex = BoundedExecutor(2)
+    view = ex.options(limit=1)
+    gate = Gate()
+    futures = [view.submit(gate), view.submit(int), view.submit(int)]
+    gate.began.acquire()
+    assert ex.submit(int).result() == 0
+
+    def check() -> None:
+        assert [future.result() for future in futures] == [0, 0, 0]
+        assert ex._pool.unfinished == ex._pool.workers.threads == 0
+
+    return [ex.shutdown, gate.open], check
+
+
 SCENARIOS: list[Build] = [
     expiry_against_start,
     expiry_against_blocked_submit,
+    limit_against_commit,
+    limit_against_two_workers,
+    limit_of_idle_workers,
+    limit_against_callback,
+    limit_against_caller_runs,
+    limit_against_shutdown,
     submit_against_idle_worker,
     leaving_a_group_against_submit,
     idle_end_against_submit,
@@ -764,6 +908,13 @@ MUTANTS: list[tuple[Build, str, Any]] = [
     (expiry_against_start, "first-deadline-is-arranged", loom.DROP),
     (expiry_against_start, "expired-gives-its-place-back", loom.DROP),
     (expiry_against_blocked_submit, "expired-wakes-its-submitter", loom.DROP),
+    (limit_against_two_workers, "full-limiter-is-passed", loom.instead("true = item.best()")),
+    (limit_against_commit, "ended-task-frees-its-limit", loom.DROP),
+    (limit_against_commit, "freed-limiter-is-offered", loom.DROP),
+    (limit_of_idle_workers, "limited-submit-wakes-a-worker", loom.DROP),
+    (limit_against_callback, "freed-limit-wakes-a-worker", loom.DROP),
+    (limit_against_caller_runs, "claim-asks-the-limit", loom.NEVER),
+    (limit_against_shutdown, "no-task-held-sends-home", loom.DROP),
     (smaller_against_submit, "too-many-workers-leave", loom.instead("return False")),
     (leaving_a_group_against_submit, "group-with-members-is-not-left", loom.NEVER),
     (leaving_a_group_against_submit, "left-group-takes-nobody", loom.NEVER),

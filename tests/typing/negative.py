@@ -52,6 +52,8 @@ pool.submit_with_priority(1, scale, "a", sharp=3)  # E: reportCallIssue / arg-ty
 pool.submit_with_token(None, scale, "a", 2.0)  # E: reportArgumentType / arg-type
 pool.submit_with_token(token, scale, 1, 2.0)  # E: reportArgumentType / arg-type
 pool.options(priority="high")  # E: reportArgumentType / arg-type
+pool.options(limit="2")  # E: reportArgumentType / arg-type
+pool.options(key=1.5, key_limit=1)  # E: reportArgumentType / arg-type
 pool.options(priority=None)  # E: reportArgumentType / arg-type
 pool.options(timeout="1")  # E: reportArgumentType / arg-type
 pool.options(token=3)  # E: reportArgumentType / arg-type

@@ -34,6 +34,7 @@ from futurepool import (
     TaskExpiredError,
     TaskGroup,
     Trace,
+    ViewStats,
     current_token,
     pools,
     serve,
@@ -127,6 +128,7 @@ view = pool.options(priority=3, timeout=1.0, token=None, on_full=OnFull.BLOCK, n
 assert_type(view, ExecutorView)
 assert_type(pool.options(), ExecutorView)
 assert_type(pool.options(max_wait=0.5).options(max_wait=None), ExecutorView)
+assert_type(pool.options(limit=2, name="db").options(key="a", key_limit=1), ExecutorView)
 assert_type(view.options(priority=Priority.LOW, timeout=None, token=CancelToken()), ExecutorView)
 assert_type(view.submit(scale, "a", 2.0), Future[bytes])
 assert_type(view.try_submit(scale, "a", 2.0), Future[bytes])
@@ -241,6 +243,12 @@ for histogram in (stats.latency, stats.wait, stats.admission):
         assert_type(histogram.count, int)
         assert_type(histogram.buckets, tuple[tuple[float, int], ...])
         assert_type(histogram.cumulative([0.1, 1]), list[int])
+for each in pool.stats().views.values():
+    assert_type(each, ViewStats)
+    assert_type((each.name, each.limit), tuple[str, "int | None"])
+    assert_type((each.active_tasks, each.queued_tasks, each.submitted_tasks), tuple[int, int, int])
+    assert_type((each.average_latency, each.average_wait), tuple[float, float])
+    assert_type(each.latency, "Histogram | None")
 for running in pool.running(stack=True):
     assert_type(running, RunningTask)
     assert_type(running.task_id, int)
