@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from futurepool._engines.inline import InlineEngine
 from futurepool._errors import InvalidConfigError
 from futurepool._executor import BoundedExecutor
+from futurepool._options import UNSET
 
 if TYPE_CHECKING:
     from concurrent import futures as cf
@@ -24,13 +25,13 @@ class InlineExecutor(BoundedExecutor):
     policies, tokens, errors, statistics, asyncio, context variables. What differs is when tasks run:
 
     - `submit` runs the task before it returns, so the future that it returns is done.
-    - What a task submits waits until that task ends, as it would wait for the one worker of a small pool;
-      then it runs in order of priority. So a task is a way to fill the queue, and to look at it.
+    - What a task submits waits until that task ends, as it waits for the one worker of a small pool; then it runs
+      in order of priority. So a task is a way to fill the queue, and to look at it.
     - A task that waits for one that is queued runs that one on the spot.
 
     Args:
-        max_workers: The default is 1. With more, what a task submits runs at once, on top of it, as long
-            as fewer tasks than that run.
+        max_workers: As there it counts for the bound, at most `max_workers + queue_size` tasks; but one task
+            runs at a time. The default is 1.
 
     All other arguments are those of `BoundedExecutor`, but for `engine`. `initializer` is called once in each thread
     that submits, `idle_timeout` and `min_workers` mean nothing here.
@@ -41,8 +42,7 @@ class InlineExecutor(BoundedExecutor):
     A task that waits for another thread, or for what its submitter does next, waits for ever. A KeyboardInterrupt
     that a task raises in the main thread is raised by `submit` as well.
 
-    Thread safety: as there. Of several threads that submit at the same time, one may run what another has
-    submitted.
+    Thread safety: as there. What a thread submits while another one runs a task, that one runs next.
     """
 
     def _futurepool_workers(self, engine: cf.Executor | None) -> int:
@@ -54,3 +54,22 @@ class InlineExecutor(BoundedExecutor):
         if config.engine is not None:
             raise InvalidConfigError("an InlineExecutor runs tasks itself and takes no engine")
         pool.engine = InlineEngine(pool, config.initializer, config.initargs)
+        self._futurepool_size = config.max_workers
+        self._futurepool_one()
+
+    def _futurepool_one(self) -> None:
+        """One at a time: with two, what a task submits under a lock of its own would run on the spot."""
+        pool = self._futurepool
+        with pool.mutex:
+            pool.workers.resize(1)
+
+    def resize(self, max_workers: int | None = None, *, queue_size: int | None = UNSET) -> None:
+        """As there; `max_workers` counts for the bound only."""
+        size = self._futurepool_size if max_workers is None else max_workers
+        super().resize(size, queue_size=queue_size)
+        self._futurepool_size = self._futurepool.workers.max_workers
+        self._futurepool_one()
+
+    def prestart(self, number: int | None = None) -> int:
+        """Nothing to be done: there are no threads. Returns 0."""
+        return super().prestart(0 if number is None else min(number, 1))

@@ -2,8 +2,8 @@
 
 A worker is started as `threads` starts one, but it is no thread: `start_worker` takes the queue's tasks right
 there, in the stack of whoever submits, until there are none, and leaves. So all that a pool promises holds by the
-same means: while a task runs there is a worker that is busy, and what that task submits waits for it, unless
-another worker may be started, which then runs on top of it.
+same means: while a task runs there is a worker that is busy, and what that task submits waits for it. (There is
+one worker only, see `futurepool.testing`. If there were more, another one would run on top of the first.)
 """
 
 from __future__ import annotations

@@ -71,18 +71,34 @@ def test_what_a_task_submits_waits_for_its_end() -> None:
     assert (stats.completed_tasks, stats.cancelled_tasks, stats.rejected_tasks) == (3, 1, 2)
 
 
-def test_with_more_workers_it_runs_at_once() -> None:
-    """As long as fewer tasks run."""
+def test_one_task_runs_at_a_time() -> None:
+    """Whatever `max_workers` says: what is submitted under a lock may take that lock. The bound is theirs."""
+    lock = threading.Lock()
     seen: list[int] = []
 
     def nest(level: int) -> None:
-        if level < 4:
-            pool.submit(nest, level + 1)
-        seen.append(level)
+        with lock:
+            if level < 4:
+                pool.submit(nest, level + 1)
+            seen.append(level)
 
-    with InlineExecutor(3) as pool:
+    def fill() -> int:
+        futures = [pool.try_submit(int) for _ in range(4)]
+        with pytest.raises(QueueFullError):
+            pool.try_submit(int)
+        return len(futures)
+
+    with InlineExecutor(3, queue_size=2) as pool:
         pool.submit(nest, 1).result()
-    assert seen == [3, 4, 2, 1]
+        assert seen == [1, 2, 3, 4]
+        assert pool.submit(fill).result() == 4
+        pool.resize(queue_size=1)
+        with pytest.raises(QueueFullError):
+            pool.submit(fill).result()
+        pool.resize(4)
+        assert pool.submit(fill).result() == 4
+        assert pool.prestart() == pool.prestart(3) == 0
+        pool.submit(nest, 3).result()
 
 
 @pytest.mark.parametrize("workers", [1, 3])
