@@ -47,7 +47,7 @@ _SWEEP = 1024  # fewer entries than this are not worth a look at all of them
 _AT_ONCE = 64  # so many tasks expire in one section at most
 
 
-_deref: Callable[[Any], Any] = weakref.ref.__call__
+_deref: Callable[[Any], Any] = weakref.ref.__call__  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
 class Row(deque["weakref.ref[AnyFuture]"]):

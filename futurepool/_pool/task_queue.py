@@ -146,8 +146,8 @@ class NewestLevel(Level):
 
     __slots__ = ()
 
-    append = deque.appendleft
-    extend = deque.extendleft
+    append = deque[AnyFuture].appendleft
+    extend = deque[AnyFuture].extendleft
 
     def by_age(self) -> Iterator[AnyFuture]:
         return reversed(self)
