@@ -127,13 +127,13 @@ class SubmitTimeoutError(QueueFullError, TimeoutError):
 
 
 class TaskExpiredError(FuturePoolError, TimeoutError):
-    """The task waited for longer than it may, and was not run: see `options(max_wait=)`.
+    """The task waited for longer than it may, and was not run: see `options(max_wait=)`, `OnFull.SHED`.
 
     Attributes:
         pool: Name of the executor; None where that is not known, as any of the following.
         task: Name of the task.
         waited: Seconds that it waited, for a place and for a worker.
-        max_wait: Seconds that it might wait.
+        max_wait: Seconds that it might wait; None if that was for `OnFull.SHED` to say.
     """
 
     def __init__(

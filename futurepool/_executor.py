@@ -547,6 +547,10 @@ class _Submitting(NoCopy, Submitting):
         Thread safety: any thread; views are immutable. Cost: about a microsecond, some more with a limit; a task
         with a limit costs some microseconds more, however many wait.
         """
+        if on_full is OnFull.SHED and not self._futurepool.sheds:
+            raise InvalidConfigError(
+                f"on_full={on_full!s} is for a whole executor: BoundedExecutor(on_full=OnFull.SHED)"
+            )
         options = self._futurepool_options.changed(
             priority, timeout, token, on_full, name, max_wait
         )

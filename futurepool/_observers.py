@@ -24,7 +24,7 @@ class TaskEvent(NamedTuple):
         waited: How long it was queued before, seconds; None before it is started, cancelled or expired.
         ran: How long it ran, seconds; None unless it has finished.
         outcome: Of a finished task "success" or "error", or, if it never started, "cancelled" or "expired"
-            (it had waited for longer than its `max_wait`); of a refused one the reason, as in `Stats.rejections`; else None.
+            (it had waited for longer than it may); of a refused one the reason, as in `Stats.rejections`; else None.
         error: Name of the class of what it raised, if the outcome is "error".
     """
 

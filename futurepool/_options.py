@@ -46,9 +46,10 @@ class OnFull(Enum):
     - CALLER_RUNS: run the task in the submitting thread.
     - DROP_OLDEST: cancel the task that has waited longest in the lowest priority.
     - DROP_NEW: return a future that is already cancelled.
+    - SHED: raise `QueueFullError`; and go by the waiting time, long before the queue is full.
 
     The first three lose nothing: the task runs, or its submitter is told. For `BoundedExecutor` it is
-    the rule, for `options(on_full=...)` that of a view. With BLOCK, a task of the same executor and a
+    the rule, for `options(on_full=...)` that of a view; SHED is for a whole executor. With BLOCK, a task of the same executor and a
     thread with a running event loop are not blocked: their tasks are admitted over the bound.
     """
 
@@ -67,6 +68,14 @@ class OnFull(Enum):
     """Cancel the task that has waited longest in the lowest priority, and take its place."""
     DROP_NEW = "drop_new"
     """Return a future that is already cancelled."""
+    SHED = "shed"
+    """Keep waiting times short: when every task that was taken in 100 ms had waited for more than 5 ms, what
+    has waited for more than 10 ms is not run, for the next 100 ms.
+
+    Its future fails with `TaskExpiredError`. A burst that the workers soon catch up with loses nothing. This is
+    CoDel as servers use it. It goes for all tasks of the executor, and tells those that find the queue full
+    at once, by `QueueFullError`.
+    """
 
 
 class _Unset:
@@ -298,7 +307,7 @@ _ORDERS = ("fifo", "lifo", "adaptive")
 _ADAPTIVE_WAIT = 0.1  # seconds
 
 
-def _check_order(order: object, aging: float | None) -> str:
+def _check_order(order: object, aging: float | None, on_full: OnFull) -> str:
     names = '"fifo", "lifo" or "adaptive"'
     if not isinstance(order, str):
         raise TypeError(f"order must be {names}, not {show(order)}")
@@ -308,6 +317,11 @@ def _check_order(order: object, aging: float | None) -> str:
         raise InvalidConfigError(
             f"order={order!r} and aging={aging:g} cannot go together: with aging, who has waited longer "
             "comes first"
+        )
+    if on_full is OnFull.SHED and (aging is not None or order != "fifo"):
+        other = f"order={order!r}" if aging is None else f"aging={aging:g}"
+        raise InvalidConfigError(
+            f"{other} and on_full={on_full!s} cannot go together: that goes by how long the oldest tasks wait"
         )
     return order
 
@@ -416,6 +430,6 @@ def checked_config(
         idle_timeout=checked_idle,
         min_workers=_check_min_workers(min_workers, workers, checked_idle),
         slow_task=_check_span("slow_task", slow_task),
-        order=_check_order(order, checked_aging),
+        order=_check_order(order, checked_aging, on_full),
         adaptive_wait=_check_adaptive_wait(adaptive_wait, order),
     )

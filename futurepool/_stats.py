@@ -239,7 +239,7 @@ class Stats:
     failed_tasks: int
     """Completed tasks that raised."""
     cancelled_tasks: int
-    """Tasks that were cancelled before they started, or had waited for longer than their `max_wait`."""
+    """Tasks that were cancelled before they started, or had waited for longer than they may."""
     rejected_tasks: int
     """Tasks that were refused or dropped, the sum of `rejections`.
 
@@ -277,7 +277,7 @@ class Stats:
     "full": there was no place. "timeout": none came free in the time that the submitter gave
     it. "closed": the executor was shut down while the submitter waited. "dropped": to make room
     for another one, or by `OnFull.DROP_NEW`. "expired": it had waited for longer than its
-    `max_wait`; or, before it had a place, the deadline of its token had passed. "cancelled": before
+    `max_wait`, or than `OnFull.SHED` allows; or, before it had a place, the deadline of its token had passed. "cancelled": before
     it had a place its token was cancelled.
     """
     latency: Histogram | None = None

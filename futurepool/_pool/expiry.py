@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from futurepool._options import Options
     from futurepool._pool.pool import Pool
 
-__all__ = ["Expiry", "Row", "expire"]
+__all__ = ["Expiry", "Row", "expire_shed", "late"]
 
 AnyFuture = Future[Any]
 
@@ -80,12 +80,22 @@ Entry = tuple[float, int, Any, float]
 class Expiry:
     """The deadlines of one pool's tasks."""
 
-    __slots__ = ("__weakref__", "_deferred", "_due", "_heap", "_numbers", "_pool", "_sweep_at")
+    __slots__ = (
+        "__weakref__",
+        "_deferred",
+        "_due",
+        "_ended",
+        "_heap",
+        "_numbers",
+        "_pool",
+        "_sweep_at",
+    )
 
     def __init__(self, pool: Pool, deferred: deque[Callable[[], object]]) -> None:
         self._pool: weakref.ref[Pool] = weakref.ref(pool)
         self._deferred = deferred
         self._numbers = itertools.count()  # two tasks may be due at the same instant
+        self._ended: deque[AnyFuture] = deque()  # to let go of their arguments
         self._heap: list[Entry] = []
         self._due: float = NEVER  # when the timer looks next
         self._sweep_at: float = _SWEEP  # so many entries are worth a look at all of them
@@ -96,6 +106,7 @@ class Expiry:
             if type(entry[2]) is Row:
                 entry[2].look_at = 0
                 entry[2].clear()
+        self._ended.clear()
         self._heap = []
         self._due = NEVER
         self._sweep_at = _SWEEP
@@ -141,6 +152,32 @@ class Expiry:
             self._sweep_at = _SWEEP
             self._due = self._heap[0][0]
             self._deferred.append(self._arm)
+        if self._ended:
+            self._deferred.append(self._release_soon)
+
+    def release(self, future: AnyFuture) -> None:
+        """It has expired, and nobody wants to be called: have it let go of its arguments, aside.
+
+        One job for all, as they may be many. Whoever does it looks again after the last; whoever finds none
+        before it has another job done.
+        """
+        self._ended.append(future)
+        if len(self._ended) == 1:
+            self._deferred.append(self._release_soon)
+
+    def _release_soon(self) -> None:
+        aside.run(self._release_all)
+
+    def _release_all(self) -> None:
+        """In a thread aside: the finalizers of arguments are users' code."""
+        ended = self._ended
+        while ended:
+            try:
+                future = ended[0]
+                future._tell()
+                ended.remove(future)
+            except (IndexError, ValueError):  # noqa: PERF203 - another thread was faster
+                pass
 
     def _next(self, now: float, seen: list[AnyFuture]) -> tuple[AnyFuture, float] | None:
         """A task that is due, and its `max_wait`; what was looked at is `seen`.
@@ -251,9 +288,9 @@ class Expiry:
                 if not pool.try_expire(future, error):
                     late = (future, error)
                     break
-        pool.run_deferred()
         if late is not None:
             expire(pool, *late)
+        pool.run_deferred()
         return done
 
 
@@ -267,7 +304,7 @@ def _waits(reference: weakref.ref[AnyFuture], seen: list[AnyFuture]) -> bool:
 
 @repairing
 def expire(pool: Pool, future: AnyFuture, error: TaskExpiredError) -> None:
-    """Fail a task that has not started. Not from within a section, as it may have a condition.
+    """Fail a task that has not started, and leave the rest in `deferred`. Outside of any section.
 
     Once a condition exists the step to FINISHED is made while holding it: see futurepool._future.
     """
@@ -285,4 +322,25 @@ def expire(pool: Pool, future: AnyFuture, error: TaskExpiredError) -> None:
                         pool.expire_pending(future, error)
                 if future.done():
                     future._tell_waiters()
-    pool.run_deferred()
+
+
+def late(pool: Pool, future: AnyFuture) -> TaskExpiredError:
+    """What a task fails with that had waited for longer than the queue of `pool` allows."""
+    waited = max(0.0, _sync.clock() - future._queued_at)
+    return TaskExpiredError(pool=pool.name, task=future.name, waited=waited)
+
+
+def expire_shed(pool: Pool) -> None:
+    """Left to be done by a section: fail what the queue has set aside, and what has a condition."""
+    shed = pool.queue.shed
+    while shed:
+        try:
+            future = shed[0]
+        except IndexError:  # another thread was faster
+            return
+        # mutant shed-expires
+        expire(pool, future, late(pool, future))
+        try:
+            shed.remove(future)
+        except ValueError:
+            pass

@@ -36,7 +36,7 @@ Everything here is called with the pool's mutex held, and nothing foreign is cal
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, merge
 from typing import TYPE_CHECKING, Any
@@ -362,6 +362,8 @@ class LimitedQueue:
         "root",
         "token_cancelled",
     )
+
+    shed: deque[AnyFuture] | tuple[()] = ()  # of the class
 
     def __init__(self, inner: RankedQueue, histograms: bool) -> None:
         self.root: Limiter = Limiter(None, UNBOUNDED)
@@ -771,6 +773,11 @@ def limited_options(pool: Pool, options: Options, limit: Any, key: Any, key_limi
     if pool.order == "adaptive":
         raise InvalidConfigError(
             'limits need a pool with order="fifo" or "lifo": with "adaptive" it changes which task comes first'
+        )
+    if pool.sheds:
+        raise InvalidConfigError(
+            "limits and on_full=OnFull.SHED cannot go together: a task that waits for its limit says nothing "
+            "of how busy the workers are"
         )
     limits = pool.limited()
     above: Limiter = limits.root if old is None else old.above if keyed else old

@@ -196,11 +196,12 @@ def _worker(slot: WorkerSlot) -> Any:
 class ObservedQueue:
     """A queue that notes what goes through it. The mutex is held."""
 
-    __slots__ = ("feed", "inner", "levels", "token_cancelled", "top")
+    __slots__ = ("feed", "inner", "levels", "shed", "token_cancelled", "top")
 
     def __init__(self, inner: TaskQueue, feed: Feed) -> None:
         self.inner: TaskQueue = inner
         self.token_cancelled: list[AnyFuture] = inner.token_cancelled  # the same list
+        self.shed: deque[AnyFuture] | tuple[()] = inner.shed  # likewise
         self.feed: Feed = feed
         self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
         self.top: Level = BOTTOM  # as is this one

@@ -133,7 +133,7 @@ def _block(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
 
 
 def _raise(pool: Pool, _options: Options, future: AnyFuture) -> AnyFuture:
-    """RAISE: the task is refused."""
+    """RAISE, SHED: the task is refused."""
     return _decide(pool, future, _refuse)
 
 
@@ -174,6 +174,7 @@ _HANDLERS: dict[OnFull, Callable[[Pool, Options, AnyFuture], AnyFuture]] = {
     OnFull.CALLER_RUNS: _run_here,
     OnFull.DROP_OLDEST: _drop_oldest,
     OnFull.DROP_NEW: _drop_new,
+    OnFull.SHED: _raise,
 }
 
 

@@ -32,10 +32,10 @@ from futurepool._future import (
     RUNNING,
     Future,
 )
-from futurepool._options import UNSET, Config
+from futurepool._options import UNSET, Config, OnFull
 from futurepool._pool import completion, ending, helping, overload, sizing, submission
 from futurepool._pool.capacity import Capacity
-from futurepool._pool.expiry import Expiry
+from futurepool._pool.expiry import Expiry, expire_shed, late
 from futurepool._pool.limits import LimitedQueue
 from futurepool._pool.meters import Meters
 from futurepool._pool.section import NOBODY, Section, repairing, unpark
@@ -98,6 +98,7 @@ class Pool(Section):
         "order",
         "overload",
         "queue",
+        "sheds",
         "shutdown_timeout",
         "slow",
         "snapshot",
@@ -142,8 +143,9 @@ class Pool(Section):
         self.state: RunState = RunState.RUNNING
         self.broken: str | None = None  # why no worker can run: the initializer failed
         self.capacity: Capacity = Capacity(config.max_workers, config.queue_size)
+        self.sheds: bool = config.on_full is OnFull.SHED
         self.make_queue: Callable[[], TaskQueue] = functools.partial(
-            make_queue, config.aging, config.order, config.adaptive_wait
+            make_queue, config.aging, config.order, config.adaptive_wait, self.sheds
         )
         self.queue: TaskQueue = self.make_queue()
         self.limits: LimitedQueue | None = None  # before the queue, from the first limit on
@@ -331,13 +333,17 @@ class Pool(Section):
         return task
 
     def take(self, slot: WorkerSlot) -> AnyFuture | None:
-        """The queue's next task; those whose token is cancelled are cancelled. Section held."""
+        """The queue's next task; those whose token is cancelled are cancelled, the late expire. Section held."""
         task = self.queue.take(slot)
         if self.limits is not None:
             self._count_held()
         if self.queue.token_cancelled:
             self._cancel_set_aside()
+        if self.queue.shed:
+            self._expire_set_aside()
         return task
+
+    _expire_shed = expire_shed
 
     def come_back(self, slot: WorkerSlot) -> None:
         """A worker that slept, or told subscribers, is there again; it may have to leave. Section held."""
@@ -551,8 +557,13 @@ class Pool(Section):
 
     def expire_pending(self, future: AnyFuture, error: TaskExpiredError) -> None:
         """PENDING -> FINISHED, without having run. Section held, and the future's condition, if any."""
-        self.deferred.append(future._announce)
-        self.deferred.append(future._tell_aside)
+        subscribers = future._subscribers
+        if subscribers is not None:
+            self.deferred.append(future._announce)
+        if subscribers is not None and subscribers.callbacks:
+            self.deferred.append(future._tell_aside)
+        else:
+            self.expiry.release(future)
         future._result = Failure(error, future.task_id, future.name)
         future._state = FINISHED
         self.refused(future, "expired")
@@ -599,6 +610,16 @@ class Pool(Section):
             self.deferred.append(future._announce)
             self.deferred.append(future._tell_aside)  # this thread may be about to take locks
         return future._state in (CANCELLED, NOTIFIED)
+
+    def _expire_set_aside(self) -> None:
+        """Fail what the queue has set aside, because it had waited for too long. Section held."""
+        shed = self.queue.shed
+        while shed:
+            future = shed[0]
+            if future._state is PENDING and not self.try_expire(future, late(self, future)):
+                self.deferred.append(self._expire_shed)  # it has a condition
+                return
+            shed.popleft()
 
     def _cancel_set_aside(self) -> None:
         """Cancel what the queue has set aside, because its token is cancelled. Section held."""
@@ -756,6 +777,12 @@ class Pool(Section):
             running = self.workers.rebuild()
             queued = self.queue.rebuild()
             queued += sum([task._state is PENDING for task in self.queue.token_cancelled])
+            if self.queue.shed:
+                there = set(map(id, self.queue.tasks()))
+                queued += sum(
+                    [task._state is PENDING and id(task) not in there for task in self.queue.shed]
+                )
+                self.deferred.append(self._expire_shed)
             self.capacity.rebuild(queued + running)
             if self.limits is not None:
                 tasks = [slot.task for slot in self.workers.slots]

@@ -192,7 +192,7 @@ def _submit_nested(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture
     """
     if pool.state:
         raise pool.closed_error()
-    if options.on_full is OnFull.RAISE and pool.capacity.full:
+    if options.on_full in (OnFull.RAISE, OnFull.SHED) and pool.capacity.full:
         raise pool.full_error(future)
     pool.deferred.append(functools.partial(_admit_late, pool, future, []))
     return future
@@ -207,12 +207,13 @@ def _admit_late(pool: Pool, future: AnyFuture, tried: list[bool]) -> None:
     `tried` is the same list in a second run, after the first was interrupted. There are three cases:
 
     1. no id: it did not come that far; admit it now;
-    2. an id, and it is in the queue or set aside, or it has started: all is done;
+    2. an id, and it is in the queue or set aside, or is PENDING no more: all is done;
     3. an id, PENDING, and in neither: interrupted in between. It loses its id, and is admitted now.
     """
     with pool.mutex:
         if tried and future.task_id and future._state is PENDING:
-            there = itertools.chain(pool.queue.tasks(), pool.queue.token_cancelled)
+            queue = pool.queue
+            there = itertools.chain(queue.tasks(), queue.token_cancelled, queue.shed)
             if not any(task is future for task in there):
                 future.task_id = 0  # interrupted after it had got its id
         tried.append(True)

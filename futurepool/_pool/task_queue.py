@@ -42,6 +42,7 @@ class TaskQueue(Protocol):
     """What admission and the workers need of a queue."""
 
     token_cancelled: list[AnyFuture]  # set aside by `take`, PENDING still
+    shed: deque[AnyFuture] | tuple[()]  # likewise, as they have waited for too long
 
     @property
     def levels(self) -> dict[int, Level]:
@@ -189,6 +190,7 @@ class PriorityQueue:
     __slots__ = ("_forget_at", "_heap", "_kind", "levels", "token_cancelled", "tombstones", "top")
 
     tombstones: int
+    shed: deque[AnyFuture] | tuple[()] = ()  # of the class
 
     def __init__(self, kind: type[Level] = Level) -> None:
         self._kind = kind
@@ -356,6 +358,7 @@ class AgingQueue:
     __slots__ = ("_aging", "_heap", "_latest", "levels", "token_cancelled", "tombstones", "top")
 
     tombstones: int
+    shed: deque[AnyFuture] | tuple[()] = ()  # of the class
 
     def __init__(self, aging: float) -> None:
         self.token_cancelled: list[AnyFuture] = []

@@ -6,6 +6,7 @@ aging, and each take comes by. See the head of `futurepool._pool.task_queue` for
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from futurepool import _sync
@@ -21,7 +22,7 @@ from futurepool._pool.task_queue import (
     is_token_cancelled,
 )
 
-__all__ = ["AdaptiveQueue", "make_queue"]
+__all__ = ["AdaptiveQueue", "SheddingQueue", "make_queue"]
 
 AnyFuture = Future[Any]
 
@@ -29,9 +30,10 @@ AnyFuture = Future[Any]
 class _TimedQueue:
     """A PriorityQueue behind methods."""
 
-    __slots__ = ("inner", "levels", "token_cancelled", "top")
+    __slots__ = ("inner", "levels", "shed", "token_cancelled", "top")
 
     def __init__(self) -> None:
+        self.shed: deque[AnyFuture] | tuple[()] = ()
         self.inner: PriorityQueue = PriorityQueue()
         self.token_cancelled: list[AnyFuture] = self.inner.token_cancelled  # the same list
         self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
@@ -128,10 +130,72 @@ class AdaptiveQueue(_TimedQueue):
         return self.inner.arranged(arranged)
 
 
+_INTERVAL = 0.1  # seconds
+_TARGET = 0.005  # seconds that a task may wait, at least now and then
+
+
+class SheddingQueue(_TimedQueue):
+    """Oldest first, but for those that have waited for too long while all have: CoDel.
+
+    In each interval the shortest wait is noted. If that was longer than the target, there was a queue all the
+    time, which is none of the bursts that a queue is there for. Then, in the next interval, what has waited for
+    twice the target is set aside in `shed`, for the pool to let it expire. The first task of each
+    interval is taken as it is. A queue that runs empty counts as no wait.
+    """
+
+    __slots__ = ("_end", "_least", "_overloaded", "_shed")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shed: deque[AnyFuture] = deque()
+        self.shed = self._shed
+        self._end: float = 0.0  # of the interval
+        self._least: float = 0.0  # the shortest wait in it
+        self._overloaded: bool = False  # in the one before
+
+    def take(self, slot: Taker) -> AnyFuture | None:
+        inner = self.inner
+        while level := inner.advance():
+            future = level[0]
+            slot.task = future
+            if future._state is PENDING:
+                if is_token_cancelled(future):
+                    self.token_cancelled.append(future)
+                    inner.tombstones += 1
+                elif self._is_late(future):
+                    self._shed.append(future)  # as it expires it will be noted
+                else:
+                    future._state = RUNNING
+                    level.popleft()
+                    return future
+            slot.task = None
+            level.popleft()
+            inner.tombstones -= 1
+        self._least = 0.0
+        return None
+
+    def _is_late(self, future: AnyFuture) -> bool:
+        """Whether it is not to be run. Notes how long it has waited."""
+        now = _sync.clock()
+        waited = now - future._queued_at
+        if now >= self._end:
+            self._overloaded = self._least > _TARGET
+            self._least = waited
+            self._end = now + _INTERVAL
+            return False
+        self._least = min(self._least, waited)
+        return self._overloaded and waited > 2 * _TARGET
+
+
 def make_queue(
-    aging: float | None = None, order: str = "fifo", adaptive_wait: float = 0.0
+    aging: float | None = None,
+    order: str = "fifo",
+    adaptive_wait: float = 0.0,
+    sheds: bool = False,
 ) -> TaskQueue:
-    """The queue for `BoundedExecutor(aging=, order=, adaptive_wait=)`."""
+    """The queue for `BoundedExecutor(aging=, order=, adaptive_wait=)`, with `OnFull.SHED` if it `sheds`."""
+    if sheds:
+        return SheddingQueue()
     if aging is not None:
         return AgingQueue(aging)
     if order == "adaptive":

@@ -796,6 +796,15 @@ def test_an_order_that_changes_has_no_limits() -> None:
         ex.options(limit=1)
 
 
+def test_a_queue_that_sheds_has_no_limits() -> None:
+    """Likewise."""
+    with (
+        BoundedExecutor(1, on_full=OnFull.SHED) as ex,
+        pytest.raises(InvalidConfigError, match="cannot go together"),
+    ):
+        ex.options(limit=1)
+
+
 def test_newest_first(gate: threading.Event) -> None:
     """Over all views, within a limit, and within a key."""
     with BoundedExecutor(1, order="lifo") as ex:

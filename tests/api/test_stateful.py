@@ -41,6 +41,8 @@ PATIENCE = 20
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 EXPIRED = "expired"
 
+POLICIES = [policy for policy in OnFull if policy is not OnFull.SHED]  # which is a pool's
+
 #: What the constructor is given, and whether that has the newest first.
 ORDERS: dict[str, tuple[dict[str, Any], bool]] = {
     "fifo": ({}, False),
@@ -168,7 +170,7 @@ class Pool(RuleBasedStateMachine):
         calls=st.lists(
             st.tuples(
                 st.integers(-1, 3),
-                st.sampled_from([*OnFull, "try_submit", "timeout"]),
+                st.sampled_from([*POLICIES, "try_submit", "timeout"]),
                 st.sampled_from([False, False, False, True]),
                 st.booleans(),
                 st.integers(0, 5),

@@ -30,13 +30,13 @@ from futurepool import (
     TaskExpiredError,
 )
 
-POLICIES = list(OnFull)
+POLICIES = [policy for policy in OnFull if policy is not OnFull.SHED]  # which is a pool's
 
 
 class Ledger:
     """One run: what each task number came to."""
 
-    def __init__(self, tasks: int, producers: int, workers: int, seed: int) -> None:
+    def __init__(self, tasks: int, producers: int, workers: int, seed: int, **options: Any) -> None:
         self.ran = bytearray(tasks)
         self.told = bytearray(tasks)  # by callback
         self.refused = bytearray(tasks)
@@ -44,8 +44,12 @@ class Ledger:
         self.producers = producers
         self.seed = seed
         # A queue that is full much of the time: the producers hardly outrun the workers.
-        self.ex = BoundedExecutor(workers, queue_size=8, error_handler=id, enable_metrics=True)
-        self.view = self.ex.options(limit=2, name="limited")
+        self.ex = BoundedExecutor(
+            workers, queue_size=8, error_handler=id, enable_metrics=True, **options
+        )
+        # These queues know no limits.
+        self.limits = options.get("order") != "adaptive" and "on_full" not in options
+        self.view: Any = self.ex.options(limit=2, name="limited") if self.limits else self.ex
         self.running = 0  # of the view
         self.most = 0
         self.mutex = threading.Lock()
@@ -99,7 +103,9 @@ class Ledger:
                 tried[options["on_full"].name] += 1
             view: Any = self.ex
             task = self.task
-            if chance.random() < 0.2:
+            if not self.limits:
+                pass
+            elif chance.random() < 0.2:
                 view, task = self.view, self.limited
                 tried["limit"] += 1
             elif chance.random() < 0.2:
@@ -171,6 +177,8 @@ class Ledger:
         assert max(self.told) == 1
         assert stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks, stats
         assert self.most <= 2, f"{self.most} of two at a time"
+        if not self.limits:
+            return
         view = stats.views["limited"]
         assert view.submitted_tasks == view.completed_tasks + view.cancelled_tasks, view
         limits = self.ex._pool.limits

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from futurepool import OnFull
-from tests.faults.ledger import Ledger, footprint
+from futurepool._pool import timed_queues
+from tests.faults.ledger import POLICIES, Ledger, footprint
 
 
 @pytest.fixture
@@ -41,8 +43,24 @@ def test_the_books_balance(seed: int) -> None:
         "cancel",
         "limit",
         "key",
-        *OnFull.__members__,
+        *[policy.name for policy in POLICIES],
     } <= set(tried)
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+@pytest.mark.usefixtures("eager_switches")
+@pytest.mark.parametrize(
+    "options", [{"order": "adaptive", "adaptive_wait": 0.001}, {"on_full": OnFull.SHED}]
+)
+def test_the_books_balance_under_overload(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a queue that looks at waiting times makes of them."""
+    monkeypatch.setattr(timed_queues, "_TARGET", 1e-5)
+    ledger = Ledger(tasks=10_000, producers=8, workers=2, seed=3, **options)
+    ledger.run()
+    assert 0 < sum(ledger.ran) < 10_000
 
 
 def test_the_soak_prints_what_grows() -> None:

@@ -8,11 +8,22 @@ import heapq
 import random
 import threading
 import weakref
+from concurrent import futures as cf
 from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, Future, InvalidConfigError, OnFull, Priority, _sync
+from futurepool import (
+    BoundedExecutor,
+    Future,
+    InvalidConfigError,
+    OnFull,
+    Priority,
+    QueueFullError,
+    TaskExpiredError,
+    _sync,
+)
+from futurepool._foreign import aside
 from futurepool._pool.task_queue import KEEP, AgingQueue, PriorityQueue
 from futurepool._pool.timed_queues import make_queue
 from tests.helpers import hold
@@ -312,6 +323,160 @@ def test_what_is_no_order(choice: dict[str, Any]) -> None:
     """Likewise."""
     with pytest.raises(TypeError, match="must be"):
         BoundedExecutor(1, **choice)
+
+
+class Shedding:
+    """A queue of its own time: tasks come and are taken as a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = clocked(monkeypatch)
+        self.queue = make_queue(sheds=True)
+        self.number = 0
+
+    def push(self, priority: int = 1) -> Future[int]:
+        self.number += 1
+        future = pending(priority, self.number)
+        future._queued_at = self.now[0]
+        self.queue.push(future)
+        return future
+
+    def take_all(self) -> list[Future[int]]:
+        taken = []
+        while (future := self.queue.take(Place())) is not None:
+            taken.append(future)
+        return taken
+
+    def shed(self) -> list[Future[int]]:
+        shed = list(self.queue.shed)
+        for _ in shed:
+            self.queue.shed.popleft()  # type: ignore[union-attr]
+        return shed
+
+
+def test_what_waits_for_long_is_shed_while_all_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an interval without a short wait; who waits for less than twice the target is not."""
+    case = Shedding(monkeypatch)
+    tasks = [case.push() for _ in range(9)]
+    for task in tasks[:5]:  # the last of them begins another interval
+        case.now[0] += 0.03
+        assert case.queue.take(Place()) is task
+    case.now[0] += 0.02
+    fresh = case.push(), case.push()
+    case.now[0] += 0.009
+    assert case.queue.take(Place()) is fresh[0]
+    assert case.shed() == tasks[5:]
+    case.now[0] += 0.002
+    assert case.queue.take(Place()) is None
+    assert case.shed() == [fresh[1]]
+
+
+def test_a_burst_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it is worked off, if one task now and then has hardly to wait."""
+    case = Shedding(monkeypatch)
+    for _ in range(20):
+        burst = [case.push() for _ in range(4)]
+        taken = []
+        for _ in burst:
+            taken.append(case.queue.take(Place()))
+            case.now[0] += 0.02
+        assert taken == burst
+    assert case.shed() == []
+
+
+def test_a_queue_that_runs_empty_is_not_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a worker slept, and whatever comes next is no part of a queue that stands."""
+    case = Shedding(monkeypatch)
+    for _ in range(5):
+        tasks = [case.push() for _ in range(3)]
+        case.now[0] += 0.06
+        assert case.take_all() == tasks
+    assert case.shed() == []
+
+
+def test_overload_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interval in which one task was quick ends it."""
+    case = Shedding(monkeypatch)
+    tasks = [case.push() for _ in range(8)]
+    for task in tasks[:5]:
+        case.now[0] += 0.03
+        assert case.queue.take(Place()) is task
+    quick = case.push()
+    case.now[0] += 0.001
+    assert case.queue.take(Place()) is quick
+    assert case.shed() == tasks[5:]
+    case.now[0] += 0.1
+    late = [case.push() for _ in range(3)]
+    case.now[0] += 0.05
+    assert case.take_all() == late
+    assert case.shed() == []
+
+
+def overloaded(ex: BoundedExecutor) -> None:
+    """From here on, and for long, the queue sheds what has waited for 10 ms."""
+    queue: Any = ex._futurepool.queue
+    queue = getattr(queue, "inner", queue) if ex._futurepool.feed is not None else queue
+    queue._overloaded, queue._end = True, _sync.clock() + 1000
+
+
+@pytest.mark.parametrize("way", ["", "wait", "callback", "observed"])
+def test_what_is_shed_has_expired(
+    way: str, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits hears of it, places come free, and it is counted; the rest runs."""
+    now = clocked(monkeypatch)
+    heard: list[Any] = []
+
+    class Ear:
+        def finished(self, event: Any) -> None:
+            heard.append(event.outcome)
+
+    ear: Any = Ear()
+    with BoundedExecutor(1, queue_size=4, on_full=OnFull.SHED, name="web") as ex:
+        if way == "observed":
+            ex.add_observer(ear)
+        hold(ex, gate)
+        overloaded(ex)
+        old = [ex.submit(int) for _ in range(3)]
+        if way == "callback":
+            old[1].add_done_callback(heard.append)
+        now[0] += 0.02
+        new = ex.submit(int)
+        with pytest.raises(QueueFullError):
+            ex.submit(int)
+        gate.set()
+        if way == "wait":
+            assert cf.wait(old, 30).done == set(old)
+        assert new.result(30) == 0
+        for future in old:
+            error = future.exception(30)
+            assert isinstance(error, TaskExpiredError)
+            assert (error.pool, error.task, error.max_wait) == ("web", "int", None)
+            assert error.waited == pytest.approx(0.02)
+        stats = ex.stats()
+        assert (stats.rejections["expired"], stats.rejections["full"]) == (3, 1)
+        assert (stats.cancelled_tasks, stats.completed_tasks, stats.queued_tasks) == (3, 2, 0)
+        assert ex.wait(30)
+        if way == "observed":
+            monkeypatch.undo()  # or the observers are not waited for
+            ex.remove_observer(ear)
+            assert sorted(heard) == ["expired"] * 3 + ["success"] * 2
+        if way == "callback":
+            assert aside.join(30)
+            assert heard == [old[1]]
+
+
+def test_shedding_is_for_a_whole_executor() -> None:
+    """Its views may have another policy for a full queue; other executors' views not this one."""
+    with BoundedExecutor(1, on_full=OnFull.SHED) as ex:
+        assert (
+            ex.options(on_full=OnFull.BLOCK).options(on_full=OnFull.SHED).submit(int).result() == 0
+        )
+        assert ex.try_submit(int).result() == 0
+    with BoundedExecutor(1) as ex, pytest.raises(InvalidConfigError, match="a whole executor"):
+        ex.options(on_full=OnFull.SHED)
+    for other in ({"aging": 1.0}, {"order": "lifo"}, {"order": "adaptive"}):
+        with pytest.raises(InvalidConfigError, match="cannot go together"):
+            BoundedExecutor(1, on_full=OnFull.SHED, **other)  # type: ignore[arg-type]
 
 
 def test_levels_that_are_not_used_are_forgotten() -> None:

@@ -54,6 +54,7 @@ from futurepool._pool.meters import Meters  # noqa: E402
 from futurepool._pool.pool import Pool  # noqa: E402
 from futurepool._pool.section import Section  # noqa: E402
 from futurepool._pool.task_queue import PriorityQueue  # noqa: E402
+from futurepool._pool.timed_queues import SheddingQueue  # noqa: E402
 from futurepool._pool.waiters import Waiters  # noqa: E402
 from futurepool._pool.workers import Workers  # noqa: E402
 from tests.pool import test_cancellation  # noqa: E402
@@ -64,6 +65,7 @@ MORE_CODE: dict[str, list[Any]] = {
     "cancel_against_token": [CancelToken],
     "leaving_a_group_against_submit": [GroupToken],
     "expiry_against_start": [expiry],
+    "shed_against_cancel": [expiry, SheddingQueue],
     "expiry_against_blocked_submit": [expiry],
     "limit_against_commit": [LimitedQueue],
 }
@@ -845,7 +847,38 @@ def limit_against_shutdown() -> Any:
     return [ex.shutdown, gate.open], check
 
 
+def shed_against_cancel() -> Any:
+    """A task that a worker sets aside has expired, or is cancelled; its place comes free once."""
+    ex = BoundedExecutor(1, queue_size=1, on_full=OnFull.SHED)
+    gate = held(ex)
+    ran: list[int] = []
+    future = ex.submit(ran.append, 1)
+    assert future._condition  # so it expires after the section
+    pause = _sync.Lock()
+    pause.acquire()
+    pause.acquire(True, 1.0)
+    queue: Any = ex._pool.queue
+    queue._overloaded, queue._end = True, 1000.0
+
+    def check() -> None:
+        assert future.cancelled() or type(future.exception()) is TaskExpiredError
+        assert ran == []
+        assert ex.wait()
+        assert ex.stats().rejections["expired"] == (not future.cancelled())
+        again = held(ex)
+        late = ex.submit(int)
+        assert late._condition
+        pause.acquire(True, 1.0)
+        again.open()
+        assert type(late.exception()) is TaskExpiredError
+        ex.shutdown()
+        assert ex._pool.unfinished == 0
+
+    return [future.cancel, gate.open], check
+
+
 SCENARIOS: list[Build] = [
+    shed_against_cancel,
     expiry_against_start,
     expiry_against_blocked_submit,
     limit_against_commit,
@@ -905,6 +938,7 @@ def test_no_schedule_breaks_it(build: Build) -> None:
 #: (scenario, place that is marked in the code, what is done to it): each of these must be caught.
 MUTANTS: list[tuple[Build, str, Any]] = [
     (expiry_against_start, "only-pending-expires", loom.ALWAYS),
+    (shed_against_cancel, "shed-expires", loom.DROP),
     (expiry_against_start, "first-deadline-is-arranged", loom.DROP),
     (expiry_against_start, "expired-gives-its-place-back", loom.DROP),
     (expiry_against_blocked_submit, "expired-wakes-its-submitter", loom.DROP),
