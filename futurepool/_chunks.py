@@ -83,7 +83,7 @@ class Chunk:
         failure: Exception | None = None
         single = self._single
         while calls:
-            outcome = _attempt(fn, (calls.pop(),) if single else calls.pop())
+            outcome = attempt(fn, (calls.pop(),) if single else calls.pop())
             if type(outcome) is Raised and failure is None:
                 failure = outcome.error
             results.append(outcome)
@@ -100,7 +100,7 @@ def _ignore(_result: object) -> None:
     pass
 
 
-def _attempt(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+def attempt(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """The result, or a `Raised`."""
     try:
         return fn(*args)
@@ -152,7 +152,7 @@ def failures(results: list[Any], number: int, name: str) -> None:
         if type(result) is Raised:
             failure: Failure = failure_of(result.error, number, name)
             frames = failure.frames
-            if frames is not None and frames.tb_frame.f_code is _attempt.__code__:
+            if frames is not None and frames.tb_frame.f_code is attempt.__code__:
                 failure.frames = frames.tb_next
             results[index] = failure.raised()
             del failure, frames

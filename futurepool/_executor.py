@@ -151,7 +151,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *,
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -165,7 +165,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *,
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -180,7 +180,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *,
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -196,7 +196,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *,
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -213,7 +213,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *,
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -231,7 +231,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -244,7 +244,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: bool,
     ) -> Iterator[T | Exception]: ...
@@ -254,7 +254,7 @@ class _Submitting(NoCopy, Submitting):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: bool = False,
     ) -> Iterator[T] | Iterator[T | Exception]:
@@ -269,7 +269,9 @@ class _Submitting(NoCopy, Submitting):
             iterables: Read until the shortest ends.
             timeout: Seconds from now until the last result; None for no limit. 0 or less: only
                 results that are there when they are asked for.
-            chunksize: So many calls travel as one task, for when they are short; 1 for all below.
+            chunksize: So many calls travel as one task, for when they are short; 1 for all below. "auto":
+                tasks draw calls off one shared batch, as many at a time as take about a millisecond, so
+                that short ones cost little and none waits behind a long one. See *Flow* in the docs.
             buffersize: At most so many results unread; None for no limit.
             return_exceptions: A call that raises an Exception, or is cancelled, yields that error, and
                 the others go on.
@@ -298,7 +300,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *,
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -312,7 +314,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *,
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -327,7 +329,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *,
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -343,7 +345,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *,
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -360,7 +362,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *,
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -378,7 +380,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> Iterator[T]: ...
@@ -391,7 +393,7 @@ class _Submitting(NoCopy, Submitting):
         /,
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: bool,
     ) -> Iterator[T | Exception]: ...
@@ -401,7 +403,7 @@ class _Submitting(NoCopy, Submitting):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | Literal["auto"] = 1,
         buffersize: int | None = None,
         return_exceptions: bool = False,
     ) -> Iterator[T] | Iterator[T | Exception]:

@@ -84,7 +84,7 @@ _module_of: Callable[[type], object] = type.__dict__["__module__"].__get__
 _name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
 _namespace_of: Callable[[type], MappingProxyType[str, Any]] = type.__dict__["__dict__"].__get__
 
-_WORKER = "futurepool._engines.worker_loop"
+_WORKER = ("futurepool._engines.worker_loop", "futurepool._batches")
 _NOTES = sys.version_info >= (3, 11)
 _Group: Any = getattr(builtins, "BaseExceptionGroup", None)  # from Python 3.11
 
@@ -102,7 +102,7 @@ def _summary(cause: BaseException) -> str:
 def _task_frames_of(cause: BaseException) -> TracebackType | None:
     """Its traceback, from the task on: the first frame is the worker's."""
     traceback: TracebackType | None = _traceback_of(cause)
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") == _WORKER:
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _WORKER:
         traceback = traceback.tb_next
     return traceback
 

@@ -4,6 +4,9 @@ The eager map admits many tasks to a section where the inputs are containers, wh
 nothing to produce; from other iterables it admits one task at a time, so that no task waits for
 the production of the next item. A chunk is one task that makes several calls.
 
+With `chunksize="auto"` workers draw the calls off one shared batch, see `futurepool._batches`; behind an engine, and
+where somebody has to see each task (a `submit` that was overridden or patched), chunks of a fixed size do.
+
 With `return_exceptions` ("keep" here) an error is handed out as a result is. It is never raised on its
 way, so it leads to no frame of ours or of the reader's: nothing keeps itself alive.
 """
@@ -16,9 +19,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures as cf
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from futurepool import _sync
+from futurepool._batches import Batch, Piece
 from futurepool._checks import (
     check_bool,
     check_buffersize,
@@ -29,6 +33,7 @@ from futurepool._checks import (
 from futurepool._chunks import Chunk, error_of, failures
 from futurepool._errors import is_a, is_among
 from futurepool._failures import Failure
+from futurepool._foreign import patched
 from futurepool._future import FINISHED, PENDING, Future, Subscribers, name_of
 from futurepool._options import Options
 from futurepool._pool.fast import SUBMITS
@@ -61,7 +66,7 @@ class _Source:
         self._pool = pool
         #: The executor's `submit`, where a subclass, or someone else, has put their own.
         self.override: Callable[..., Future[Any]] | None = None
-        if not is_among(cast(Any, type(keep)).submit, SUBMITS) or "submit" in vars(keep):
+        if _overridden(keep):
             self.override = keep.submit
         self._fn = fn
         self.chunksize: int = chunksize
@@ -123,11 +128,52 @@ def _check(
     check_bool("return_exceptions", return_exceptions)
     # A time that is over is one: then only results come that are there already.
     seconds = check_timeout("timeout", timeout, negative=True)
-    size = check_chunksize(chunksize)
+    size = AUTO if _is_auto(chunksize) else check_chunksize(chunksize)
     buffer = check_buffersize(buffersize)
     if buffer is None:
         return seconds, size, None
     return seconds, min(size, buffer), buffer
+
+
+#: The chunksize "auto".
+AUTO = 0
+
+
+def _is_auto(chunksize: object) -> bool:
+    return type(chunksize) is str and chunksize == "auto"
+
+
+def _fixed(
+    pool: Pool,
+    keep: Any,
+    options: Options,
+    fn: Any,
+    iterables: tuple[Any, ...],
+    buffersize: int | None,
+) -> int | None:
+    """For "auto": how many calls are to travel together; None where workers draw them."""
+    if _overridden(keep) or patched.look():
+        return 1  # somebody wants to see each call
+    if options.max_wait is not None or options.limiter is not None or pool.sheds:
+        return 1  # each has a time of its own, or is counted by itself
+    if not pool.engine.apart:
+        return None
+    if not pool.engine.takes_chunks(fn):
+        return 1
+    # Four rounds for each worker: few enough to be cheap, many enough for the last to be short.
+    rounds = 4 * pool.workers.max_workers
+    if buffersize is not None:
+        return max(1, min(buffersize // rounds, _BATCH))
+    try:
+        number = min([len(each) for each in iterables])
+    except (TypeError, ValueError):  # of unknown length, or there are none
+        return 1
+    return max(1, min(number // rounds, _BATCH))
+
+
+def _overridden(keep: Any) -> bool:
+    """Whether a subclass, or somebody else, has put a `submit` of their own."""
+    return not is_among(cast(Any, type(keep)).submit, SUBMITS) or "submit" in vars(keep)
 
 
 def map_ordered(
@@ -137,15 +183,25 @@ def map_ordered(
     fn: Callable[..., T],
     iterables: tuple[Iterable[Any], ...],
     timeout: float | None,
-    chunksize: int,
+    chunksize: int | Literal["auto"],
     buffersize: int | None,
     return_exceptions: bool,
 ) -> Iterator[T]:
     """See `BoundedExecutor.map`. `keep` is kept alive while a lazy iterator is."""
-    timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize, return_exceptions)
+    timeout, size, buffersize = _check(fn, timeout, chunksize, buffersize, return_exceptions)
     end = None if timeout is None else _sync.clock() + timeout
-    source = _Source(pool, keep, options, fn, iterables, chunksize, return_exceptions)
-    chunksize = source.chunksize
+    if size == AUTO:
+        fixed = _fixed(pool, keep, options, fn, iterables, buffersize)
+        if fixed is None:
+            feed = _Feed(pool, options, fn, iterables, buffersize, return_exceptions)
+            try:
+                feed.fill()
+            except BaseException:
+                feed.batch.cancel()
+                raise
+            return _drawn(feed, keep if buffersize is not None else None, end)
+        size = fixed
+    source = _Source(pool, keep, options, fn, iterables, size, return_exceptions)
     if buffersize is not None:
         lazy = _Window(source, buffersize)
         try:
@@ -387,16 +443,22 @@ def map_unordered(
     fn: Callable[..., T],
     iterables: tuple[Iterable[Any], ...],
     timeout: float | None,
-    chunksize: int,
+    chunksize: int | Literal["auto"],
     buffersize: int | None,
     return_exceptions: bool,
 ) -> Iterator[T]:
     """See `BoundedExecutor.map_unordered`."""
-    timeout, chunksize, buffersize = _check(fn, timeout, chunksize, buffersize, return_exceptions)
+    timeout, size, buffersize = _check(fn, timeout, chunksize, buffersize, return_exceptions)
     end = None if timeout is None else _sync.clock() + timeout
-    source = _Source(pool, keep, options, fn, iterables, chunksize, return_exceptions)
-    chunksize = source.chunksize
-    width = 2 * pool.workers.max_workers if buffersize is None else max(1, buffersize // chunksize)
+    if size == AUTO:
+        fixed = _fixed(pool, keep, options, fn, iterables, buffersize)
+        if fixed is None:
+            feed = _Feed(pool, options, fn, iterables, buffersize, return_exceptions)
+            return _drawn_unordered(feed, keep, end)
+        size = fixed
+    source = _Source(pool, keep, options, fn, iterables, size, return_exceptions)
+    size = source.chunksize
+    width = 2 * pool.workers.max_workers if buffersize is None else max(1, buffersize // size)
     return _unordered(pool, keep, source, width, end)
 
 
@@ -457,3 +519,246 @@ def _help_one(
             if future._state is PENDING:
                 pool.help(future, timeout, again)
                 return
+
+
+class _Feed:
+    """Brings the calls of one map to its batch: all at once, or as many as results are read."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        options: Options,
+        fn: Any,
+        iterables: tuple[Any, ...],
+        size: int | None,
+        keep_going: bool,
+    ) -> None:
+        if options.name is None:
+            options = options.changed(name=name_of(fn))
+        self.keep: bool = keep_going
+        # In a group, what a call raises must not be a failure of its task, which would end the group.
+        self.apart: bool = keep_going and options.token is not None and options.token._gathers
+        single = len(iterables) == 1
+        self.batch: Batch = Batch(pool, options, fn, single, self.apart)
+        self._ready = all(type(iterable) in _CONTAINERS for iterable in iterables)
+        self._calls: Iterator[Any] = iter(iterables[0]) if single else zip(*iterables, strict=False)
+        self._pool = pool
+        self._name: str = options.name or ""
+        self._lazy = size is not None
+        self._size = size
+        self.more: bool = True
+        self.unread: int = 0
+
+    def grow(self) -> None:
+        """Read ahead by two pieces for each worker; for `map_unordered`, if it was not told."""
+        self._lazy = True
+
+    def _room(self) -> int:
+        if not self._lazy:
+            return _ENDLESS
+        size = self._size
+        if size is None:
+            size = 2 * self._pool.workers.max_workers * self.batch.pace
+        room = size - self.unread
+        # Not for each single result, while a piece is many calls.
+        return room if 2 * room >= min(2 * self.batch.pace, size) else 0
+
+    def fill(self) -> None:
+        """Feed as many calls as there is room for results."""
+        room = self._room() if self.more else 0
+        if room <= 0:
+            return
+        batch = self.batch
+        if self._ready and not self._lazy:
+            batch.feed_all(self._calls)
+            self.more = False
+            batch.staff()
+            return
+        if self._ready:
+            while room > 0 and self.more:
+                calls = list(islice(self._calls, min(room, _BATCH)))
+                self._feed(calls)
+                self.more = bool(calls)
+                room -= len(calls)
+            batch.staff()
+            return
+        # No call waits for the next one to be produced.
+        while room > 0:
+            for item in self._calls:
+                self._feed([item])
+                break
+            else:
+                self.more = False
+                return
+            del item
+            batch.staff()
+            room -= 1
+
+    def _feed(self, calls: list[Any]) -> None:
+        if calls:
+            if self._pool.state:
+                raise self._pool.closed_error()
+            self.unread += len(calls)
+            self.batch.feed(calls)
+
+    def taken(self, piece: Piece) -> Iterator[Any]:
+        """What there is of a piece, one by one."""
+        closed = piece.closed
+        results = piece.results
+        number = len(results)
+        if closed and not piece.read:
+            piece.read = number
+            piece.results = []
+            if self.apart:
+                failures(results, 0, self._name)
+            results.reverse()
+            if not self._lazy:
+                return map(list.pop, itertools.repeat(results, number))
+            return self._taken_all(results)
+        return self.taken_until(piece, number)
+
+    def _taken_all(self, results: list[Any]) -> Iterator[Any]:
+        while results:
+            # The next ones go in before this is read, so that the workers stay busy.
+            self.unread -= 1
+            self.fill()
+            yield results.pop()
+
+    def taken_until(self, piece: Piece, number: int) -> Iterator[Any]:
+        """Its results up to so many, one by one."""
+        results = piece.results
+        while piece.read < number:
+            one = [results[piece.read]]
+            results[piece.read] = None
+            piece.read += 1
+            if self.apart:
+                failures(one, 0, self._name)
+            self.unread -= 1
+            self.fill()
+            yield one.pop()
+
+    def missing(self, failed: Future[Any] | None) -> Any:
+        """The outcome of a call without a result: an error, or that is raised."""
+        batch = self.batch
+        failed = failed or batch.verdict
+        rest: list[Future[Any]] = [*batch.failures, *batch.tasks()]
+        try:
+            self.unread -= 1
+            if failed is not None and not self.keep:
+                _take(failed, None, rest)
+            elif failed is not None:
+                error = _error_of(failed, None)
+                if error is not None:
+                    return error if is_a(error, Exception) else _take(failed, None, rest)
+            text = batch.cancelled_text()
+            if self.keep:
+                return cf.CancelledError(text)
+            raise cf.CancelledError(text)
+        finally:
+            error = None
+            del failed, rest, batch, self
+
+
+_ENDLESS = 1 << 62
+
+
+def _drawn(feed: _Feed, keep: object, end: float | None) -> Iterator[Any]:
+    """The results of a batch, piece after piece."""
+    batch = feed.batch
+    piece = batch.first
+    read = 0  # calls in the pieces before
+    again = False
+    try:
+        while True:
+            over = piece.closed or batch.is_dead(piece)
+            if piece.read < len(piece.results):
+                again = False
+                yield from feed.taken(piece)
+            elif not over:
+                if not batch.sleep(partial(_has_some, batch, piece), end, again):
+                    raise cf.TimeoutError
+                again = True
+            elif piece.read < piece.size:
+                again = False
+                piece.read += 1
+                failed, piece.failed = piece.failed, None
+                yield feed.missing(failed)
+            elif piece.following is not None:
+                again = False
+                read += piece.size
+                piece = piece.following
+            else:
+                feed.fill()
+                left = batch.fed - read - piece.size
+                if not left and not feed.more:
+                    return
+                if batch.is_dead():
+                    for _ in range(left):
+                        read += 1
+                        yield feed.missing(None)
+                elif left:
+                    if not batch.sleep(partial(_has_more, batch, piece), end, again):
+                        raise cf.TimeoutError
+                    again = True
+    finally:
+        batch.cancel()
+        del keep
+
+
+def _has_some(batch: Batch, piece: Piece) -> bool:
+    return piece.is_ready() or batch.is_dead(piece)
+
+
+def _has_more(batch: Batch, piece: Piece) -> bool:
+    return piece.following is not None or batch.is_dead()
+
+
+def _drawn_unordered(feed: _Feed, keep: object, end: float | None) -> Iterator[Any]:
+    """The results of a batch as its pieces end; those in front of a call that takes long come before."""
+    batch = feed.batch
+    batch.keeps_closed = True
+    feed.grow()
+    read = 0
+    again = False
+    try:
+        while True:
+            feed.fill()
+            try:
+                piece = batch.closed.popleft()
+            except IndexError:
+                found = batch.with_results() if again else None
+                if found is not None:
+                    again = False
+                    number = len(found.results)  # it may go on growing
+                    read += number - found.read
+                    yield from feed.taken_until(found, number)
+                    continue
+                left = batch.fed - read
+                if not left and not feed.more:
+                    return
+                if batch.is_dead() and not batch.is_busy():
+                    if not batch.closed:
+                        for _ in range(left):
+                            read += 1
+                            yield feed.missing(None)
+                    continue
+                if not batch.sleep(partial(_has_closed, batch), end, again):
+                    raise cf.TimeoutError from None
+                again = True
+                continue
+            again = False
+            read += piece.size - piece.read
+            if piece.read < len(piece.results):
+                yield from feed.taken(piece)
+            while piece.read < piece.size:
+                piece.read += 1
+                failed, piece.failed = piece.failed, None
+                yield feed.missing(failed)
+            del piece
+    finally:
+        batch.cancel()
+        del keep
+
+
+def _has_closed(batch: Batch) -> bool:
+    return bool(batch.closed) or (batch.is_dead() and not batch.is_busy())

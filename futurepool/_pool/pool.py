@@ -304,7 +304,23 @@ class Pool(Section):
                 self.deferred.append(waiter.wake)
                 blocked.popleft()
 
+    readmit = submission.readmit
+
     # -- take ----------------------------------------------------------------------------------
+
+    @repairing
+    def precedes(self, task: AnyFuture) -> bool:
+        """Whether something queued would go before `task`, were that queued, too."""
+        with self.mutex:
+            following = self.queue.following()
+            if following is None:
+                return False
+            ahead = following.priority - task.priority
+            if self.aging is None:
+                return ahead > 0
+            # In whole nanoseconds, as in `AgingQueue`.
+            later = round((following._queued_at - task._queued_at) * 1e9)
+            return later < round(self.aging * 1e9) * ahead
 
     def next_task(self, slot: WorkerSlot) -> AnyFuture | None:
         """Commit what `slot` has run, if anything, and claim its next task: a worker's turn.

@@ -9,7 +9,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from concurrent.futures.thread import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, cast
 
 from futurepool import _sync
@@ -22,7 +22,7 @@ from futurepool._pool import overload
 if TYPE_CHECKING:
     from futurepool._pool.pool import Pool
 
-__all__ = ["make_future", "submit", "submit_future", "submit_many"]
+__all__ = ["make_future", "readmit", "submit", "submit_future", "submit_many"]
 
 AnyFuture = Future[Any]
 
@@ -182,6 +182,52 @@ def submit_future(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
     if nested:
         return _submit_nested(pool, options, future)
     return overload.without_place(pool, options, future)
+
+
+def readmit(
+    pool: Pool, options: Options, fn: Any, subscribers: Subscribers, context: Context
+) -> AnyFuture:
+    """Queue one task more in the name of the one that runs here, and is about to end.
+
+    It has the place of that one from then on; until then there is one task more than there may be. It stands
+    in front of its priority, as the other was admitted before those that wait. Also in a pool that was
+    closed meanwhile, as all this was accepted before. `context` is that of who has submitted the first.
+
+    If the token is cancelled already, the future comes back cancelled.
+    """
+    future = make_future(pool, options, fn, ())
+    future._context = pool.adopt(context.copy()) if context else None
+    future._name = options.name
+    future._subscribers = subscribers
+    future._queued_at = _sync.clock()
+    token = options.token
+    try:
+        if token is not None:
+            future._token = token
+            subscribers.token = token
+            if not token._add_listener(future):
+                subscribers.token = None
+                future._state = NOTIFIED
+                future._release_call()
+                future._announce()
+                return future
+        with pool.mutex:
+            if future._state is PENDING:
+                future.task_id = pool.capacity.take()
+                levels, priority = pool.queue.levels, future.priority
+                level = levels[priority] if priority in levels else None  # noqa: SIM401 - see `push`
+                if (
+                    level and pool.order != "adaptive"
+                ):  # which goes by how long the one in front waits
+                    level.appendleft(future)
+                else:
+                    pool.queue.push(future)
+                pool.signal_work()
+        pool.run_deferred()
+    except BaseException:
+        pool.repair(future)
+        raise
+    return future
 
 
 def _submit_nested(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:

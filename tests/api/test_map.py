@@ -54,6 +54,9 @@ SHAPES: list[dict[str, Any]] = [
     {"buffersize": 2, "chunksize": 50},
     {"timeout": 60},
     {"timeout": 60, "chunksize": 2, "buffersize": 5},
+    {"chunksize": "auto"},
+    {"chunksize": "auto", "buffersize": 1},
+    {"chunksize": "auto", "buffersize": 7, "timeout": 60},
 ]
 
 
@@ -83,10 +86,13 @@ def test_an_eager_map_runs_what_nobody_reads(ex: BoundedExecutor) -> None:
     ex.map(ran.append, iter(range(20)), chunksize=3)
     assert ex.wait(30)
     assert len(ran) == 40
+    ex.map(ran.append, iter(range(20)), chunksize="auto")
+    assert ex.wait(30)
+    assert len(ran) == 60
 
 
-@pytest.mark.parametrize("chunksize", [1, 2])
-def test_a_lazy_map_reads_endless_inputs(ex: BoundedExecutor, chunksize: int) -> None:
+@pytest.mark.parametrize("chunksize", [1, 2, "auto"])
+def test_a_lazy_map_reads_endless_inputs(ex: BoundedExecutor, chunksize: Any) -> None:
     """With at most `buffersize` unread results."""
     drawn = itertools.count()
     results = ex.map(str, drawn, buffersize=4, chunksize=chunksize)
@@ -149,7 +155,10 @@ def test_leaving_map_unordered_early(gate: threading.Event) -> None:
         assert ex.stats().cancelled_tasks >= 5
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 4}, {"buffersize": 5, "chunksize": 2}])
+@pytest.mark.parametrize(
+    "shape",
+    [{}, {"chunksize": 4}, {"buffersize": 5, "chunksize": 2}, {"chunksize": "auto"}],
+)
 def test_a_failure_comes_in_its_place(ex: BoundedExecutor, shape: Any) -> None:
     """Results before it are delivered first; it ends the iterator; both types catch it."""
     results = ex.map(int, ["0", "1", "2", "x", "4"], **shape)
@@ -244,7 +253,7 @@ def test_a_timeout_that_is_over(method: str, timeout: float) -> None:
         assert list(results) == [1, 2]
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 3}])
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 3}, {"chunksize": "auto"}])
 def test_an_input_that_raises(ex: BoundedExecutor, shape: Any) -> None:
     """The error comes through, and what was submitted before it is given up."""
 
@@ -301,7 +310,14 @@ def test_results_are_not_kept(ex: BoundedExecutor) -> None:
 
     gc.disable()
     try:
-        for shape in ({}, {"buffersize": 2}, {"chunksize": 2}, {"buffersize": 3, "chunksize": 2}):
+        for shape in (
+            {},
+            {"buffersize": 2},
+            {"chunksize": 2},
+            {"buffersize": 3, "chunksize": 2},
+            {"chunksize": "auto"},
+            {"chunksize": "auto", "buffersize": 2},
+        ):
             for each in (ex.map, ex.map_unordered):
                 for result in each(lambda _: Result(), range(5), **shape):
                     seen = weakref.ref(result)
@@ -324,11 +340,11 @@ def test_results_are_moved_out_of_their_futures(ex: BoundedExecutor) -> None:
     assert [future._result for future in futures] == [None] * 5
 
 
-@pytest.mark.parametrize("chunksize", [1, 2, 3, 5, 50])
+@pytest.mark.parametrize("chunksize", [1, 2, 3, 5, 50, "auto"])
 @pytest.mark.parametrize("buffersize", [1, 2, 5, 6])
 @pytest.mark.parametrize("method", ["map", "map_unordered"])
 def test_no_more_unread_results_than_the_buffer(
-    ex: BoundedExecutor, method: str, buffersize: int, chunksize: int
+    ex: BoundedExecutor, method: str, buffersize: int, chunksize: Any
 ) -> None:
     """However the calls travel: inputs drawn less results read, at the worst."""
     drawn = 0
@@ -357,7 +373,7 @@ def test_a_lazy_map_starts_at_once(ex: BoundedExecutor) -> None:
     assert next(results) is None
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 4}])
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 4}, {"chunksize": "auto"}])
 def test_an_input_that_raises_at_the_call(shape: Any, gate: threading.Event) -> None:
     """There is no iterator to read, so what was submitted already never starts."""
     ran: list[int] = []
@@ -408,7 +424,7 @@ def test_a_chunk_of_map_unordered_delivers_what_came_before_its_failure() -> Non
         assert list(results) == []
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 3}, {"buffersize": 2}])
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 3}, {"buffersize": 2}, {"chunksize": "auto"}])
 @pytest.mark.parametrize("method", ["map", "map_unordered"])
 def test_what_is_no_exception_comes_as_itself(ex: BoundedExecutor, method: str, shape: Any) -> None:
     """SystemExit in a call ends the iteration, not a worker."""
@@ -424,14 +440,14 @@ def test_what_is_no_exception_comes_as_itself(ex: BoundedExecutor, method: str, 
     assert list(ex.map(call, [2, 3])) == [2, 3]
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}])
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"chunksize": "auto"}])
 def test_no_iterables_no_calls(ex: BoundedExecutor, shape: Any) -> None:
     """As with the standard library's."""
     assert list(ex.map(int, **shape)) == []
     assert list(ex.map_unordered(int, **shape)) == []
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 3}, {"buffersize": 2}])
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 3}, {"buffersize": 2}, {"chunksize": "auto"}])
 @pytest.mark.parametrize("method", ["map", "map_unordered"])
 def test_calls_see_the_context_of_the_caller(ex: BoundedExecutor, method: str, shape: Any) -> None:
     """In each of its tasks."""
@@ -480,7 +496,7 @@ def test_a_map_of_an_aging_pool() -> None:
         assert list(ex.map(abs, range(-500, 0))) == list(range(500, 0, -1))
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 3}])
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 3}, {"chunksize": "auto"}])
 @pytest.mark.parametrize("method", ["map", "map_unordered"])
 @pytest.mark.parametrize("how", ["in a subclass", "on the instance"])
 def test_map_goes_through_a_submit_that_was_overridden(how: str, method: str, shape: Any) -> None:
@@ -512,6 +528,6 @@ def test_map_goes_through_a_submit_that_was_overridden(how: str, method: str, sh
             ex.submit = functools.partial(submit, ex)  # type: ignore[method-assign]
         mapped = getattr(ex, method)
         assert sorted(mapped(abs, range(-5, 0), **shape)) == [1, 2, 3, 4, 5]
-        assert len(seen) == (3 if shape.get("chunksize") else 5)
+        assert len(seen) == (3 if shape.get("chunksize") == 2 else 5)
         with pytest.raises(ZeroDivisionError):
             list(mapped(lambda n: 1 / n, [1, 0, 1], **shape))

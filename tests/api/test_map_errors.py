@@ -25,6 +25,8 @@ SHAPES: list[dict[str, Any]] = [
     {"buffersize": 2},
     {"buffersize": 6, "chunksize": 3},
     {"timeout": 60},
+    {"chunksize": "auto"},
+    {"chunksize": "auto", "buffersize": 3},
 ]
 METHODS = ["map", "map_unordered"]
 
@@ -93,10 +95,10 @@ def test_amap_does_the_same(ex: BoundedExecutor, ordered: bool) -> None:
     assert (found if ordered else sorted(found, key=str)) == ["0", 1, "2", 3, "4", 5, "6"]
 
 
-@pytest.mark.parametrize("chunksize", [1, 3])
+@pytest.mark.parametrize("chunksize", [1, 3, "auto"])
 @pytest.mark.parametrize("method", METHODS)
 def test_the_error_begins_where_the_task_does(
-    ex: BoundedExecutor, method: str, chunksize: int
+    ex: BoundedExecutor, method: str, chunksize: Any
 ) -> None:
     """No frame of this package, nor of the reader, is in its traceback."""
     errors = list(getattr(ex, method)(odd, [0, 2, 4], chunksize=chunksize, return_exceptions=True))
@@ -109,7 +111,9 @@ def test_the_error_begins_where_the_task_does(
         assert names == ["odd"]
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 9, "chunksize": 3}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"chunksize": 2}, {"buffersize": 9, "chunksize": 3}, {"chunksize": "auto"}]
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cancelled_item_yields_its_cancellation(method: str, shape: Any) -> None:
     """One for each item, so that results and items can be put side by side."""
@@ -122,7 +126,7 @@ def test_a_cancelled_item_yields_its_cancellation(method: str, shape: Any) -> No
     with BoundedExecutor(1) as ex:
         mapped = getattr(ex.options(token=token), method)
         found = list(mapped(stop, range(6), return_exceptions=True, **shape))
-    done = shape.get("chunksize", 1)
+    done = max(1, shape.get("chunksize", 1) if shape.get("chunksize") != "auto" else 1)
     errors = [result for result in found if type(result) is cf.CancelledError]
     assert [result for result in found if result not in errors] == list(range(done))
     assert len(errors) == 6 - done
@@ -170,7 +174,7 @@ def test_a_timeout_is_raised_all_the_same(
     assert isinstance(error, cf.TimeoutError)
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 3}, {"buffersize": 2}])
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 3}, {"buffersize": 2}, {"chunksize": "auto"}])
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_no_exception_is_raised(ex: BoundedExecutor, method: str, shape: Any) -> None:
     """What came before it is delivered first, and it ends the iterator."""
@@ -214,7 +218,7 @@ def test_a_refused_task_is_no_item_that_has_failed(gate: threading.Event) -> Non
     assert kinds[2:] == [cf.CancelledError] * 3
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 3}])
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 3}, {"chunksize": "auto"}])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_submit_that_was_overridden(method: str, shape: Any) -> None:
     """Whatever kind of future it returns: its own error is yielded, its cancellation too."""
@@ -237,10 +241,12 @@ def test_a_submit_that_was_overridden(method: str, shape: Any) -> None:
     with Mine(2) as ex:
         found = list(getattr(ex, method)(odd, range(5), return_exceptions=True, **shape))
     assert sorted(map(str, found[:4])) == ["0", "1", "2", "3"]
-    assert type(found[4]) is cf.CancelledError or shape.get("chunksize")
+    assert type(found[4]) is cf.CancelledError or shape.get("chunksize") == 2
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 3}, {"buffersize": 4, "chunksize": 2}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"chunksize": 3}, {"buffersize": 4, "chunksize": 2}, {"chunksize": "auto"}]
+)
 def test_behind_another_executor(shape: Any) -> None:
     """A chunk's errors come back by what it returns."""
     with BoundedExecutor(engine=cf.ThreadPoolExecutor(2)) as ex:
@@ -318,7 +324,7 @@ def test_a_chunk_with_errors_counts_as_failed(chunksize: int) -> None:
     assert ex.stats().failed_tasks == len(heard)
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 2}])
+@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 2}, {"chunksize": "auto"}])
 def test_what_was_yielded_is_not_logged(shape: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Somebody has seen it, whatever they did with it."""
     with caplog.at_level(logging.ERROR), BoundedExecutor(1) as ex:
@@ -339,7 +345,9 @@ class Mark(Exception):
     """One that can be watched."""
 
 
-@pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 2}, {"timeout": 30}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"chunksize": 2}, {"buffersize": 2}, {"timeout": 30}, {"chunksize": "auto"}]
+)
 @pytest.mark.parametrize("method", [*METHODS, "amap"])
 def test_an_error_keeps_nothing_alive(method: str, shape: Any) -> None:
     """Once it was read and dropped it is gone, with what its frames held; no gc run needed."""

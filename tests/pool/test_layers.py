@@ -27,6 +27,7 @@ LAYERS: list[set[str]] = [
     {"_pool"},
     {"_engines"},
     {"_chunks"},
+    {"_batches"},
     {"_aio", "_internals", "_map", "_shutdown"},
     {"_groups", "_leaving", "_living", "_trace"},
     {"_picture"},

@@ -29,6 +29,7 @@ from futurepool import (  # noqa: E402 - after the check above
     TaskExpiredError,
     _sync,
 )
+from futurepool._batches import Batch  # noqa: E402
 from futurepool._deadlines import Timer  # noqa: E402
 from futurepool._engines.threads import ThreadEngine  # noqa: E402
 from futurepool._engines.worker_loop import run_one, work  # noqa: E402
@@ -64,6 +65,9 @@ MORE = float(os.environ.get("FUTUREPOOL_SCHEDULES", "1"))
 MORE_CODE: dict[str, list[Any]] = {
     "cancel_against_token": [CancelToken],
     "leaving_a_group_against_submit": [GroupToken],
+    "drawing_beside_a_call_that_blocks": [Batch],
+    "drawing_against_feeding": [Batch],
+    "drawing_with_a_failure": [Batch],
     "expiry_against_start": [expiry],
     "shed_against_cancel": [expiry, SheddingQueue],
     "expiry_against_blocked_submit": [expiry],
@@ -877,8 +881,71 @@ def shed_against_cancel() -> Any:
     return [future.cancel, gate.open], check
 
 
+def drawing_beside_a_call_that_blocks() -> Any:
+    """What stands behind it in its piece is another's, though nobody reads."""
+    ex = BoundedExecutor(2)
+    blocks, ran = _sync.Lock(), _sync.Lock()
+    blocks.acquire()
+    ran.acquire()
+
+    def call(number: int) -> int:
+        if number == 1:
+            blocks.acquire()
+        elif number == 2:
+            ran.release()
+        return number
+
+    results: list[Any] = []
+
+    def release() -> None:
+        ran.acquire()
+        blocks.release()
+
+    def check() -> None:
+        assert list(results[0]) == [0, 1, 2]
+        ex.shutdown()
+        assert ex._pool.unfinished == 0
+
+    return [lambda: results.append(ex.map(call, range(3), chunksize="auto")), release], check
+
+
+def drawing_against_feeding() -> Any:
+    """Who leaves, or who feeds, sees the other; nobody reads."""
+    ex = BoundedExecutor(1)
+    ran: list[int] = []
+
+    def check() -> None:
+        ex.shutdown()
+        assert ran == [0, 1]
+        assert ex._pool.unfinished == 0
+
+    return [lambda: ex.map(ran.append, iter(range(2)), chunksize="auto"), ex.stats], check
+
+
+def drawing_with_a_failure() -> Any:
+    """The calls after one that fails are made by the next of its tasks."""
+    ex = BoundedExecutor(1)
+    found: list[Any] = []
+    other: list[Any] = []
+
+    def check() -> None:
+        assert [type(each) for each in found] == [type(found[0]), int]
+        assert isinstance(found[0], ValueError)
+        assert other[0].result() == 0
+        ex.shutdown()
+        assert ex._pool.unfinished == 0
+
+    return [
+        lambda: found.extend(ex.map(int, ["x", "2"], chunksize="auto", return_exceptions=True)),
+        lambda: other.append(ex.submit(int)),
+    ], check
+
+
 SCENARIOS: list[Build] = [
     shed_against_cancel,
+    drawing_beside_a_call_that_blocks,
+    drawing_against_feeding,
+    drawing_with_a_failure,
     expiry_against_start,
     expiry_against_blocked_submit,
     limit_against_commit,
@@ -937,6 +1004,10 @@ def test_no_schedule_breaks_it(build: Build) -> None:
 
 #: (scenario, place that is marked in the code, what is done to it): each of these must be caught.
 MUTANTS: list[tuple[Build, str, Any]] = [
+    (drawing_beside_a_call_that_blocks, "what-stands-behind-a-call-is-drawn", loom.DROP),
+    (drawing_against_feeding, "drawer-leaves-in-its-section", loom.DROP),
+    (drawing_beside_a_call_that_blocks, "drawers-are-counted-in-a-section", loom.UNGUARDED),
+    (drawing_with_a_failure, "batch-is-passed-on", loom.NEVER),
     (expiry_against_start, "only-pending-expires", loom.ALWAYS),
     (shed_against_cancel, "shed-expires", loom.DROP),
     (expiry_against_start, "first-deadline-is-arranged", loom.DROP),

@@ -1,0 +1,656 @@
+"""`map(chunksize="auto")`: workers draw calls off one shared batch, as fast as those are short.
+
+A *drawer* is a task of the pool. It takes a *piece* off the batch: one call at first, and while calls are
+short as many as take about a millisecond. There are as many drawers as workers could use. The order of
+the results is that of the pieces, each of which leads to the next:
+
+    feed --todo--> draw --piece--> its calls, one by one --results--> the reader, piece after piece
+
+**No call waits behind a slow one.** Of a piece only the call that is being made is its drawer's own: what stands
+behind it is taken back (`_recall`) and goes to others as a piece of its own (`spare`), as soon as a drawer
+finds nothing else, or finds that the piece takes long; or the reader finds that, who waits. A drawer
+leaves in the section in which it sees that there is nothing to draw, not even behind a call. So what has
+not started always has somebody to come for it.
+
+**Others come in between.** After each piece, so about each millisecond, a drawer looks whether something
+queued goes before it. If so it ends, and another one is queued in its place, in front of its priority
+(`Pool.readmit`). It also ends after a fiftieth of a second: no task of a map is long unless a call is.
+
+**A call that fails ends its drawer**, whose future then has the failure: so it is told of, counted and
+logged as that of any other task. Another one goes on with the rest.
+
+`lock` guards who has drawn what: the row of pieces, `spare`, and what is taken off `todo`. Nothing of a user's
+runs under it. It is never held together with a pool's mutex. What readers, feeders and cancellers touch besides
+they touch by single C calls: a list or dict that is changed before something else is looked at, which
+the other side does the other way round.
+
+Whoever is interrupted within a section ends the batch (`_give_up`): what is left of it has that outcome.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
+from functools import partial
+from itertools import islice, repeat
+from types import BuiltinFunctionType, MethodDescriptorType
+from typing import Any, cast
+
+from futurepool import _sync
+from futurepool._cancellation import Opener
+from futurepool._chunks import attempt
+from futurepool._errors import QueueFullError, safe_text
+from futurepool._foreign import aside, contexts
+from futurepool._future import PENDING, Future, Subscribers, name_of
+from futurepool._options import OnFull, Options
+from futurepool._pool.helping import in_event_loop
+from futurepool._pool.pool import Pool, RunState
+from futurepool._pool.section import unpark
+
+__all__: list[str] = []  # internal
+
+AnyFuture = Future[Any]
+
+own = contexts.own
+
+_SLICE = 0.001  # seconds of work in a piece
+_MOST = 1024  # calls in a piece
+_BITE = 64  # calls between two looks at the clock, at most, and an eighth of a piece
+_STALL = 0.002  # seconds in a piece, after which others may have what has not started
+_LOOK = 0.005  # seconds a reader sleeps before it sees to that
+_TURN = 0.02  # seconds after which a drawer ends, for the next one to go on
+
+
+class Piece:
+    """Calls that stand next to one another, for one drawer, and what became of them."""
+
+    __slots__ = ("began", "closed", "failed", "following", "read", "results", "size", "todo")
+
+    def __init__(self, calls: list[Any]) -> None:
+        self.size: int = len(calls)  # without those that were taken back; lock held
+        self.todo: deque[Any] = deque(
+            calls
+        )  # not started: taken from the front, and back from the end
+        self.results: list[Any] = []
+        self.failed: AnyFuture | None = None  # has the outcome of the call after those results
+        self.began: float = 0.0
+        self.closed: bool = False  # nothing more becomes of it; lock held
+        self.following: Piece | None = None  # final once it is closed; lock held
+        self.read: int = 0  # the reader's
+
+    def is_ready(self) -> bool:
+        """Whether there is something to read, or nothing more to come."""
+        return self.closed or self.read < len(self.results)
+
+
+class Drawer:
+    """What a task of the map calls."""
+
+    __slots__ = ("_batch", "future", "piece", "started")
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self.future: AnyFuture | None = None  # set by who submits it, and by itself
+        self.piece: Piece | None = None
+        self.started: bool = False
+
+    def __call__(self) -> None:
+        batch = self._batch
+        try:
+            batch.work(self)
+        finally:
+            del self, batch  # the traceback of what a call raises holds this frame
+
+    def ended(self) -> None:
+        """Its future is done. Told once or twice, by any thread."""
+        self._batch.drawer_ended(self)
+
+
+class Batch:
+    """The calls of one map.
+
+    Args:
+        pool: Where they run.
+        options: What the drawers are submitted with.
+        fn: What is called.
+        single: With one argument, the item; else items are tuples of arguments.
+        apart: What a call raises is no failure of its task; results have a `Raised` for it.
+    """
+
+    def __init__(self, pool: Pool, options: Options, fn: Any, single: bool, apart: bool) -> None:
+        self._pool = pool
+        self._options = options
+        self._fn = fn
+        self._call: Callable[..., bool] = _way(fn, single, apart)
+        self._mutex = pool.mutex
+        self._context: Context = copy_context()  # of who calls `map`
+        self._lock: Any = _sync.RLock()
+        self._todo: deque[list[Any]] = deque()
+        self._spare: deque[Piece] = deque()
+        self._pieces: dict[Piece, None] = {}  # those that are under way
+        self._drawers: dict[Drawer, None] = {}  # queued or running
+        self._sleepers: deque[Any] = deque()  # parkers of readers
+        self.closed: deque[Piece] = deque()  # in the order in which they were, if anybody reads so
+        self.keeps_closed: bool = False
+        self.failures: deque[AnyFuture] = deque()
+        #: The outcome of all that nobody comes for any more.
+        self.verdict: AnyFuture | None = None
+        self.stopped: bool = False  # no call is to start any more
+        self.first: Piece = Piece([])  # an empty one, so that each has one before it
+        self.first.closed = True
+        self._last = self.first
+        self._number = 1  # calls in the latest full piece
+        self.fed: int = 0  # the feeder's
+        self._drawn = 0
+        # Cancels what is queued by itself, and what runs by the token of that.
+        self._listens: bool = options.token is not None
+
+    # -- for who feeds ---------------------------------------------------------------------------
+
+    def feed(self, calls: list[Any]) -> None:
+        """Add calls, which must not be changed afterwards; `staff` is to follow."""
+        self.fed += len(calls)
+        self._todo.append(calls)
+
+    def feed_all(self, calls: Iterator[Any]) -> None:
+        """The same for an iterator whose items cost nothing to produce."""
+        while block := list(islice(calls, _MOST)):
+            self.feed(block)
+
+    def staff(self, may_wait: bool = True) -> None:
+        """See that there are as many drawers as have something to do. May wait for places.
+
+        The first one is submitted as the options say; if that raises nothing was started. More of them
+        are a matter of speed only: without a place they are left out, or waited for, where a
+        submit would wait.
+        """
+        while self._wants_drawer() and self._submit(may_wait):
+            pass
+
+    def _wants_drawer(self) -> bool:
+        """Whether one drawer more would have something to do.
+
+        In a section: what a drawer is just taking is neither in `todo` nor in its piece, and one that is just
+        leaving either sees what was fed before, or is seen to be gone.
+        """
+        if self.stopped or self._mutex is not self._pool.mutex:
+            return False
+        try:
+            # mutant drawers-are-counted-in-a-section
+            with self._lock:
+                if len(self._drawers) >= self._pool.workers.max_workers:
+                    return False
+                queued = sum([not drawer.started for drawer in list(self._drawers)])
+                behind = [len(piece.todo) for piece in [*self._spare, *self._pieces]]
+                return queued < self.fed - self._drawn + sum(behind)
+        except BaseException:
+            while self._lock._is_owned():
+                self._lock.release()
+            raise
+
+    def _submit(self, may_wait: bool) -> bool:
+        """One drawer more; False if there is to be none."""
+        pool, options = self._pool, self._options
+        first = not self._drawers
+        if not first and pool.capacity.full:
+            blocks = options.on_full is OnFull.BLOCK and options.timeout is None
+            if not (may_wait and blocks) or pool.own_slot() is not None or in_event_loop():
+                return False
+        drawer = Drawer(self)
+        self._drawers[drawer] = None
+        try:
+            # A worker's context has what its initializer has set; the drawer may be another's.
+            submit = partial(pool.submit, options, drawer, (), {}, Subscribers(drawer.ended))
+            future = self._context.copy().run(submit)
+        except BaseException as error:
+            self._drawers.pop(drawer, None)
+            if not first and self._drawers and isinstance(error, QueueFullError):
+                return False
+            raise
+        self._submitted(drawer, future)
+        return not future.done()  # it was dropped, say
+
+    def _submitted(self, drawer: Drawer, future: AnyFuture) -> None:
+        drawer.future = future
+        if future.done():  # perhaps before its drawer knew it
+            self.drawer_ended(drawer)
+
+    @property
+    def pace(self) -> int:
+        """How many calls make a piece now."""
+        return self._number
+
+    # -- for drawers -----------------------------------------------------------------------------
+
+    def work(self, drawer: Drawer) -> None:
+        """Draw, and call, until nothing is left, or it is another's turn. The body of a task."""
+        pool, clock = self._pool, _sync.clock
+        task: AnyFuture = _sync.here.slot.task
+        drawer.future = task
+        drawer.started = True
+        piece: Piece | None = None
+        call, fn = self._call, self._fn
+        try:
+            if self._listens:
+                pool.token_of(task)._add_listener(Opener(self._token_cancelled))
+            looked = clock()
+            end = looked + _TURN
+            number = self._number
+            while True:
+                piece = self._draw(drawer, number)
+                if piece is None:
+                    return
+                now = began = piece.began
+                pop, put = piece.todo.popleft, piece.results.append
+                bite = max(1, min(_BITE, number // 8))
+                while not call(fn, pop, put, bite):
+                    now = clock()
+                    if now - began >= _SLICE:
+                        break
+                else:
+                    now = clock()
+                made = len(piece.results)
+                if now - began < _SLICE and made >= number:
+                    number = min(2 * number, _MOST)
+                elif made:
+                    number = max(
+                        1, min(2 * number, int(_SLICE * made / max(now - began, 1e-9)), _MOST)
+                    )
+                self._number = number
+                if pool.state >= RunState.STOPPING:
+                    self.stop()
+                elif now - looked >= _SLICE / 2:
+                    looked = now
+                    if now >= end or pool.precedes(task):
+                        self._pass_on(drawer)
+                        return
+                    if self._todo:
+                        self.staff(may_wait=False)
+        except BaseException:
+            if drawer.piece is not None:
+                self.failures.append(task)
+                drawer.piece.failed = task
+            self._pass_on(drawer)
+            raise
+        finally:
+            # The traceback of what was raised holds this frame.
+            del self, drawer, task, piece, call, fn
+            pop = put = cast("Any", None)
+
+    def _draw(self, drawer: Drawer, number: int) -> Piece | None:
+        """Close the piece it has, and take the next; None if there is nothing to do: then it has left."""
+        piece: Piece | None = None
+        if self._lock._is_owned():
+            return None  # in a finalizer, inside of a section of this very thread
+        try:
+            with self._lock:
+                self._close(drawer)
+                piece = self._take(number)
+                if piece is None:
+                    # mutant drawer-leaves-in-its-section
+                    self._drawers.pop(drawer, None)
+                else:
+                    piece.began = _sync.clock()
+                    self._pieces[piece] = None
+                    drawer.piece = piece
+        except BaseException:
+            self._give_up(drawer)
+            raise
+        self._wake()
+        if piece is not None and self.stopped:
+            piece.todo.clear()
+        return piece
+
+    def _close(self, drawer: Drawer) -> None:
+        """Nothing more becomes of the drawer's piece; what it has not started is others'. Lock held."""
+        piece = drawer.piece
+        if piece is not None:
+            if piece.todo and not self.stopped:
+                self._recall(piece)
+            self._pieces.pop(piece, None)
+            piece.closed = True
+            drawer.piece = None
+            if self.keeps_closed:
+                self.closed.append(piece)
+
+    def _recall(self, piece: Piece) -> None:
+        """Take back what has not been started of a piece. Lock held; its drawer goes on meanwhile."""
+        calls: list[Any] = []
+        take = piece.todo.pop
+        try:
+            while True:
+                calls.append(take())
+        except IndexError:
+            pass
+        if calls:
+            calls.reverse()
+            self._spare.append(self._insert(piece, calls))
+
+    def _insert(self, piece: Piece, calls: list[Any]) -> Piece:
+        """A piece of its own for the last calls of another one. Lock held."""
+        rest = Piece(calls)
+        rest.following = piece.following
+        piece.following = rest
+        piece.size -= len(calls)
+        if self._last is piece:
+            self._last = rest
+        return rest
+
+    def _take(self, number: int) -> Piece | None:
+        """Some calls that nobody has. Lock held."""
+        if self.stopped:
+            return None
+        if not self._spare:
+            long_ago = _sync.clock() - _STALL
+            for piece in self._pieces:
+                if piece.began < long_ago and piece.todo:
+                    self._recall(piece)
+        if not self._spare and not self._todo:
+            # mutant what-stands-behind-a-call-is-drawn
+            for piece in self._pieces:
+                self._recall(piece)
+        if self._spare:
+            piece = self._spare.popleft()
+            share = max(1, min(number, len(piece.todo) // max(1, len(self._drawers))))
+            if share < len(piece.todo):
+                calls = list(piece.todo)
+                rest = self._insert(piece, calls[share:])
+                piece.todo = deque(calls[:share])
+                self._spare.appendleft(rest)
+            return piece
+        if not self._todo:
+            return None
+        calls = self._todo.popleft()
+        if len(calls) > number:
+            self._todo.appendleft(calls[number:])
+            calls = calls[:number]
+        else:
+            while self._todo and len(calls) + len(self._todo[0]) <= number:
+                calls = calls + self._todo.popleft()
+        piece = Piece(calls)
+        self._drawn += piece.size
+        self._last.following = piece
+        self._last = piece
+        return piece
+
+    def _pass_on(self, drawer: Drawer) -> None:
+        """The drawer is about to end: another one goes on, if anything is left."""
+        if self._lock._is_owned():
+            return
+        try:
+            with self._lock:
+                self._close(drawer)
+                left = bool(self._todo or self._spare) or any(piece.todo for piece in self._pieces)
+        except BaseException:
+            self._give_up(drawer)
+            raise
+        # mutant batch-is-passed-on
+        if left and not self.stopped and self._pool.state < RunState.STOPPING:
+            successor = Drawer(self)
+            self._drawers[successor] = None
+            future = self._pool.readmit(
+                self._options, successor, Subscribers(successor.ended), self._context
+            )
+            self._submitted(successor, future)
+        self._drawers.pop(drawer, None)
+        if left and self._pool.state >= RunState.STOPPING:
+            self.stop()
+        self._wake()
+
+    def _give_up(self, drawer: Drawer) -> None:
+        """A section was interrupted: what it was about to do is lost. This ends it all."""
+        while self._lock._is_owned():
+            self._lock.release()
+        self.verdict = drawer.future
+        piece, drawer.piece = drawer.piece, None
+        if piece is not None:
+            piece.failed = drawer.future
+            self._pieces.pop(piece, None)
+        self._drawers.pop(drawer, None)
+        self.stop()
+
+    def drawer_ended(self, drawer: Drawer) -> None:
+        """Its future is done. Idempotent; quick.
+
+        Nothing is left to do unless it never ran, or its thread was struck outside of a call.
+        """
+        piece = drawer.piece
+        gone = drawer in self._drawers
+        future = drawer.future
+        if (piece is not None or gone) and future is not None:
+            if piece is not None:
+                piece.failed = future
+                with self._lock:
+                    self._close(drawer)
+            self._drawers.pop(drawer, None)
+            if not self._drawers and self._is_left():
+                if piece is not None and self._pool.state < RunState.STOPPING:
+                    aside.run(partial(self.staff, False))
+                else:
+                    self.verdict = future
+                    self.stop()
+        self._wake()
+
+    def _is_left(self) -> bool:
+        return bool(self._todo or self._spare) or any(piece.todo for piece in list(self._pieces))
+
+    # -- cancelling ------------------------------------------------------------------------------
+
+    def _token_cancelled(self, _token: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Start no call any more. Any thread; runs nothing of a user's."""
+        self.stopped = True
+        kept: list[Any] = [list(self._todo)]  # to be let go of where finalizers may run
+        self._todo.clear()
+        for piece in [*self._pieces, *self._spare]:
+            kept.append(list(piece.todo))
+            piece.todo.clear()
+        aside.run(kept.clear)
+        self._wake()
+
+    def cancel(self) -> None:
+        """Give up what has not started, and tell what runs, if anything does."""
+        self.stopped = True
+        self._todo.clear()
+        pieces = [*self._pieces, *self._spare]
+        for piece in pieces:
+            piece.todo.clear()
+        for future in self.tasks():
+            if pieces or future._state is PENDING:
+                future.cancel()
+
+    def tasks(self) -> list[AnyFuture]:
+        """Those that are under way."""
+        futures = [drawer.future for drawer in list(self._drawers)]
+        return [future for future in futures if future is not None]
+
+    # -- for readers -----------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        sleepers = self._sleepers
+        # Not for as long as there are any: one that is woken may be back before we look.
+        for _ in range(len(sleepers)):
+            try:
+                parker = sleepers.popleft()
+            except IndexError:
+                return
+            unpark(parker)
+
+    def is_busy(self) -> bool:
+        """Whether a call is being made."""
+        return bool(self._pieces) and self._mutex is self._pool.mutex
+
+    def with_results(self) -> Piece | None:
+        """A piece that is not closed, and has results that were not read."""
+        for piece in list(self._pieces):
+            if piece.read < len(piece.results):
+                return piece
+        return None
+
+    def is_dead(self, piece: Piece | None = None) -> bool:
+        """Whether nobody will come for what is left, of the piece or at all."""
+        if self._mutex is not self._pool.mutex:
+            return True  # the child of a fork
+        return self.stopped and (piece is None or piece not in self._pieces)
+
+    def cancelled_text(self) -> str:
+        """Why what is left was cancelled."""
+        if self.verdict is not None and self.verdict.cancelled():
+            return self.verdict._cancelled_text()
+        why, token = "its pool was shut down", self._options.token
+        if token is not None and token.cancelled:
+            why = "its token was cancelled"
+            if token.reason is not None:
+                why = f"{why}: {safe_text(str, token.reason)}"
+        name = self._options.name or name_of(self._fn)
+        return f"a call of {name} was cancelled: {why}"
+
+    def sleep(self, ready: Callable[[], bool], end: float | None, again: bool) -> bool:
+        """Sleep until there may be something; False if that was not before `end`.
+
+        The first time not for long: what stands behind a call that takes long is given to others then. So
+        `again` nothing is to be had before that call ends, but what others do.
+        """
+        parker = _sync.Parker()
+        self._sleepers.append(parker)
+        try:
+            if ready():
+                return True
+            left = None if end is None else end - _sync.clock()
+            if left is not None and left <= 0:
+                return False
+            self._help(left, False)
+            if ready():
+                return True
+            if not again:
+                if not parker.acquire(True, _LOOK if left is None else min(left, _LOOK)):
+                    self._relieve()
+                return True
+            _sync.sleep_at(parker, left, partial(self._look, ready))
+            return True
+        finally:
+            try:
+                self._sleepers.remove(parker)
+            except ValueError:
+                pass
+
+    def _look(self, ready: Callable[[], bool]) -> bool:
+        self._pool.reap_dead_workers()
+        self._help(None, True)
+        return ready()
+
+    def _help(self, timeout: float | None, again: bool) -> None:
+        """In a worker of this pool: nobody else may be there to run what this one waits for."""
+        if self._pool.own_slot() is not None:
+            for future in self.tasks():
+                if future._state is PENDING:
+                    self._pool.help(future, timeout, again)
+                    return
+
+    def _relieve(self) -> None:
+        """See that nothing waits behind a call that takes long."""
+        if self._lock._is_owned():
+            return
+        try:
+            with self._lock:
+                long_ago = _sync.clock() - _STALL
+                for piece in self._pieces:
+                    if piece.began < long_ago and piece.todo:
+                        self._recall(piece)
+        except BaseException:
+            while self._lock._is_owned():
+                self._lock.release()
+            self.stop()
+            raise
+        self.staff(may_wait=False)
+
+
+# -- calling ---------------------------------------------------------------------------------------
+#
+# Each makes at most `most` calls; True once there is none left to make. A call is taken off before it is made,
+# and noted after: what is taken and not noted when one of these raises is what has raised.
+
+
+def _call_each(fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int) -> bool:
+    try:
+        for _ in repeat(None, most):
+            try:
+                item = pop()
+            except IndexError:
+                return True
+            put(fn(item))
+        return False
+    finally:
+        del fn, pop, put
+        item = None
+
+
+def _run_each(fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int) -> bool:
+    """Each in a context of its own: nothing leaks from one call to the next."""
+    try:
+        context = copy_context()
+        for _ in repeat(None, most):
+            try:
+                item = pop()
+            except IndexError:
+                return True
+            put((own(context.copy()) if context else Context()).run(fn, item))
+        return False
+    finally:
+        del fn, pop, put
+        item = None
+
+
+def _run_each_star(
+    fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int
+) -> bool:
+    try:
+        context = copy_context()
+        for _ in repeat(None, most):
+            try:
+                args = pop()
+            except IndexError:
+                return True
+            put((own(context.copy()) if context else Context()).run(fn, *args))
+        return False
+    finally:
+        del fn, pop, put
+        args = None
+
+
+def _attempt_each(fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int) -> bool:
+    context = copy_context()
+    for _ in repeat(None, most):
+        try:
+            item = pop()
+        except IndexError:
+            return True
+        put((own(context.copy()) if context else Context()).run(attempt, fn, (item,)))
+    return False
+
+
+def _attempt_each_star(
+    fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int
+) -> bool:
+    context = copy_context()
+    for _ in repeat(None, most):
+        try:
+            args = pop()
+        except IndexError:
+            return True
+        put((own(context.copy()) if context else Context()).run(attempt, fn, args))
+    return False
+
+
+def _way(fn: Any, single: bool, apart: bool) -> Callable[..., bool]:
+    if apart:
+        return _attempt_each if single else _attempt_each_star
+    if not single:
+        return _run_each_star
+    kind = type(fn)
+    if kind is BuiltinFunctionType or kind is MethodDescriptorType:
+        return _call_each  # has no context variables to set
+    return _run_each

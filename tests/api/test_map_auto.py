@@ -1,0 +1,489 @@
+"""map and map_unordered with chunksize="auto": tasks draw calls off one shared batch."""
+
+from __future__ import annotations
+
+import contextvars
+import decimal
+import gc
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures as cf
+from typing import Any
+
+import pytest
+
+from futurepool import (
+    BoundedExecutor,
+    CancelToken,
+    OnFull,
+    PoolClosedError,
+    QueueFullError,
+    _sync,
+    current_token,
+)
+from tests.helpers import hold
+
+METHODS = ["map", "map_unordered"]
+
+
+class Clock:
+    """Time that goes on when a call says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(_sync, "clock", clock)
+    return clock
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Wait for what another thread is about to do."""
+    pause = threading.Event()
+    for _ in range(3000):
+        if done():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not happen")
+
+
+@pytest.mark.parametrize("before", [0, 3000])
+@pytest.mark.parametrize("shape", [{}, {"buffersize": 4000}])
+@pytest.mark.parametrize("method", METHODS)
+def test_calls_that_block_run_side_by_side(method: str, shape: Any, before: int) -> None:
+    """All of them, also those that many short calls stand in front of."""
+    together = threading.Barrier(8)
+
+    def call(number: int) -> int:
+        if number >= before:
+            together.wait(30)
+        return number
+
+    with BoundedExecutor(8) as ex:
+        results = getattr(ex, method)(call, range(before + 8), chunksize="auto", **shape)
+        assert sorted(results) == list(range(before + 8))
+
+
+def test_calls_that_block_run_side_by_side_unread() -> None:
+    """Nobody looks at the results."""
+    together = threading.Barrier(4)
+    with BoundedExecutor(4) as ex:
+        ex.map(lambda n: n < 2000 or together.wait(30), range(2004), chunksize="auto")
+        assert ex.wait(30)
+    assert not together.broken
+
+
+@pytest.mark.parametrize("place", [0, 700, 999])
+def test_a_call_that_blocks_holds_up_no_other(place: int, gate: threading.Event) -> None:
+    """All the others are made, and what stands before it can be read."""
+    ran: list[int] = []
+
+    def call(number: int) -> int:
+        if number == place:
+            gate.wait(30)
+        ran.append(number)
+        return number
+
+    with BoundedExecutor(2) as ex:
+        results = ex.map(call, range(1000), chunksize="auto")
+        until(lambda: len(ran) == 999)
+        assert [next(results) for _ in range(place)] == list(range(place))
+        gate.set()
+        assert list(results) == list(range(place, 1000))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_stands_before_a_call_that_blocks_is_read(workers: int, gate: threading.Event) -> None:
+    """Though all of it may be one piece."""
+    with BoundedExecutor(workers) as ex:
+        results = ex.map(lambda n: n != 500 or gate.wait(30), range(600), chunksize="auto")
+        assert [next(results) for _ in range(500)] == [True] * 500
+        gate.set()
+        assert len(list(results)) == 100
+        gate.clear()
+        results = ex.map_unordered(lambda n: n != 9 or gate.wait(30), range(10), chunksize="auto")
+        assert [next(results) for _ in range(9)] == [True] * 9
+        gate.set()
+        assert list(results) == [True]
+
+
+def test_short_calls_cost_a_fraction_of_a_task(clock: Clock) -> None:
+    """As long as they take no time there is but one task for each worker, at most."""
+    with BoundedExecutor(2) as ex:
+        assert list(ex.map(abs, range(20_000), chunksize="auto")) == list(range(20_000))
+        assert ex.stats().submitted_tasks <= 2
+
+
+def test_higher_priorities_come_in_between(clock: Clock) -> None:
+    """Within a millisecond of calls; others of the same priority after them, as they came later."""
+    order: list[object] = []
+
+    def call(number: int) -> None:
+        order.append(number)
+        clock.now += 0.001
+        if number == 5:
+            ex.submit(order.append, "same")
+            ex.options(priority=0).submit(order.append, "lower")
+            ex.options(priority=2).submit(order.append, "higher")
+
+    with BoundedExecutor(1) as ex:
+        list(ex.map(call, range(60), chunksize="auto"))
+    assert order == [*range(6), "higher", *range(6, 60), "same", "lower"]
+
+
+def test_a_task_that_has_aged_comes_in_between(clock: Clock) -> None:
+    """By the rule of its pool."""
+    order: list[object] = []
+
+    def call(number: int) -> None:
+        order.append(number)
+        clock.now += 0.001
+        if number == 5:
+            ex.submit(order.append, "same")
+            ex.options(priority=4).submit(order.append, "higher")
+
+    with BoundedExecutor(1, aging=0.005) as ex:
+        list(ex.map(call, range(60), chunksize="auto"))
+    assert order.index("higher") == 6
+    assert order[-1] != "same"
+
+
+def test_slow_calls_are_a_task_each_now_and_then(clock: Clock) -> None:
+    """So that none of the map's tasks is long unless a call is."""
+
+    def call(_: int) -> None:
+        clock.now += 1.0
+
+    with BoundedExecutor(1) as ex:
+        list(ex.map(call, range(10), chunksize="auto"))
+        assert ex.stats().completed_tasks == 10
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_call_that_fails_is_one_failed_task(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its handler hears of each; the calls around it are made."""
+    heard: list[str] = []
+    ran: list[int] = []
+
+    def call(number: int) -> int:
+        ran.append(number)
+        if number % 10 == 3:
+            raise LookupError(number)
+        return number
+
+    with BoundedExecutor(2, error_handler=lambda error: heard.append(str(error))) as ex:
+        results = list(
+            getattr(ex, method)(call, range(100), chunksize="auto", return_exceptions=True)
+        )
+        assert ex.stats().failed_tasks == 10
+    assert sorted(map(int, heard)) == list(range(3, 100, 10))
+    assert sorted(ran) == list(range(100))
+    if method == "map":
+        assert [each for each in results if isinstance(each, int)] == [
+            number for number in range(100) if number % 10 != 3
+        ]
+    assert sum(isinstance(each, LookupError) for each in results) == 10
+
+
+def test_a_failure_that_nobody_reads_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """As that of a single task."""
+    with caplog.at_level(logging.ERROR), BoundedExecutor(1) as ex:
+        ex.map(int, ["1", "x", "2"], chunksize="auto")
+        assert ex.wait(30)
+        gc.collect()
+        assert ex.submit(int).result(30) == 0
+        until(lambda: bool(caplog.records))
+    assert "invalid literal" in caplog.text
+
+
+def test_a_failure_that_was_read_hushes_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """One is enough to hear of."""
+    with caplog.at_level(logging.ERROR), BoundedExecutor(1) as ex:
+        results = ex.map(int, "xxx", chunksize="auto")
+        assert ex.wait(30)
+        with pytest.raises(ValueError, match="invalid"):
+            list(results)
+        del results
+        gc.collect()
+    assert caplog.records == []
+
+
+var: contextvars.ContextVar[int] = contextvars.ContextVar("var", default=0)
+
+
+@pytest.mark.parametrize("mine", [0, 7])
+def test_nothing_leaks_from_one_call_to_the_next(mine: int) -> None:
+    """Each call has the caller's context to itself."""
+
+    def call(number: int) -> int:
+        found = var.get()
+        var.set(number)
+        return found
+
+    if mine:
+        var.set(mine)
+    with BoundedExecutor(1) as ex:
+        assert list(ex.map(call, range(1, 50), chunksize="auto")) == [mine] * 49
+        assert list(ex.map(lambda n, _: call(n), range(1, 50), range(50), chunksize="auto")) == (
+            [mine] * 49
+        )
+        context = decimal.getcontext().copy()
+        context.prec = 11
+        with decimal.localcontext(context):
+
+            def precise(number: int) -> int:
+                decimal.getcontext().prec += number
+                return decimal.getcontext().prec
+
+            assert list(ex.map(precise, [1, 2, 3], chunksize="auto")) == [12, 13, 14]
+
+
+def test_initializers_of_workers_stay_apart(clock: Clock) -> None:
+    """What one has set does not travel with a task that goes on elsewhere."""
+    numbers = itertools.count(1)
+    own: contextvars.ContextVar[int] = contextvars.ContextVar("own")
+    here = threading.local()
+
+    def begin() -> None:
+        here.number = next(numbers)
+        own.set(here.number)
+
+    def call(_: int) -> bool:
+        clock.now += 0.011
+        return bool(own.get() == here.number)
+
+    with BoundedExecutor(3, initializer=begin) as ex:
+        assert all(ex.map(call, range(100), chunksize="auto"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_its_token_keeps_the_rest_from_starting(method: str) -> None:
+    """At once: also what was drawn already."""
+    token = CancelToken()
+    ran: list[int] = []
+
+    def call(number: int) -> int:
+        ran.append(number)
+        if number == 300:
+            token.cancel("enough")
+        return number
+
+    with BoundedExecutor(1) as ex:
+        results = getattr(ex.options(token=token), method)(call, range(1000), chunksize="auto")
+        with pytest.raises(cf.CancelledError, match="enough"):
+            list(results)
+        assert ran == list(range(301))
+        with pytest.raises(cf.CancelledError):
+            list(getattr(ex.options(token=token), method)(call, [1], chunksize="auto"))
+
+
+def test_leaving_early_tells_what_runs(gate: threading.Event) -> None:
+    """And the rest never starts."""
+    ran: list[int] = []
+    told = threading.Event()
+
+    def call(number: int) -> None:
+        ran.append(number)
+        if number == 1:
+            gate.set()
+            assert current_token().wait(30)
+            told.set()
+
+    with BoundedExecutor(1) as ex:
+        results = ex.map(call, range(500), chunksize="auto")
+        assert next(results) is None
+        assert gate.wait(30)
+        results.close()  # type: ignore[attr-defined]
+        assert told.wait(30)
+    assert ran == [0, 1]
+
+
+def test_a_shutdown_that_cancels(gate: threading.Event) -> None:
+    """What has not started never does."""
+    ran: list[int] = []
+
+    def call(number: int) -> int:
+        ran.append(number)
+        if number == 3:
+            gate.wait(30)
+        return number
+
+    ex = BoundedExecutor(1)
+    results = ex.map(call, range(500), chunksize="auto", return_exceptions=True)
+    until(lambda: 3 in ran)
+    ex.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    found = list(results)
+    ex.shutdown()
+    assert found[:4] == [0, 1, 2, 3]
+    assert [type(each) for each in found[len(ran) :]] == [cf.CancelledError] * (500 - len(ran))
+    assert len(ran) < 500
+
+
+def test_a_shutdown_finishes_it() -> None:
+    """All was accepted."""
+    ran: list[int] = []
+    ex = BoundedExecutor(2)
+    ex.map(ran.append, range(5000), chunksize="auto")
+    ex.shutdown()
+    assert sorted(ran) == list(range(5000))
+    with pytest.raises(PoolClosedError):
+        ex.map(abs, [1], chunksize="auto")
+    with pytest.raises(PoolClosedError):
+        list(ex.map_unordered(abs, [1], chunksize="auto"))
+
+
+def test_with_a_full_queue(gate: threading.Event) -> None:
+    """The policy decides about the first of its tasks; more are a matter of speed."""
+    with BoundedExecutor(1, queue_size=1) as ex:
+        hold(ex, gate)
+        waiting = ex.submit(int)
+        with pytest.raises(QueueFullError):
+            ex.options(on_full=OnFull.RAISE).map(abs, range(9), chunksize="auto")
+        dropped = ex.options(on_full=OnFull.DROP_NEW).map(abs, range(9), chunksize="auto")
+        with pytest.raises(cf.CancelledError):
+            list(dropped)
+        assert list(ex.options(on_full=OnFull.CALLER_RUNS).map(abs, [1, 2], chunksize="auto")) == [
+            1,
+            2,
+        ]
+        waiting.cancel()
+        results = ex.options(on_full=OnFull.RAISE).map(abs, range(9), chunksize="auto")
+        gate.set()
+        assert list(results) == list(range(9))
+
+
+def test_the_bound_is_kept(clock: Clock, gate: threading.Event) -> None:
+    """Its tasks take turns in one place, and none is over the bound when others wait for theirs."""
+    most = 0
+
+    def call(_: int) -> None:
+        nonlocal most
+        clock.now += 0.03
+        stats = ex.stats()
+        most = max(most, stats.active_workers + stats.queued_tasks)
+
+    with BoundedExecutor(1, queue_size=2) as ex:
+        mapped = ex.map(call, range(50), chunksize="auto")
+        for _ in range(5):
+            ex.submit(call, 0)
+        assert len(list(mapped)) == 50
+        assert ex.stats().overflow_tasks == 0
+    assert most <= 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_in_a_task_of_a_pool_of_one(method: str) -> None:
+    """The task that waits runs them itself, turn by turn."""
+    with BoundedExecutor(1) as ex:
+        inner = ex.submit(
+            lambda: sum(getattr(ex, method)(abs, range(-3000, 0), chunksize="auto"))
+        ).result(30)
+    assert inner == sum(range(3001))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_inputs_that_wait_for_a_result(method: str) -> None:
+    """No call waits for the next one to be produced."""
+    ran = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        assert ran.wait(30)
+        yield 2
+
+    def call(number: int) -> int:
+        ran.set()
+        return number
+
+    with BoundedExecutor(2) as ex:
+        assert sorted(getattr(ex, method)(call, items(), chunksize="auto")) == [1, 2]
+
+
+@pytest.mark.parametrize("kind", [cf.ThreadPoolExecutor])
+def test_behind_another_executor(kind: Any) -> None:
+    """There calls travel in chunks: some rounds for each worker."""
+    with BoundedExecutor(2, engine=kind(2)) as ex:
+        assert list(ex.map(abs, range(-400, 0), chunksize="auto")) == list(range(400, 0, -1))
+        assert 1 <= ex.stats().submitted_tasks <= 10
+        assert list(ex.map(abs, [-1, -2], chunksize="auto")) == [1, 2]
+        assert list(ex.map(abs, iter([-1, -2]), chunksize="auto")) == [1, 2]
+        lazy = ex.map(abs, itertools.count(), chunksize="auto", buffersize=30)
+        assert list(itertools.islice(lazy, 200)) == list(range(200))
+        lazy.close()  # type: ignore[attr-defined]
+
+
+def test_in_a_group(gate: threading.Event) -> None:
+    """The first failure cancels the others; what is yielded as an error does not."""
+    from futurepool import TaskGroup  # noqa: F401 - groups need ExceptionGroup
+
+    ran: list[int] = []
+
+    def call(number: int) -> int:
+        ran.append(number)
+        if number == 3:
+            raise LookupError(number)
+        return number
+
+    with BoundedExecutor(1) as ex:
+        with ex.group() as group:
+            found = list(group.map(call, range(6), chunksize="auto", return_exceptions=True))
+        assert isinstance(found[3], LookupError)
+        assert found[4:] == [4, 5]
+        ran.clear()
+        with pytest.raises(BaseException) as caught, ex.group() as group:
+            group.submit(gate.wait, 30)
+            group.map(call, range(500), chunksize="auto")
+            gate.set()
+        assert type(caught.value).__name__ == "ExceptionGroup"
+
+
+def test_a_name_and_a_bad_size() -> None:
+    """As ever."""
+    with BoundedExecutor(1) as ex:
+        with pytest.raises(TypeError, match="chunksize must be a number, not 'automatic'"):
+            ex.map(abs, [1], chunksize="automatic")  # type: ignore[call-overload]
+        names = list(ex.map(lambda _: ex.running()[0].name, [1], chunksize="auto"))
+        assert "lambda" in names[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 3])
+def test_it_is_a_map_whatever_happens(workers: int) -> None:
+    """Calls of all lengths, failures, other tasks in between."""
+    pause = threading.Event()
+
+    def call(number: int) -> int:
+        if number % 97 == 0:
+            pause.wait(0.003)
+        if number % 31 == 0:
+            raise LookupError(number)
+        return number
+
+    def plain(number: int) -> str:
+        return f"LookupError {number}" if number % 31 == 0 else str(number)
+
+    def shown(each: Any) -> str:
+        return f"LookupError {each}" if isinstance(each, LookupError) else str(each)
+
+    with BoundedExecutor(workers, queue_size=5) as ex:
+        for size in (1, 2, 50, 1500):
+            for shape in ({}, {"buffersize": 40}):
+                for inputs in (range(size), iter(range(size))):
+                    mapped = ex.map(call, inputs, chunksize="auto", return_exceptions=True, **shape)
+                    ex.options(priority=2).submit(int)
+                    assert [shown(each) for each in mapped] == [plain(n) for n in range(size)]
+                mixed = ex.map_unordered(
+                    call, range(size), chunksize="auto", return_exceptions=True, **shape
+                )
+                assert sorted(map(shown, mixed)) == sorted(map(plain, range(size)))
