@@ -50,7 +50,7 @@ from futurepool._internals import Internals, refuse_overrides
 from futurepool._options import UNSET, Config, OnFull, Options, check_engine, checked_config
 from futurepool._pool import sizing
 from futurepool._pool.ending import cancel_queued, wait_empty
-from futurepool._pool.fast import SUBMITS, Submitting
+from futurepool._pool.fast import SUBMITS, Submitting, put_compiled
 from futurepool._pool.limits import limited_options
 from futurepool._pool.pool import Pool, RunState
 
@@ -1188,6 +1188,8 @@ def _give_own_names() -> None:
         if name not in vars(BoundedExecutor):
             method.__qualname__ = f"{BoundedExecutor.__name__}.{name}"
             setattr(BoundedExecutor, name, method)
+    for public in (BoundedExecutor, ExecutorView, TaskGroup):
+        put_compiled(public)
     SUBMITS.extend([ExecutorView.submit, TaskGroup.submit])
 
 

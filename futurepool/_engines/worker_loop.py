@@ -29,6 +29,7 @@ from futurepool._errors import is_a
 from futurepool._foreign import patched
 from futurepool._foreign.contexts import complete, fresh
 from futurepool._future import FINISHED, RUNNING, Future, is_context_run, name_of
+from futurepool._pool import fast
 from futurepool._pool.workers import PARKED, WorkerSlot
 
 __all__ = ["current_token"]
@@ -43,9 +44,14 @@ def work(pool: PoolPort, slot: WorkerSlot) -> None:  # noqa: C901 - a call less 
     4. Let go of all that is the task's: function, arguments, context.
     5. If it has failed, commit that now; what is told of it may take long.
 
-    `run_one` is the same for one task, written plainly.
+    `run_one` is the same for one task, written plainly; `_work_in_rows` leaves the inner loop to C.
     """
     _sync.here.slot = slot
+    if fast.row_of is not None and _sync.here.base is None:
+        row = fast.row_of(pool, slot)
+        if row is not None:
+            _work_in_rows(pool, slot, row)
+            return
     error: BaseException | None = None
     wrap = True
     task: Future[Any] | None = None
@@ -125,6 +131,47 @@ def work(pool: PoolPort, slot: WorkerSlot) -> None:  # noqa: C901 - a call less 
             # If it came in the middle of `complete`, that is not to do the same again.
             wrap = error is None
             error = _after_interruption(pool, slot, task, raised)
+            if slot.leave:
+                return
+
+
+def _work_in_rows(pool: PoolPort, slot: WorkerSlot, row: Any) -> None:
+    """`work`, where tasks run one right after the other in C, see `_pool/_fast.c`.
+
+    `row` returns when there is no task now, and now and then between two tasks, which lets the interpreter
+    look at signals and who waits for its turn. It raises what a task has raised (`row.failed`), after step 4, or
+    what has struck it; `row.task` is the task that it had before.
+    """
+    error: BaseException | None = None
+    wrap = True
+    while True:
+        try:
+            if error is not None:  # an interruption's
+                pool.complete(slot, None, error, wrap)
+                error = None
+            while True:
+                try:
+                    row()
+                except BaseException as raised:
+                    if not row.failed:
+                        raise
+                    error = raised
+                if error is not None:
+                    pool.complete(slot, None, error)
+                    error = None
+                elif slot.status == PARKED:
+                    if pool.idle_timeout is None:
+                        slot.parker.acquire()
+                    else:
+                        pool.sleep_idle(slot)
+                    if ThreadPoolExecutor.submit is not patched.original:
+                        patched.look()
+                if slot.leave:
+                    return
+        except BaseException as raised:  # noqa: PERF203 - as in `work`
+            wrap = error is None
+            error = _after_interruption(pool, slot, row.task, raised)
+            row.forget()
             if slot.leave:
                 return
 

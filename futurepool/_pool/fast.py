@@ -4,8 +4,9 @@ They do what the methods of `Pool` do that they name, on the same parts, with a 
 this a task costs 1.5 us instead of 2.6. Each paragraph says whose twin it is, and why it may leave early. What
 they change in the parts, nobody else changes from outside: these are the only such places.
 
-`FUTUREPOOL_FORM` chooses the form when the package is imported: "fast", the default, or "plain", which leaves
-the methods of `Pool` as they are. Tests run over both.
+`FUTUREPOOL_FORM` chooses the form when the package is imported: "fast", the default; "plain", which leaves
+the methods of `Pool` as they are; or "compiled", the default where the extension of `futurepool._pool.compiled`
+was built. Tests run over all of them.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from futurepool._foreign import patched
 from futurepool._future import CANCELLED, FINISHED, PENDING, RUNNING, Future, new_future
 from futurepool._options import TIMED, Options
 from futurepool._pool import overload, submission
+from futurepool._pool.compiled import load
 from futurepool._pool.meters import BATCH
 from futurepool._pool.pool import Pool
 from futurepool._pool.section import unpark
 from futurepool._pool.workers import PARKED, WorkerSlot
 
-__all__ = ["SUBMITS", "Submitting", "form"]
+__all__ = ["SUBMITS", "Submitting", "form", "put_compiled", "row_of"]
 
 AnyFuture = Future[Any]
 P = ParamSpec("P")
@@ -388,14 +390,21 @@ def _plain_submit(self: Submitting, fn: Any, /, *args: Any, **kwargs: Any) -> An
     return pool.submit(options, fn, args, kwargs, subscribers, ours=subscribers is not None)
 
 
+_compiled: Any = load(next_task)
+
 #: The form of the hot paths that was chosen when the package was imported.
-form: str = os.environ.get("FUTUREPOOL_FORM", "fast")
+form: str = os.environ.get("FUTUREPOOL_FORM") or ("fast" if _compiled is None else "compiled")
+
+#: The row of tasks of a worker's slot: what runs them instead of the loop in Python. None for that.
+row_of: Callable[..., Any] | None = None
 
 #: For each form what takes the place of what.
 _FORMS: dict[str, dict[tuple[type, str], Callable[..., Any]]] = {
     "fast": {(Pool, "next_task"): next_task, (Pool, "submit_many"): submit_many},
     "plain": {(Submitting, "submit"): _plain_submit},
 }
+if _compiled is not None:
+    _FORMS["compiled"] = _FORMS["fast"]
 if form not in _FORMS:
     raise InvalidConfigError(
         f"FUTUREPOOL_FORM must be one of {', '.join(sorted(_FORMS))}, not {form!r}"
@@ -404,6 +413,19 @@ for (_owner, _name), _function in _FORMS[form].items():
     for _part in ("__name__", "__qualname__", "__doc__", "__annotations__"):
         setattr(_function, _part, getattr(getattr(_owner, _name), _part))
     setattr(_owner, _name, _function)
+if form == "compiled" and _compiled is not None:
+    # Over those in Python, which get what is not the plain case.
+    for _owner, _name in ((Pool, "next_task"), (Future, "result")):
+        setattr(_owner, _name, _compiled.twin_of(_name, vars(_owner)[_name]))
+    row_of = _compiled.row_of
 
 #: `submit` as the public classes have it: whoever finds another has found a subclass's, or a patch.
 SUBMITS: list[Any] = [Submitting.submit]
+
+
+def put_compiled(kind: type[Submitting]) -> None:
+    """Put `submit` in C, if that is the form, over a public class's own; the other goes on behind it."""
+    if form == "compiled":
+        twin = _compiled.twin_of("submit", vars(kind)["submit"])
+        kind.submit = twin  # type: ignore[method-assign]
+        SUBMITS.append(twin)

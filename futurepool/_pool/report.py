@@ -182,7 +182,10 @@ def _places(frame: FrameType | None, depth: int) -> list[Place]:
         place = code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_name
         module = frame.f_globals.get("__name__")
         if module == _RUNNER:
-            runners.append((len(every), len(theirs), code.co_name))
+            if runners and runners[-1][2] == "_work_in_rows":
+                runners[-1] = (*runners[-1][:2], code.co_name)  # its loop in C
+            else:
+                runners.append((len(every), len(theirs), code.co_name))
         every.append(place)
         if not _is_ours(module):
             theirs.append(place)

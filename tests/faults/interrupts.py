@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import futurepool
 from futurepool import CancelToken, ForcedShutdownError, OnFull, QueueFullError
 from tests.faults.tools import (
     PATIENCE,
@@ -105,7 +106,8 @@ def every_point(
         return tracer.count
 
     last = in_thread(once, _FAR)
-    check(last > 20, f"{last} points traced")
+    # In C there is hardly any.
+    check(last > 20 or futurepool.form == "compiled", f"{last} points traced")
     for k in subject.points(last, sample):
         try:
             in_thread(once, k)

@@ -306,9 +306,7 @@ def test_a_ctrl_c_during_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
         assert future.result(30)
 
 
-@pytest.mark.skipif(
-    futurepool.form != "fast", reason="elsewhere the worker is struck in `complete`"
-)
+@pytest.mark.skipif(futurepool.form == "plain", reason="there the worker is struck in `complete`")
 @pytest.mark.parametrize("again", ["run_deferred", "look"])
 def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, again: str) -> None:
     """What a section left to be done tells them the second time; so does who waits, in the end."""
@@ -574,7 +572,7 @@ def test_a_future_that_nobody_will_tell_of(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(errors) == 1
 
 
-@pytest.mark.skipif(futurepool.form != "fast", reason="elsewhere nothing is noted in the slot")
+@pytest.mark.skipif(futurepool.form == "plain", reason="there nothing is noted in the slot")
 def test_a_place_handed_on_by_its_own_worker_is_no_time_in_advance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

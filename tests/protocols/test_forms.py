@@ -1,7 +1,8 @@
-"""The hot paths written plainly, by FUTUREPOOL_FORM=plain, hold what the unrolled ones hold."""
+"""The hot paths in another form, by FUTUREPOOL_FORM, hold what those of the default form hold."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import futurepool
-
 TOP = Path(__file__).parents[2]
+
+#: Where the extension is there, all other tests run over it.
+BUILT = importlib.util.find_spec("futurepool._pool._fast") is not None
+built = pytest.mark.skipif(not BUILT, reason="the extension was not built")
 
 #: Runs of other tests: what they are called, and what pytest is told.
 RUNS: dict[str, list[str]] = {
@@ -49,7 +52,7 @@ def ask(form: str, code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["fast", "plain"])
+@pytest.mark.parametrize("form", ["fast", "plain", pytest.param("compiled", marks=built)])
 def test_the_form_is_chosen_at_import(form: str) -> None:
     """And each does what is asked for."""
     code = """
@@ -63,18 +66,20 @@ with futurepool.BoundedExecutor(2) as pool:
 @pytest.mark.slow
 def test_another_form_is_refused() -> None:
     """By the names of those there are."""
-    assert "one of fast, plain, not 'slow'" in ask("slow", "import futurepool").stderr
+    forms = "compiled, fast, plain" if BUILT else "fast, plain"
+    assert f"one of {forms}, not 'slow'" in ask("slow", "import futurepool").stderr
 
 
 @pytest.mark.slow
 @pytest.mark.thorough
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(futurepool.form == "plain", reason="this is the run")
+@pytest.mark.skipif("FUTUREPOOL_FORM" in os.environ, reason="this is the run")
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="it finds the same everywhere")
+@pytest.mark.parametrize("form", ["plain", pytest.param("fast", marks=built)])
 @pytest.mark.parametrize("name", RUNS)
-def test_the_plain_form_passes(name: str) -> None:
+def test_another_form_passes(name: str, form: str) -> None:
     """What is tested of the one is tested of the other."""
-    env = {**os.environ, "FUTUREPOOL_FORM": "plain", "FUTUREPOOL_SCHEDULES": "0.03"}
+    env = {**os.environ, "FUTUREPOOL_FORM": form, "FUTUREPOOL_SCHEDULES": "0.03"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *RUNS[name]]
     done = subprocess.run(
         command, cwd=TOP, env=env, capture_output=True, text=True, check=False, timeout=280

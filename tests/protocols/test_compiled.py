@@ -1,0 +1,447 @@
+"""The form in C does what the form in Python does: random programs over both, compared after each step.
+
+Two pools, one thread. Workers are slots that a program takes steps of, one by one; nothing sleeps, and the
+clock stands still within a step. The one pool has a mutex of another class, which is why it gets the Python code.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import gc
+import itertools
+import logging
+import os
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import Context
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import futurepool
+from futurepool import BoundedExecutor, CancelToken, FuturePoolError, OnFull, _sync
+from futurepool import _future as futures
+from futurepool._engines.worker_loop import run_one
+from futurepool._foreign import aside
+from futurepool._future import Future, name_of
+from futurepool._pool import completion, fast
+from futurepool._pool import pool as pools
+from futurepool._pool.workers import PARKED, Kind, WorkerSlot
+
+pytestmark = pytest.mark.skipif(
+    futurepool.form != "compiled", reason="the extension was not built, or another form was chosen"
+)
+
+PROGRAM = 250  # steps
+VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("VARIABLE", default=0)
+
+
+class OtherRLock(type(_sync.RLock())):  # type: ignore[misc]
+    """As good as the original, and not it."""
+
+
+class Parker:
+    """What would put a thread to sleep."""
+
+    def __init__(self) -> None:
+        self.released = 0
+
+    def release(self) -> None:
+        self.released += 1
+        if self.released % 3 == 0:
+            raise RuntimeError("released already")
+
+
+class Engine:
+    """Slots without threads."""
+
+    apart = False
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+        self.slots: list[WorkerSlot] = []
+        self.threads: set[Any] = set()
+
+    def start_worker(self) -> None:
+        slot = WorkerSlot(self.pool, Kind.THREAD)
+        slot.parker = Parker()
+        with self.pool.mutex:
+            if self.pool.enlist(slot, self):
+                slot.ident = 1
+                self.slots.append(slot)
+
+    def run_here(self, future: Future[Any]) -> bool:
+        return run_one(self.pool, future)
+
+    def takes_chunks(self, fn: Any) -> bool:
+        return True
+
+    def reap_dead_workers(self) -> None:
+        pass
+
+    def ended(self) -> None:
+        pass
+
+    def joined(self, wait: bool) -> None:
+        pass
+
+    def calls_back(self, waiting: bool = False) -> bool:
+        return False
+
+    def worker_name(self, slot: WorkerSlot) -> str:
+        return "?"
+
+    def is_alive(self) -> bool:
+        return False
+
+    def join(self, timeout: float | None = None) -> None:
+        pass
+
+
+class RowInPython:
+    """twin of `_fast.Row`, in the words of `worker_loop.work`."""
+
+    MANY = 64
+
+    def __init__(self, pool: Any, slot: WorkerSlot) -> None:
+        self.pool, self.slot = pool, slot
+        self.spare = Context()
+        self.failed = False
+
+    def __call__(self) -> None:
+        self.failed = False
+        for _ in range(self.MANY):
+            task = self.pool.next_task(self.slot)
+            if task is None:
+                return
+            error = None
+            context = task._context or self.spare
+            try:
+                task._result = context.run(task._fn, *task._args, **task._kwargs or {})
+            except BaseException as raised:
+                error = raised
+            task._fn = name_of(task._fn, task._args)
+            if self.spare:
+                self.spare = Context()
+            task._args = task._context = task._kwargs = None
+            if error is not None:
+                self.failed = True
+                raise error
+
+
+class Side:
+    """One pool, and all that a program knows of it."""
+
+    moment = 1000.0  # what the clock says
+
+    def __init__(self, chance: random.Random, compiled: bool) -> None:
+        more: Any = chance.choice([{}, {}, {"aging": 2.0}, {"order": "lifo"}])
+        self.executor = BoundedExecutor(
+            chance.randint(1, 4),
+            queue_size=chance.choice([0, 1, 3, 10, 100, None]),
+            enable_metrics=chance.random() < 0.3,
+            **more,
+            thread_name_prefix="w",
+            name="a pool",
+            error_handler=id,
+        )
+        self.pool: Any = self.executor._pool
+        if not compiled:
+            self.pool.mutex = OtherRLock()
+        self.pool.engine = self.engine = Engine(self.pool)
+        limited = chance.random() < 0.25 and "order" not in more
+        self.limited = self.executor.options(limit=2, name="limited") if limited else None
+        self.futures: list[Future[Any]] = []
+        self.numbers: dict[int, int] = {}
+        self.rows: dict[int, Any] = {}
+        self.tokens = [CancelToken() for _ in range(3)]
+        self.parkers: list[Parker] = []
+        self.log: list[Any] = []
+        self.compiled = compiled
+
+    # -- what tasks do ------------------------------------------------------------------------
+
+    def give(self, *args: Any, **kwargs: Any) -> Any:
+        self.log.append(("ran", args, kwargs, VARIABLE.get()))
+        return args
+
+    def fail(self, kind: type[BaseException]) -> None:
+        self.log.append(("fails", VARIABLE.get()))
+        raise kind("no")
+
+    def spoil(self, value: int) -> None:
+        self.log.append(("spoils", VARIABLE.get()))
+        VARIABLE.set(value)
+
+    def more(self, count: int, priority: int) -> None:
+        for number in range(count):
+            self.submit(self.executor.options(priority=priority), self.give, (number,), {})
+
+    def functions(self) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+        run = Context().run
+        return [
+            (self.give, (1, 2), {}),
+            (self.give, (), {}),
+            (self.give, (), {"a": 1, "b": 2}),
+            (abs, (-3,), {}),
+            (abs, (-4,), {}),
+            (abs, (), {}),
+            (int, ("x",), {}),
+            (functools.partial(self.give, 7), (8,), {"c": 9}),
+            (run, (self.give, 5), {}),
+            (run, (len, "five"), {}),
+            (self.fail, (ValueError,), {}),
+            (self.fail, (SystemExit,), {}),
+            (self.fail, (StopIteration,), {}),
+            (self.spoil, (3,), {}),
+            (self.more, (2, 1), {}),
+            (self.more, (1, 5), {}),
+            (lambda: self.log.append("a lambda"), (), {}),
+        ]
+
+    # -- steps --------------------------------------------------------------------------------
+
+    def known(self, future: Any) -> None:
+        if id(future) not in self.numbers:
+            self.numbers[id(future)] = len(self.futures)
+            self.futures.append(future)
+
+    def submit(self, view: Any, fn: Any, args: Any, kwargs: Any) -> None:
+        try:
+            future = view.submit(fn, *args, **kwargs)
+        except FuturePoolError as error:
+            self.log.append((type(error).__name__, str(error)))
+        else:
+            self.known(future)
+
+    def row(self, slot: WorkerSlot) -> Any:
+        if id(slot) not in self.rows:
+            row = RowInPython(self.pool, slot)
+            if self.compiled:
+                assert fast.row_of is not None
+                row = fast.row_of(self.pool, slot)
+            else:
+                assert fast.row_of is not None
+                assert fast.row_of(self.pool, slot) is None
+            self.rows[id(slot)] = row
+        return self.rows[id(slot)]
+
+    def work(self, index: int, whole: bool) -> None:
+        """A step of a worker; nothing if it would sleep."""
+        if not self.engine.slots:
+            return
+        slot = self.engine.slots[index % len(self.engine.slots)]
+        if slot.leave or (slot.status == PARKED and not slot.parker.released):
+            return
+        slot.parker.released = 0
+        before, _sync.here.slot = _sync.here.slot, slot
+        row = self.row(slot)
+        try:
+            if whole:
+                row()
+            else:
+                task = self.pool.next_task(slot)
+                self.log.append(("taken", None if task is None else task.task_id))
+                if task is not None:
+                    task._result = "a result"
+                    task._fn, task._args, task._kwargs, task._context = task.name, None, None, None
+        except BaseException as error:
+            assert row.failed
+            self.pool.complete(slot, None, error)
+        finally:
+            _sync.here.slot = before
+
+    def close(self) -> None:
+        """Leave nothing that the exit of the interpreter would wait for."""
+        for slot in self.engine.slots:
+            slot.task = None
+            with self.pool.mutex:
+                self.pool.leave(slot)
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+    def visible(self) -> Iterator[Any]:
+        pool = self.pool
+        capacity, workers, meters, queue = pool.capacity, pool.workers, pool.meters, pool.queue
+        slots = self.engine.slots
+        yield capacity.submitted, capacity.max_id, capacity.limit
+        yield workers.threads, workers.reserved, workers.notifying, workers.caller_runs
+        yield workers.wakeup_pending, [slots.index(slot) for slot in workers.parked]
+        yield meters.completed, meters.failed, meters.run_time, meters.wait_time, meters.rejections
+        yield pool.state, len(pool.deferred), pool.mutex._is_owned(), len(pool.waiters.blocked)
+        yield [(key, len(level), level.next_lower is None) for key, level in queue.levels.items()]
+        yield queue.top.key, getattr(queue, "tombstones", 0), len(queue.token_cancelled)
+        yield [future.task_id for future in itertools.islice(pool.waiting_tasks(), 20)]
+        for slot in slots:
+            yield None if slot.task is None else slot.task.task_id
+            yield (
+                slot.status,
+                slot.started,
+                slot.since,
+                slot.leave,
+                slot.fresh,
+                slot.parker.released,
+            )
+        for future in self.futures[-12:]:
+            yield future._state, future.task_id, future.priority, future.name, future._queued_at
+            yield future._args is None, future._kwargs is None, future._context is None
+            if future.done() and not future.cancelled():
+                error = future.exception()
+                yield future.result() if error is None else (type(error).__name__, str(error))
+        yield [parker.released for parker in self.parkers[-5:]]
+        yield self.log[-20:]
+
+
+def once(fn: Callable[[], object]) -> Any:
+    fn()
+
+
+def run_program(seed: int, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drive both; an AssertionError says after which step they differ."""
+    for place, name in ((aside, "run"), (pools, "run_aside"), (completion, "run_aside")):
+        monkeypatch.setattr(place, name, once)
+    monkeypatch.setattr(_sync, "clock", lambda: Side.moment)
+    monkeypatch.setattr(_sync, "sleep_at", lambda *_: None)
+    sides = [Side(random.Random(seed), compiled) for compiled in (True, False)]
+    try:
+        compare(sides, seed, steps)
+    finally:
+        for side in sides:
+            side.close()
+
+
+def compare(sides: list[Side], seed: int, steps: int) -> None:
+    """Step by step."""
+    chance = random.Random(seed)
+    for step in range(steps):
+        Side.moment += chance.choice([0.0, 0.5, 1.25, -0.25])
+        kind = chance.choices(
+            [
+                "submit",
+                "work",
+                "one",
+                "cancel",
+                "token",
+                "callback",
+                "wait",
+                "many",
+                "resize",
+                "close",
+            ],
+            [40, 30, 8, 5, 1, 4, 4, 3, 0.5, 0.02 if step > steps // 2 else 0.0],
+        )[0]
+        numbers = [chance.randrange(1 << 30) for _ in range(6)]
+        value = chance.choice([0, 0, 4])
+        for side in sides:
+            contextvars.Context().run(act, side, kind, numbers, value)
+        ours, theirs = (list(side.visible()) for side in sides)
+        assert ours == theirs, f"seed {seed}, step {step}: {kind}"
+        if step % 50 == 0:
+            stats = [replace(side.executor.stats(), last_error=None) for side in sides]
+            assert stats[0] == stats[1]
+    for side in sides:
+        side.pool.close()
+        for index in range(400):
+            contextvars.Context().run(side.work, index, True)
+    assert list(sides[0].visible()) == list(sides[1].visible())
+
+
+def act(side: Side, kind: str, numbers: list[int], value: int) -> None:
+    """One step, of one side."""
+    if value:
+        VARIABLE.set(value)
+    view: Any = side.executor
+    if numbers[0] % 3 == 0:
+        view = view.options(priority=numbers[1] % 5 - 1)
+    if numbers[2] % 7 == 0:
+        view = view.options(token=side.tokens[numbers[3] % 3])
+    elif numbers[2] % 7 == 1:
+        view = view.options(name="named")
+    elif numbers[2] % 7 == 2 and side.limited is not None:
+        view = side.limited
+    policies = [OnFull.RAISE, OnFull.CALLER_RUNS, OnFull.DROP_OLDEST, OnFull.DROP_NEW]
+    futures = side.futures[-20:]
+    if kind == "submit":
+        functions = side.functions()
+        side.submit(
+            view.options(on_full=policies[numbers[4] % 4]), *functions[numbers[5] % len(functions)]
+        )
+    elif kind == "many":
+        options = view.options(on_full=OnFull.RAISE)._futurepool_options
+        try:
+            found = side.pool.submit_many(options, side.give, [(n,) for n in range(numbers[4] % 9)])
+        except FuturePoolError as error:
+            side.log.append(type(error).__name__)
+        else:
+            deque(map(side.known, found), maxlen=0)
+    elif kind == "work":
+        side.work(numbers[0], True)
+    elif kind == "one":
+        side.work(numbers[0], False)
+    elif kind == "token":
+        side.tokens[numbers[0] % 3].cancel("enough")
+        side.tokens[numbers[0] % 3] = CancelToken()
+    elif kind == "resize":
+        side.executor.resize(1 + numbers[0] % 4, queue_size=numbers[1] % 12)
+    elif kind == "close":
+        side.pool.close()
+    elif futures:
+        future = futures[numbers[0] % len(futures)]
+        if kind == "cancel":
+            side.log.append(future.cancel())
+        elif kind == "callback":
+            future.add_done_callback(lambda done: side.log.append(("told", done.task_id)))
+        else:
+            parker = Parker()
+            if future._subscribe(lambda subscribers: subscribers.add_parker(parker)):
+                side.parkers.append(parker)
+
+
+def run_programs(first: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(first, first + count):
+        with monkeypatch.context() as patch:
+            run_program(seed, PROGRAM, patch)
+
+
+@pytest.mark.slow
+def test_ten_thousand_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every visible state is the same after each."""
+    run_programs(0, 40, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(_sync.free_threaded, reason="reference counts are spread over threads")
+def test_no_reference_is_lost_or_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same programs again and again: no more blocks of memory, nor references to what all share."""
+    shared = [None, True, False, 0, 1, (), *vars(fast).values(), *vars(futures).values()]
+
+    def count() -> tuple[int, list[int]]:
+        gc.collect()
+        return sys.getallocatedblocks(), [sys.getrefcount(each) for each in shared]
+
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest keeps records
+    before = count()
+    blocks: list[int] = []
+    references: list[list[int]] = []
+    for _ in range(6):
+        for seed in range(3):
+            with monkeypatch.context() as patch:
+                run_program(seed, 60, patch)
+        after = count()
+        blocks.append(after[0] - before[0])
+        references.append([new - old for new, old in zip(after[1], before[1], strict=True)])
+        before = after
+    # Something of the interpreter's may grow by steps; what is lost, is lost each time.
+    assert min(blocks) < 3, blocks
+    for each, *steps in zip(shared, *references, strict=True):
+        assert abs(min(steps, key=abs)) < 3, (each, steps)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
+def test_a_million_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, for long. FUTUREPOOL_SEED has another million."""
+    run_programs(1000 + int(os.environ.get("FUTUREPOOL_SEED", "0")) * 4000, 4000, monkeypatch)
