@@ -133,7 +133,7 @@ class Batch:
         self._sleepers: deque[Any] = deque()  # parkers of readers
         self.closed: deque[Piece] = deque()  # in the order in which they were, if anybody reads so
         self.keeps_closed: bool = False
-        self.failures: deque[AnyFuture] = deque()
+        self.failures: list[AnyFuture] = []
         #: The outcome of all that nobody comes for any more.
         self.verdict: AnyFuture | None = None
         self.stopped: bool = False  # no call is to start any more
@@ -182,7 +182,7 @@ class Batch:
                 if len(self._drawers) >= self._pool.workers.max_workers:
                     return False
                 queued = sum([not drawer.started for drawer in list(self._drawers)])
-                behind = [len(piece.todo) for piece in [*self._spare, *self._pieces]]
+                behind = [len(piece.todo) for piece in self._known()]
                 return queued < self.fed - self._drawn + sum(behind)
         except BaseException:
             while self._lock._is_owned():
@@ -325,7 +325,7 @@ class Batch:
             pass
         if calls:
             calls.reverse()
-            self._spare.append(self._insert(piece, calls))
+            self._spare.appendleft(self._insert(piece, calls))  # in front of what came after
 
     def _insert(self, piece: Piece, calls: list[Any]) -> Piece:
         """A piece of its own for the last calls of another one. Lock held."""
@@ -343,31 +343,31 @@ class Batch:
             return None
         if not self._spare:
             long_ago = _sync.clock() - _STALL
-            for piece in self._pieces:
+            for piece in list(self._pieces):
                 if piece.began < long_ago and piece.todo:
                     self._recall(piece)
         if not self._spare and not self._todo:
             # mutant what-stands-behind-a-call-is-drawn
-            for piece in self._pieces:
+            for piece in list(self._pieces):
                 self._recall(piece)
         if self._spare:
             piece = self._spare.popleft()
             share = max(1, min(number, len(piece.todo) // max(1, len(self._drawers))))
             if share < len(piece.todo):
-                calls = list(piece.todo)
+                calls = list(piece.todo.copy())
                 rest = self._insert(piece, calls[share:])
                 piece.todo = deque(calls[:share])
                 self._spare.appendleft(rest)
             return piece
-        if not self._todo:
-            return None
-        calls = self._todo.popleft()
-        if len(calls) > number:
-            self._todo.appendleft(calls[number:])
-            calls = calls[:number]
-        else:
+        try:
+            calls = self._todo.popleft()
+            if len(calls) > number:
+                self._todo.appendleft(calls[number:])
+                calls = calls[:number]
             while self._todo and len(calls) + len(self._todo[0]) <= number:
                 calls = calls + self._todo.popleft()
+        except IndexError:
+            return None  # there was none; or there is none any more, as it was stopped meanwhile
         piece = Piece(calls)
         self._drawn += piece.size
         self._last.following = piece
@@ -381,7 +381,9 @@ class Batch:
         try:
             with self._lock:
                 self._close(drawer)
-                left = bool(self._todo or self._spare) or any(piece.todo for piece in self._pieces)
+                left = bool(self._todo or self._spare) or any(
+                    piece.todo for piece in list(self._pieces)
+                )
         except BaseException:
             self._give_up(drawer)
             raise
@@ -443,10 +445,10 @@ class Batch:
     def stop(self) -> None:
         """Start no call any more. Any thread; runs nothing of a user's."""
         self.stopped = True
-        kept: list[Any] = [list(self._todo)]  # to be let go of where finalizers may run
+        kept: list[Any] = [self._todo.copy()]  # to be let go of where finalizers may run
         self._todo.clear()
-        for piece in [*self._pieces, *self._spare]:
-            kept.append(list(piece.todo))
+        for piece in self._known():
+            kept.append(piece.todo.copy())
             piece.todo.clear()
         aside.run(kept.clear)
         self._wake()
@@ -455,12 +457,16 @@ class Batch:
         """Give up what has not started, and tell what runs, if anything does."""
         self.stopped = True
         self._todo.clear()
-        pieces = [*self._pieces, *self._spare]
+        pieces = self._known()
         for piece in pieces:
             piece.todo.clear()
         for future in self.tasks():
             if pieces or future._state is PENDING:
                 future.cancel()
+
+    def _known(self) -> list[Piece]:
+        """Those in which a call may not have started. By C calls: others may add to them meanwhile."""
+        return [*list(self._pieces), *self._spare.copy()]
 
     def tasks(self) -> list[AnyFuture]:
         """Those that are under way."""
@@ -534,7 +540,7 @@ class Batch:
         finally:
             try:
                 self._sleepers.remove(parker)
-            except ValueError:
+            except (ValueError, IndexError):  # it was taken off, or others are
                 pass
 
     def _look(self, ready: Callable[[], bool]) -> bool:
@@ -557,7 +563,7 @@ class Batch:
         try:
             with self._lock:
                 long_ago = _sync.clock() - _STALL
-                for piece in self._pieces:
+                for piece in list(self._pieces):
                     if piece.began < long_ago and piece.todo:
                         self._recall(piece)
         except BaseException:
