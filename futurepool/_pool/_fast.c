@@ -1199,6 +1199,13 @@ twin_module(PyObject *self, void *unused)
     return PyObject_GetAttrString(((Twin *)self)->wrapped, "__module__");
 }
 
+/* For `isinstance`: mocks and tools that look at classes treat it as the function that it stands for. */
+static PyObject *
+twin_class(PyObject *self, void *unused)
+{
+    return Py_NewRef(Py_TYPE(((Twin *)self)->wrapped));
+}
+
 static PyObject *
 twin_reduce(PyObject *self, PyObject *unused)
 {
@@ -1238,6 +1245,7 @@ static PyMemberDef twin_members[] = {
 };
 
 static PyGetSetDef twin_getset[] = {
+    {"__class__", twin_class, NULL, NULL, NULL},
     {"__doc__", twin_doc, NULL, NULL, NULL},
     {"__module__", twin_module, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

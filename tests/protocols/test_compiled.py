@@ -440,6 +440,7 @@ def test_no_reference_is_lost_or_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         assert abs(min(steps, key=abs)) < 3, (each, steps)
 
 
+@pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
 def test_a_million_steps(monkeypatch: pytest.MonkeyPatch) -> None:
