@@ -613,7 +613,7 @@ class _Feed:
                 failures(results, 0, self._name)
             results.reverse()
             if not self._lazy:
-                return map(list.pop, itertools.repeat(results, number))
+                return map(list[Any].pop, itertools.repeat(results, number))
             return self._taken_all(results)
         return self.taken_until(piece, number)
 

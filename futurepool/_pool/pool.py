@@ -387,16 +387,17 @@ class Pool(Section):
 
         One that must wait for its limit is not to be had, unless it will not run (`fails`).
         """
-        limits = self.limits if future._limit is not None else None
+        limit = future._limit
+        limits = None if limit is None else self.limits
         with self.mutex:
             if future._state is PENDING and is_token_cancelled(future):
                 self.cancel_pending(future, NOBODY)
             # mutant only-pending-is-claimed
             if future._state is not PENDING or (self.state and not future.task_id):
                 return False
-            if limits is not None:
+            if limits is not None and limit is not None:
                 if fails:
-                    future._lent = future._limit.leaf()
+                    future._lent = limit.leaf()
                 # mutant claim-asks-the-limit
                 if not limits.may_start(future):
                     return False

@@ -42,7 +42,11 @@ class TaskQueue(Protocol):
     """What admission and the workers need of a queue."""
 
     token_cancelled: list[AnyFuture]  # set aside by `take`, PENDING still
-    shed: deque[AnyFuture] | tuple[()]  # likewise, as they have waited for too long
+
+    @property
+    def shed(self) -> deque[AnyFuture] | tuple[()]:
+        """Set aside likewise, as they have waited for too long."""
+        ...
 
     @property
     def levels(self) -> dict[int, Level]:
