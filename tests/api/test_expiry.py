@@ -23,6 +23,7 @@ from futurepool import (
     OnFull,
     SubmitTimeoutError,
     TaskExpiredError,
+    _sync,
 )
 from futurepool._deadlines import timer
 from futurepool._foreign import aside
@@ -350,3 +351,28 @@ def test_a_closed_pool_runs_what_it_has_in_time(gate: threading.Event) -> None:
     gate.set()
     pool.shutdown()
     assert early.result(0) == 0
+
+
+def test_before_another_executor(gate: threading.Event) -> None:
+    """What waits to be handed to it expires, is shed, and is handed over newest first, as ever."""
+    with BoundedExecutor(1, engine=cf.ThreadPoolExecutor(1)) as pool:
+        hold(pool, gate)
+        assert isinstance(pool.options(max_wait=SOON).submit(int).exception(30), TaskExpiredError)
+        gate.set()
+    gate.clear()
+    order: list[int] = []
+    with BoundedExecutor(1, engine=cf.ThreadPoolExecutor(1), order="lifo") as pool:
+        hold(pool, gate)
+        for number in range(3):
+            pool.submit(order.append, number)
+        gate.set()
+    assert order == [2, 1, 0]
+    gate.clear()
+    with BoundedExecutor(1, engine=cf.ThreadPoolExecutor(1), on_full=OnFull.SHED) as pool:
+        hold(pool, gate)
+        queue: Any = pool._futurepool.queue
+        queue._overloaded, queue._end = True, _sync.clock() + 1000
+        late = pool.submit(int)
+        late._queued_at -= 1
+        gate.set()
+        assert isinstance(late.exception(30), TaskExpiredError)
