@@ -438,6 +438,40 @@ def test_memory(tmp_path: Path) -> None:
     assert all(size > 0 for seen in ways.values() for _, size in seen)
 
 
+@needs_benchmarks
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.timeout(170)
+def test_overload(tmp_path: Path) -> None:
+    """Each way answers what it can, in a table and stored."""
+    path = tmp_path / "overload.json"
+    words = ["--loads", "0.1", "--seconds", "0.3", "--rounds", "1", "--json", str(path)]
+    done = run(str(BENCHMARKS / "overload.py"), *words)
+    stored = json.loads(path.read_text("utf-8"))
+    assert stored["loads"] == [0.1]
+    assert len(stored["ways"]) == 6
+    for name, ((useful, median, requests, answers),) in stored["ways"].items():
+        assert f"\n| `{name}` | {useful:.0f} (" in done.stdout
+        assert 0 < answers <= requests
+        assert useful <= requests / 0.3
+        assert median is None or median >= 0.01
+
+
+@needs_benchmarks
+def test_the_same_seed_makes_the_same_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that each way has the same to do; as many as were asked for."""
+    overload = script("overload", monkeypatch)
+    times = overload.due_times(1000, 10, 7)
+    assert times == overload.due_times(1000, 10, 7) == sorted(times)
+    assert 9000 < len(times) < 11_000
+    row = [overload.Outcome(useful, 0.01, 10, 10) for useful in (50, 100)]
+    other = [overload.Outcome(useful, None, 10, 10) for useful in (100, 20)]
+    assert overload.shares({"a": row, "b": other}) == {"a": 0.5, "b": 0.2}
+    lines = overload.table([1.0, 1.5], {"a": row, "b": other})
+    assert lines[0] == "|  | 1\u00d7 | 1.5\u00d7 |"
+    assert lines[2:] == ["| `a` | 50 (10 ms) | 100 (10 ms) |", "| `b` | 100 (-) | 20 (-) |"]
+
+
 # -- python -m futurepool bench --------------------------------------------------------------------
 
 WITHOUT_RICH = """
