@@ -37,12 +37,21 @@ CAPACITY = WORKERS / RUN  # tasks a second, at most
 LOADS = (0.5, 1.0, 1.5, 2.0, 3.0)  # times the capacity
 
 
+def as_it_is(pool: Any) -> Any:
+    return pool
+
+
+def impatient(pool: Any) -> Any:
+    """Half of what the clients wait: a task that began just in time would end too late."""
+    return pool.options(max_wait=PATIENCE / 2)
+
+
 class Way(NamedTuple):
     """An executor, and the `submit` of it that is used."""
 
     name: str
     open: Callable[[], cf.Executor]
-    view: Callable[[Any], Any] = lambda pool: pool
+    view: Callable[[Any], Any] = as_it_is
 
 
 WAYS = (
@@ -57,11 +66,10 @@ WAYS = (
         lambda: BoundedExecutor(WORKERS, order="adaptive", on_full=OnFull.DROP_OLDEST),
     ),
     Way("OnFull.SHED", lambda: BoundedExecutor(WORKERS, on_full=OnFull.SHED)),
-    # Half of what the clients wait: a task that began just in time would end too late.
     Way(
         f"max_wait={PATIENCE / 2:g}",
         lambda: BoundedExecutor(WORKERS, on_full=OnFull.RAISE),
-        lambda pool: pool.options(max_wait=PATIENCE / 2),
+        impatient,
     ),
 )
 

@@ -148,7 +148,7 @@ class SheddingQueue(_TimedQueue):
     def __init__(self) -> None:
         super().__init__()
         self._shed: deque[AnyFuture] = deque()
-        self.shed = self._shed
+        self.shed: deque[AnyFuture] | tuple[()] = self._shed
         self._end: float = 0.0  # of the interval
         self._least: float = 0.0  # the shortest wait in it
         self._overloaded: bool = False  # in the one before
