@@ -656,7 +656,7 @@ def _way(fn: Any, single: bool, apart: bool) -> Callable[..., bool]:
         return _attempt_each if single else _attempt_each_star
     if not single:
         return _run_each_star
-    kind: object = type(fn)
+    kind = type(cast(object, fn))
     if kind is BuiltinFunctionType or kind is MethodDescriptorType:
         return _call_each  # has no context variables to set
     return _run_each
