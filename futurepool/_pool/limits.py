@@ -355,6 +355,7 @@ class LimitedQueue:
         "_dead",
         "_histograms",
         "_limiters",
+        "awaited",
         "inner",
         "meters",
         "pending",
@@ -379,6 +380,8 @@ class LimitedQueue:
         # By priority what is queued with a limit, oldest first. A plain dict is slow where the first
         # is taken off again and again.
         self.pending: dict[int, OrderedDict[AnyFuture, None]] = {}
+        # Of these, those that workers wait for: see `futurepool._pool.helping`.
+        self.awaited: dict[AnyFuture, None] = {}
         self._dead = 0  # a hint for when to sweep
         self.recount((), ())
 
@@ -574,6 +577,8 @@ class LimitedQueue:
         except KeyError:
             return False
         self.queued -= 1
+        if self.awaited:
+            self.awaited.pop(task, None)
         if not row:
             del self.pending[priority]
         return True
@@ -598,6 +603,9 @@ class LimitedQueue:
             if living:
                 pending[priority] = living
         self.pending = pending
+        for task in list(self.awaited):
+            if task._state is not PENDING:
+                self.awaited.pop(task, None)
 
     def _sweep(self) -> None:
         self._dead = 0

@@ -508,6 +508,8 @@ class Pool(Section):
         if limits.root.below > due and (failed or told or slot.kind is Kind.CALLER):
             # mutant freed-limit-wakes-a-worker
             self.signal_work()
+        if limits.awaited:
+            self.deferred.append(self.run_awaited)
 
     # -- cancel --------------------------------------------------------------------------------
 
@@ -881,6 +883,7 @@ class Pool(Section):
     # -- for futures that are waited for -------------------------------------------------------
 
     help = helping.help_waiting
+    run_awaited = helping.run_awaited
     sleep_idle = sizing.sleep_idle
     want = helping.want
 
