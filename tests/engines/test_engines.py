@@ -455,10 +455,11 @@ def test_a_fork_with_the_pool_in_use(tmp_path: Path) -> None:
 
 
 AT_EXIT = """
-import concurrent.futures as cf, multiprocessing as mp, sys
+import concurrent.futures as cf, multiprocessing as mp, sys, threading
 from futurepool import BoundedExecutor
 
 ready = []
+submitted = threading.Event()
 
 def prepare(value):
     ready.append(value)
@@ -471,11 +472,13 @@ class Wrapper(cf.Executor):
         self.inner = inner
 
     def submit(self, fn, /, *args, **kwargs):
-        return self.inner.submit(fn, *args, **kwargs)
+        future = self.inner.submit(fn, *args, **kwargs)
+        submitted.set()
+        return future
 
 def make(kind, options):
     if kind == "wrapper":
-        return Wrapper(make("spawn", options))
+        return Wrapper(cf.ProcessPoolExecutor(1, mp_context=mp.get_context("spawn"), **options))
     if kind == "interpreters":
         return cf.InterpreterPoolExecutor(2, **options)
     if kind == "loky":
@@ -497,6 +500,10 @@ if __name__ == "__main__":
         del __file__
     for number in range(4):
         pool.submit(task, number).add_done_callback(show)
+    if kind == "wrapper":
+        # In the middle of a submit of its, in which the process is started, the script must not end:
+        # when that takes its `__file__` away there is nobody to give it back.
+        submitted.wait()
 """
 
 

@@ -50,6 +50,7 @@ def test_the_books_balance(seed: int) -> None:
 @pytest.mark.slow
 @pytest.mark.thorough
 @pytest.mark.usefixtures("eager_switches")
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "options", [{"order": "adaptive", "adaptive_wait": 0.001}, {"on_full": OnFull.SHED}]
 )
@@ -58,9 +59,10 @@ def test_the_books_balance_under_overload(
 ) -> None:
     """Whatever a queue that looks at waiting times makes of them."""
     monkeypatch.setattr(timed_queues, "_TARGET", 1e-5)
-    ledger = Ledger(tasks=10_000, producers=8, workers=2, seed=3, **options)
+    # Fewer: nearly each is dropped, and a thread is started to say so.
+    ledger = Ledger(tasks=3_000, producers=8, workers=2, seed=3, **options)
     ledger.run()
-    assert 0 < sum(ledger.ran) < 10_000
+    assert 0 < sum(ledger.ran) < 3_000
 
 
 def test_the_soak_prints_what_grows() -> None:
