@@ -33,6 +33,7 @@ __all__ = [
     "free_threaded",
     "get_at",
     "get_ident",
+    "get_within",
     "here",
     "import_now",
     "join",
@@ -216,20 +217,25 @@ def sleep_at(parker: Any, timeout: float | None, look: Callable[[], object]) -> 
             return
 
 
-def get_at(inbox: SimpleQueue[T], timeout: float | None, look: Callable[[], object]) -> T:
-    """`inbox.get`, looking as `sleep_at` does; raises Empty after `timeout` seconds. For one reader.
+def get_within(inbox: SimpleQueue[T], seconds: float) -> T:
+    """`inbox.get(timeout=seconds)`; raises Empty. For one reader.
 
     Up to Python 3.12 a `get` that finds the queue's lock free, as it is after each `put` that was
     read without waiting, takes it and waits for what is left of its time: for ever if nothing is. A
     look without waiting leaves the lock taken.
     """
+    try:
+        return inbox.get_nowait()
+    except Empty:
+        pass
+    return inbox.get(timeout=seconds)
+
+
+def get_at(inbox: SimpleQueue[T], timeout: float | None, look: Callable[[], object]) -> T:
+    """`inbox.get`, looking as `sleep_at` does; raises Empty after `timeout` seconds. For one reader."""
     for span in _spans(timeout):
         try:
-            return inbox.get_nowait()
-        except Empty:
-            pass
-        try:
-            return inbox.get(timeout=span)
+            return get_within(inbox, span)
         except Empty:
             pass
         look()

@@ -42,7 +42,7 @@ from futurepool._cli.progress import (
     shorten,
 )
 from futurepool._cli.streams import Streams, WriteError, is_closed_pipe
-from futurepool._cli.work import Crew, Drawer, Local, Outcome, Retries, Slice
+from futurepool._cli.work import Crew, Drawer, Local, Outcome, Retries, Slice, get_within
 
 __all__ = ["main"]
 
@@ -247,7 +247,7 @@ class _Mapping:
                 return room
             self._waits = True
             with contextlib.suppress(queue.Empty):
-                self._room.get(timeout=0.05)
+                get_within(self._room, 0.05)
             self._waits = False
         return 0
 

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from futurepool import BoundedExecutor, CancelToken, ForcedShutdownError
 from futurepool._cli.child import Caller, Failure, describe
 
-__all__ = ["Crew", "Drawer", "Limiter", "Local", "Outcome", "Retries", "Slice"]
+__all__ = ["Crew", "Drawer", "Limiter", "Local", "Outcome", "Retries", "Slice", "get_within"]
 
 Call = Callable[[str], str]
 
@@ -40,6 +40,19 @@ _TINY = 0.00002  # seconds; to pass the interpreter's lock on takes about as lon
 _HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 _SLICE = 0.001  # seconds of work in a slice
 _MOST = 1024  # items in a slice
+
+
+def get_within(inbox: queue.SimpleQueue[Any], seconds: float) -> Any:
+    """`inbox.get(timeout=seconds)`; raises Empty. For one reader.
+
+    Up to Python 3.12 a `get` that finds the queue's lock free takes it, and waits for what is left of
+    its time: for ever if nothing is. A look without waiting leaves the lock taken.
+    """
+    try:
+        return inbox.get_nowait()
+    except queue.Empty:
+        pass
+    return inbox.get(timeout=seconds)
 
 
 class Outcome(NamedTuple):
@@ -609,7 +622,7 @@ class Crew:
         self.asleep = True
         if not self.results:
             try:
-                self._bell.get(timeout=seconds)
+                get_within(self._bell, seconds)
                 while True:
                     self._bell.get_nowait()
             except queue.Empty:

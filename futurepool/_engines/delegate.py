@@ -274,7 +274,8 @@ class DelegateEngine:
                 if end is None:
                     slot, inner = self._inbox.get()
                 else:
-                    slot, inner = self._inbox.get(timeout=max(0.0, end - _sync.clock()))
+                    left = max(0.0, end - _sync.clock())
+                    slot, inner = _sync.get_within(self._inbox, left)
             except _sync.Empty:
                 raise cf.TimeoutError from None
             self._news(slot, inner)
