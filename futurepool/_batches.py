@@ -122,7 +122,7 @@ class Batch:
         self._pool = pool
         self._options = options
         self._fn = fn
-        self._call: Callable[..., bool] = _way(fn, single, apart)
+        self._call, self._called = _way(fn, single, apart)
         self._mutex = pool.mutex
         self._context: Context = copy_context()  # of who calls `map`
         self._lock: Any = _sync.RLock()
@@ -185,8 +185,7 @@ class Batch:
                 behind = [len(piece.todo) for piece in self._known()]
                 return queued < self.fed - self._drawn + sum(behind)
         except BaseException:
-            while self._lock._is_owned():
-                self._lock.release()
+            self._unlock()
             raise
 
     def _submit(self, may_wait: bool) -> bool:
@@ -230,7 +229,7 @@ class Batch:
         drawer.future = task
         drawer.started = True
         piece: Piece | None = None
-        call, fn = self._call, self._fn
+        call, fn = self._call, self._called
         try:
             if self._listens:
                 pool.token_of(task)._add_listener(Opener(self._token_cancelled))
@@ -327,6 +326,13 @@ class Batch:
             calls.reverse()
             self._spare.appendleft(self._insert(piece, calls))  # in front of what came after
 
+    def _recall_late(self) -> None:
+        """The same of the pieces that take long. Lock held."""
+        long_ago = _sync.clock() - _STALL
+        for piece in list(self._pieces):
+            if piece.began < long_ago and piece.todo:
+                self._recall(piece)
+
     def _insert(self, piece: Piece, calls: list[Any]) -> Piece:
         """A piece of its own for the last calls of another one. Lock held."""
         rest = Piece(calls)
@@ -342,10 +348,7 @@ class Batch:
         if self.stopped:
             return None
         if not self._spare:
-            long_ago = _sync.clock() - _STALL
-            for piece in list(self._pieces):
-                if piece.began < long_ago and piece.todo:
-                    self._recall(piece)
+            self._recall_late()
         if not self._spare and not self._todo:
             # mutant what-stands-behind-a-call-is-drawn
             for piece in list(self._pieces):
@@ -381,9 +384,7 @@ class Batch:
         try:
             with self._lock:
                 self._close(drawer)
-                left = bool(self._todo or self._spare) or any(
-                    piece.todo for piece in list(self._pieces)
-                )
+                left = self._is_left()
         except BaseException:
             self._give_up(drawer)
             raise
@@ -400,10 +401,14 @@ class Batch:
             self.stop()
         self._wake()
 
-    def _give_up(self, drawer: Drawer) -> None:
-        """A section was interrupted: what it was about to do is lost. This ends it all."""
+    def _unlock(self) -> None:
+        """After an interruption, where it is not known whether the lock was released."""
         while self._lock._is_owned():
             self._lock.release()
+
+    def _give_up(self, drawer: Drawer) -> None:
+        """A section was interrupted: what it was about to do is lost. This ends it all."""
+        self._unlock()
         self.verdict = drawer.future
         piece, drawer.piece = drawer.piece, None
         if piece is not None:
@@ -562,13 +567,9 @@ class Batch:
             return
         try:
             with self._lock:
-                long_ago = _sync.clock() - _STALL
-                for piece in list(self._pieces):
-                    if piece.began < long_ago and piece.todo:
-                        self._recall(piece)
+                self._recall_late()
         except BaseException:
-            while self._lock._is_owned():
-                self._lock.release()
+            self._unlock()
             self.stop()
             raise
         self.staff(may_wait=False)
@@ -627,36 +628,17 @@ def _run_each_star(
         args = None
 
 
-def _attempt_each(fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int) -> bool:
-    context = copy_context()
-    for _ in repeat(None, most):
-        try:
-            item = pop()
-        except IndexError:
-            return True
-        put((own(context.copy()) if context else Context()).run(attempt, fn, (item,)))
-    return False
+def _attempt_one(fn: Any, item: Any) -> Any:
+    return attempt(fn, (item,))
 
 
-def _attempt_each_star(
-    fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int
-) -> bool:
-    context = copy_context()
-    for _ in repeat(None, most):
-        try:
-            args = pop()
-        except IndexError:
-            return True
-        put((own(context.copy()) if context else Context()).run(attempt, fn, args))
-    return False
-
-
-def _way(fn: Any, single: bool, apart: bool) -> Callable[..., bool]:
+def _way(fn: Any, single: bool, apart: bool) -> tuple[Callable[..., bool], Any]:
+    """How calls are made, and what is called so."""
     if apart:
-        return _attempt_each if single else _attempt_each_star
+        return _run_each, partial(_attempt_one if single else attempt, fn)
     if not single:
-        return _run_each_star
+        return _run_each_star, fn
     kind = type(cast(object, fn))
     if kind is BuiltinFunctionType or kind is MethodDescriptorType:
-        return _call_each  # has no context variables to set
-    return _run_each
+        return _call_each, fn  # has no context variables to set
+    return _run_each, fn
