@@ -29,7 +29,7 @@ from futurepool import _logs, _sync
 from futurepool._failures import Failure
 from futurepool._future import Future
 from futurepool._observers import Observer, TaskEvent
-from futurepool._pool.task_queue import BOTTOM, Level, TaskQueue
+from futurepool._pool.task_queue import QueueBefore, TaskQueue
 from futurepool._pool.workers import Kind, WorkerSlot
 
 AnyFuture = Future[Any]
@@ -193,63 +193,26 @@ def _worker(slot: WorkerSlot) -> Any:
     return slot.thread or _threads.get(slot.ident or 0) or _SOMEBODY
 
 
-class ObservedQueue:
+class ObservedQueue(QueueBefore[TaskQueue]):
     """A queue that notes what goes through it. The mutex is held."""
 
-    __slots__ = ("feed", "inner", "levels", "shed", "token_cancelled", "top")
+    __slots__ = ("feed",)
 
     def __init__(self, inner: TaskQueue, feed: Feed) -> None:
-        self.inner: TaskQueue = inner
-        self.token_cancelled: list[AnyFuture] = inner.token_cancelled  # the same list
-        self.shed: deque[AnyFuture] | tuple[()] = inner.shed  # likewise
+        super().__init__(inner)
         self.feed: Feed = feed
-        self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
-        self.top: Level = BOTTOM  # as is this one
 
     def push(self, future: AnyFuture) -> None:
-        self.inner.push(future)
+        super().push(future)
         self.feed.submitted(future)
 
     def push_all(self, futures: list[AnyFuture]) -> None:
-        self.inner.push_all(futures)
+        super().push_all(futures)
         for future in futures:
             self.feed.submitted(future)
-
-    def enlist(self, level: Level) -> None:
-        raise AssertionError("there are no levels")
-
-    def advance(self) -> Level:
-        return self.top
 
     def take(self, slot: Any) -> AnyFuture | None:
         task = self.inner.take(slot)
         if task is not None:
             self.feed.started(task, slot)
         return task
-
-    def victim(self) -> AnyFuture | None:
-        return self.inner.victim()
-
-    def following(self) -> AnyFuture | None:
-        return self.inner.following()
-
-    def note_tombstone(self, living: int) -> None:
-        self.inner.note_tombstone(living)
-
-    def rebuild(self) -> int:
-        return self.inner.rebuild()
-
-    def tasks(self) -> list[AnyFuture]:
-        return self.inner.tasks()
-
-    def heads(self) -> list[AnyFuture]:
-        return self.inner.heads()
-
-    def rows(self) -> list[Any]:
-        return self.inner.rows()
-
-    def arranged(self, rows: list[Any]) -> list[AnyFuture]:
-        return self.inner.arranged(rows)
-
-
-_sync.import_now(__name__)

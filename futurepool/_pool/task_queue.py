@@ -1,7 +1,8 @@
 """The queue: which task comes next, which one is dropped first.
 
-Two queues with one interface, and more of them in `futurepool._pool.timed_queues`; `limits.LimitedQueue` and
-`observing.ObservedQueue` stand before any, so a change of the interface is one of all these classes. They hold futures; a future whose state is no longer PENDING is a
+Two queues with one interface, and more of them in `futurepool._pool.timed_queues`, which as
+`observing.ObservedQueue` are a `QueueBefore` another one; `limits.LimitedQueue` stands before any. So a change of the
+interface is one of `QueueBefore` and three classes. They hold futures; a future whose state is no longer PENDING is a
 tombstone: cancelled, or run by a thread that waited for it. Tombstones are skipped when they reach the
 front, and swept out together once there are more of them than of the living, so cancelling a
 queued task costs O(1) and its memory is free soon after.
@@ -22,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from futurepool._future import PENDING, RUNNING, Future
 
@@ -112,6 +113,58 @@ class TaskQueue(Protocol):
     def arranged(self, rows: list[Any]) -> list[AnyFuture]:
         """The tasks in `rows`, in the order in which they are to start. Needs no mutex."""
         ...
+
+
+Q = TypeVar("Q", bound=TaskQueue)
+
+
+class QueueBefore(Generic[Q]):
+    """A queue before another one, for a `take` of its own: everything goes through the methods."""
+
+    __slots__ = ("inner", "levels", "shed", "token_cancelled", "top")
+
+    def __init__(self, inner: Q) -> None:
+        self.inner: Q = inner
+        self.token_cancelled: list[AnyFuture] = inner.token_cancelled  # the same list
+        self.shed: deque[AnyFuture] | tuple[()] = inner.shed  # likewise
+        self.levels: dict[int, Level] = {}  # always empty
+        self.top: Level = BOTTOM  # as is this one
+
+    def push(self, future: AnyFuture) -> None:
+        self.inner.push(future)
+
+    def push_all(self, futures: list[AnyFuture]) -> None:
+        self.inner.push_all(futures)
+
+    def enlist(self, level: Level) -> None:
+        raise AssertionError("there are no levels")
+
+    def advance(self) -> Level:
+        return self.top
+
+    def following(self) -> AnyFuture | None:
+        return self.inner.following()
+
+    def victim(self) -> AnyFuture | None:
+        return self.inner.victim()
+
+    def note_tombstone(self, living: int) -> None:
+        self.inner.note_tombstone(living)
+
+    def rebuild(self) -> int:
+        return self.inner.rebuild()
+
+    def tasks(self) -> list[AnyFuture]:
+        return self.inner.tasks()
+
+    def heads(self) -> list[AnyFuture]:
+        return self.inner.heads()
+
+    def rows(self) -> list[Any]:
+        return self.inner.rows()
+
+    def arranged(self, rows: list[Any]) -> list[AnyFuture]:
+        return self.inner.arranged(rows)
 
 
 class RankedQueue(TaskQueue, Protocol):

@@ -12,11 +12,11 @@ from typing import Any
 from futurepool import _sync
 from futurepool._future import PENDING, RUNNING, Future
 from futurepool._pool.task_queue import (
-    BOTTOM,
     AgingQueue,
     Level,
     NewestLevel,
     PriorityQueue,
+    QueueBefore,
     Taker,
     TaskQueue,
     is_token_cancelled,
@@ -27,56 +27,7 @@ __all__ = ["AdaptiveQueue", "SheddingQueue", "make_queue"]
 AnyFuture = Future[Any]
 
 
-class _TimedQueue:
-    """A PriorityQueue behind methods."""
-
-    __slots__ = ("inner", "levels", "shed", "token_cancelled", "top")
-
-    def __init__(self) -> None:
-        self.shed: deque[AnyFuture] | tuple[()] = ()
-        self.inner: PriorityQueue = PriorityQueue()
-        self.token_cancelled: list[AnyFuture] = self.inner.token_cancelled  # the same list
-        self.levels: dict[int, Level] = {}  # always empty: everything goes through the methods
-        self.top: Level = BOTTOM  # as is this one
-
-    def push(self, future: AnyFuture) -> None:
-        self.inner.push(future)
-
-    def push_all(self, futures: list[AnyFuture]) -> None:
-        self.inner.push_all(futures)
-
-    def enlist(self, level: Level) -> None:
-        raise AssertionError("there are no levels")
-
-    def advance(self) -> Level:
-        return self.top
-
-    def following(self) -> AnyFuture | None:
-        return self.inner.following()
-
-    def victim(self) -> AnyFuture | None:
-        return self.inner.victim()
-
-    def note_tombstone(self, living: int) -> None:
-        self.inner.note_tombstone(living)
-
-    def rebuild(self) -> int:
-        return self.inner.rebuild()
-
-    def tasks(self) -> list[AnyFuture]:
-        return self.inner.tasks()
-
-    def heads(self) -> list[AnyFuture]:
-        return self.inner.heads()
-
-    def rows(self) -> list[Any]:
-        return self.inner.rows()
-
-    def arranged(self, rows: list[Any]) -> list[AnyFuture]:
-        return self.inner.arranged(rows)
-
-
-class AdaptiveQueue(_TimedQueue):
+class AdaptiveQueue(QueueBefore[PriorityQueue]):
     """Within a priority oldest first, as long as that has not waited for too long; else newest first.
 
     Under overload the oldest never have waited less, so the newest go on to be taken first until there are
@@ -86,7 +37,7 @@ class AdaptiveQueue(_TimedQueue):
     __slots__ = ("_wait",)
 
     def __init__(self, wait: float) -> None:
-        super().__init__()
+        super().__init__(PriorityQueue())
         self._wait = wait  # seconds
 
     def take(self, slot: Taker) -> AnyFuture | None:
@@ -134,7 +85,7 @@ _INTERVAL = 0.1  # seconds
 _TARGET = 0.005  # seconds that a task may wait, at least now and then
 
 
-class SheddingQueue(_TimedQueue):
+class SheddingQueue(QueueBefore[PriorityQueue]):
     """Oldest first, but for those that have waited for too long while all have: CoDel.
 
     In each interval the shortest wait is noted. If that was longer than the target, there was a queue all the
@@ -146,7 +97,7 @@ class SheddingQueue(_TimedQueue):
     __slots__ = ("_end", "_least", "_overloaded", "_shed")
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(PriorityQueue())
         self._shed: deque[AnyFuture] = deque()
         self.shed: deque[AnyFuture] | tuple[()] = self._shed
         self._end: float = 0.0  # of the interval
