@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from futurepool import _sync
 from futurepool._engines.inline import InlineEngine
 from futurepool._errors import InvalidConfigError
 from futurepool._executor import BoundedExecutor
@@ -73,3 +74,6 @@ class InlineExecutor(BoundedExecutor):
     def prestart(self, number: int | None = None) -> int:
         """Nothing to be done: there are no threads. Returns 0."""
         return super().prestart(0 if number is None else min(number, 1))
+
+
+_sync.import_now(__name__)

@@ -181,3 +181,6 @@ class InlineEngine:
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+_sync.import_now(__name__)

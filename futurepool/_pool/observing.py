@@ -216,3 +216,6 @@ class ObservedQueue(QueueBefore[TaskQueue]):
         if task is not None:
             self.feed.started(task, slot)
         return task
+
+
+_sync.import_now(__name__)

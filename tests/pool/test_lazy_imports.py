@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 
+import futurepool
 from tests.programs import python
 
 SCRIPT = """
@@ -49,3 +52,23 @@ def test_no_import_is_put_off() -> None:
     """Or it would take place in the middle of a section, in a finalizer, or at interpreter exit."""
     done = python(SCRIPT, "-X", "lazy_imports=all")
     assert (done.stdout.split("\n"), done.stderr) == (["[]", "[]", ""], "")
+
+
+def test_what_is_imported_late_lets_its_imports_take_place() -> None:
+    """Each module that `import futurepool` does not load says so in its last line.
+
+    The command line and the exporters run in no section; they import when Python likes.
+    """
+    done = python(
+        "import futurepool, json, sys; futurepool.Future; print(json.dumps([*sys.modules]))"
+    )
+    loaded, root = set(json.loads(done.stdout)), Path(futurepool.__file__).parent
+    last = {
+        name: path.read_text("utf-8").splitlines()[-1]
+        for path in root.rglob("*.py")
+        if (name := ".".join(path.relative_to(root.parent).with_suffix("").parts)) not in loaded
+        and not name.startswith(("futurepool._cli.", "futurepool.instrumentation."))
+        and path.name not in ("__init__.py", "__main__.py")
+    }
+    assert "futurepool._aio" in last
+    assert last == dict.fromkeys(last, "_sync.import_now(__name__)")
