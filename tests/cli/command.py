@@ -18,10 +18,11 @@ PATIENCE = 50.0  # how long a test waits for what must happen
 PACKAGE = str(Path(futurepool.__file__).parent.parent)  # there also where it is not installed
 MAP = ("-m", "futurepool", "map")
 
-#: The command, with signals as a shell's foreground job has them: a test may run in the background.
-#: What comes while the package is imported is nobody's to handle.
+#: The command, with signals as a shell's foreground job has them: a test may run in the
+#: background, or under nohup. What comes while the package is imported is nobody's to handle.
 _AS_A_SHELL = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "import signal; signal.signal(getattr(signal, 'SIGHUP', signal.SIGTERM), signal.SIG_DFL); "
+    "signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "from futurepool._cli.main import run; "
     "signal.signal(signal.SIGINT, signal.default_int_handler); run()"
 )
