@@ -412,10 +412,9 @@ class LimitedQueue:
     def may_start(self, task: AnyFuture) -> bool:
         """Whether no limiter of a task that is queued, or to be, is full."""
         leaf = task._limit.leaf()
-        if not any(limiter.full for limiter in _counted(task, leaf)):
-            return True
-        self._forget_idle(leaf)
-        return False
+        free = not any(limiter.full for limiter in _counted(task, leaf))
+        self._forget_idle(leaf)  # it may have been made just now
+        return free
 
     def lend(self, task: AnyFuture, running: AnyFuture) -> bool:
         """If it is for `running`, which waits for it, that `task` may not start: let it run in its place.
@@ -683,6 +682,7 @@ class LimitedQueue:
             if self._unlist(future):
                 leaf.waiting -= 1
                 self._settle(leaf)
+                self._forget_idle(leaf)
         return self.inner.take(slot)
 
     def following(self) -> AnyFuture | None:

@@ -289,6 +289,20 @@ def test_a_token_that_is_cancelled_as_its_task_comes_up(gate: threading.Event) -
         idle(ex)
 
 
+def test_a_key_whose_last_task_is_set_aside_is_forgotten(gate: threading.Event) -> None:
+    """Its token is cancelled as it comes up, and no other task of the key ends after it."""
+    with BoundedExecutor(1) as ex:
+        view = ex.options(key="a", key_limit=1)
+        hold(view, gate)
+        token = CancelToken()
+        doomed = view.submit_with_token(token, int)
+        token._once["reason"] = None
+        gate.set()
+        assert cf.wait([doomed], 30).done == {doomed}
+        assert ex.submit(int).result(30) == 0
+        idle(ex)
+
+
 def test_shutdown_runs_what_waits_for_its_limit(gate: threading.Event) -> None:
     """And all threads end."""
     ex = BoundedExecutor(4)
