@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
+from collections import deque
+from collections.abc import Iterator
+from itertools import compress
+from operator import methodcaller, not_
 from typing import Any
 
 from futurepool import TaskError
@@ -28,12 +33,24 @@ class Asynchronous(BaseException):
 def strike(thread: threading.Thread) -> None:
     """Strike it if it lives: the identifier of one that has died may be another's by now.
 
-    So nobody is struck while being born: `Thread.start` waits for such a thread for ever.
+    So nobody is struck while being born: `Thread.start` waits for such a thread for ever. Between the
+    last look and the blow only C code runs, so where there is a GIL no other thread comes in between.
     """
-    if thread.is_alive():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Asynchronous)
-        )
+    if not thread.is_alive():
+        return
+    lives = one_look(thread)
+    blow = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    idents = [ctypes.c_ulong(thread.ident or 0)]
+    deque(map(blow, compress(idents, lives), [ctypes.py_object(Asynchronous)]), maxlen=0)
+
+
+def one_look(thread: Any) -> Iterator[bool]:
+    """One look whether a thread that was started still has its identifier, taken when it is asked for."""
+    if sys.version_info >= (3, 13):
+        handle = thread._handle if sys.version_info < (3, 14) else thread._os_thread_handle
+        return map(not_, map(methodcaller("is_done"), [handle]))
+    # None once somebody has joined it.
+    return map(methodcaller("locked"), [thread._tstate_lock or threading.Lock()])
 
 
 def expected(error: BaseException | None) -> bool:
