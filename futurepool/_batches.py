@@ -642,3 +642,6 @@ def _way(fn: Any, single: bool, apart: bool) -> tuple[Callable[..., bool], Any]:
     if kind is BuiltinFunctionType or kind is MethodDescriptorType:
         return _call_each, fn  # has no context variables to set
     return _run_each, fn
+
+
+_sync.import_now(__name__)

@@ -51,7 +51,6 @@ from futurepool._options import UNSET, Config, OnFull, Options, check_engine, ch
 from futurepool._pool import sizing
 from futurepool._pool.ending import cancel_queued, wait_empty
 from futurepool._pool.fast import SUBMITS, Submitting, put_compiled
-from futurepool._pool.limits import limited_options
 from futurepool._pool.pool import Pool, RunState
 
 if sys.version_info >= (3, 11):
@@ -557,6 +556,8 @@ class _Submitting(NoCopy, Submitting):
             priority, timeout, token, on_full, name, max_wait
         )
         if limit is not UNSET or key is not UNSET or key_limit is not UNSET:
+            from futurepool._pool.limits import limited_options
+
             options = limited_options(self._futurepool, options, limit, key, key_limit)
         return ExecutorView(self._futurepool_owner(), options)
 

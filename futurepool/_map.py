@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures as cf
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from futurepool import _sync
-from futurepool._batches import Batch, Piece
 from futurepool._checks import (
     check_bool,
     check_buffersize,
@@ -38,6 +37,9 @@ from futurepool._future import FINISHED, PENDING, Future, Subscribers, name_of
 from futurepool._options import Options
 from futurepool._pool.fast import SUBMITS
 from futurepool._pool.pool import Pool
+
+if TYPE_CHECKING:
+    from futurepool._batches import Batch, Piece
 
 T = TypeVar("T")
 
@@ -539,6 +541,8 @@ class _Feed:
         # In a group, what a call raises must not be a failure of its task, which would end the group.
         self.apart: bool = keep_going and options.token is not None and options.token._gathers
         single = len(iterables) == 1
+        from futurepool._batches import Batch
+
         self.batch: Batch = Batch(pool, options, fn, single, self.apart)
         self._ready = all(type(iterable) in _CONTAINERS for iterable in iterables)
         self._calls: Iterator[Any] = iter(iterables[0]) if single else zip(*iterables, strict=False)

@@ -41,6 +41,7 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, merge
 from typing import TYPE_CHECKING, Any
 
+from futurepool import _sync
 from futurepool._checks import check_int, show
 from futurepool._errors import InvalidConfigError
 from futurepool._future import PENDING, RUNNING, Future
@@ -816,3 +817,6 @@ def _checked_key(key: Any) -> str | int | bytes:
     if isinstance(key, bytes):
         return bytes.__getitem__(key, slice(None))
     raise TypeError(f"key must be a str, an int or bytes, not {show(key)}; str(...) of it may do")
+
+
+_sync.import_now(__name__)

@@ -36,7 +36,6 @@ from futurepool._options import UNSET, Config, OnFull
 from futurepool._pool import completion, ending, helping, overload, sizing, submission
 from futurepool._pool.capacity import Capacity
 from futurepool._pool.expiry import Expiry, expire_shed, late
-from futurepool._pool.limits import LimitedQueue
 from futurepool._pool.meters import Meters
 from futurepool._pool.section import NOBODY, Section, repairing, unpark
 from futurepool._pool.slow import SlowTasks
@@ -48,6 +47,7 @@ from futurepool._pool.workers import PARKED, Kind, Workers, WorkerSlot
 
 if TYPE_CHECKING:
     from futurepool._engines import Engine
+    from futurepool._pool.limits import LimitedQueue
     from futurepool._pool.observing import Feed
     from futurepool._stats import Stats
 
@@ -478,6 +478,8 @@ class Pool(Section):
     @repairing
     def limited(self) -> LimitedQueue:
         """The limits of this pool; its tasks go by them from the first call on."""
+        from futurepool._pool.limits import LimitedQueue
+
         with self.mutex:
             limits, feed = self.limits, self.feed
             if limits is None:
