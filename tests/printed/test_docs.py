@@ -92,6 +92,31 @@ def test_code_runs(path: Path, tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+#: The distributions of modules that are called otherwise.
+DISTRIBUTIONS = {"grpc": "grpcio", "opentelemetry": "opentelemetry_api"}
+
+
+@pytest.mark.once
+def test_what_pages_need_is_installed_somewhere() -> None:
+    """A block that needs a library which no extra of the tests names would be run by nobody."""
+    tomllib = pytest.importorskip("tomllib")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = [
+        line
+        for extra in ("test", "peers", "libraries", "prometheus", "opentelemetry")
+        for line in extras["optional-dependencies"][extra]
+    ]
+    installed = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in lines}
+    modules = {
+        word.strip().partition(".")[0]
+        for path in PAGES
+        for block in blocks(path.read_text("utf-8"))
+        if block.mark == "needs"
+        for word in block.words.split(",")
+    }
+    assert {DISTRIBUTIONS.get(module, module) for module in modules} - installed == set()
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_only_known_languages(path: Path) -> None:
