@@ -533,7 +533,7 @@ class _Submitting(NoCopy, Submitting):
                 others wait in the queue, hold no worker, and are overtaken. Make such a view once: each call
                 makes a limit of its own, within that of the view it is called on.
             key: Whose the tasks are, a tenant's for instance. Keys that have tasks of one priority take turns.
-                For each task, or once: it is the key that counts.
+                All tasks of one key count together, whether they are submitted by one view or by many.
             key_limit: At most so many tasks of this key run at a time; of the view that it is called on, or of the
                 executor. The latest that is named for a key counts.
             max_wait: Seconds, more than 0, that a task may wait, for a place and for a worker, from its
@@ -743,7 +743,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             of the caller's and no `current_token()`.
         close_engine: Whether to shut the engine down with this executor.
         name: What the pool is called: in its repr, in messages, and its threads where they have no
-            `thread_name_prefix` of their own. Without one it is called what they are.
+            `thread_name_prefix` of their own. Without one the pool is called as its threads are.
         context: "copy": a task runs in a copy of its submitter's context, see `contextvars`.
             "none": it finds no variable of the submitter's, only what the initializer has set.
         exit_timeout: Seconds that interpreter exit waits for what was accepted; then it names on
@@ -751,12 +751,12 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             `ThreadPoolExecutor` does.
         idle_timeout: Seconds after which a worker that has nothing to do ends; it is started again when
             there is more to do. None: it stays.
-        min_workers: So many workers stay even then.
+        min_workers: How many workers stay also when they have had nothing to do for `idle_timeout`.
         slow_task: A task that has run for so many seconds is logged, once, as a WARNING with its stack
             (logger `futurepool`). None: none is. Tasks cost nothing more by it.
         order: Which of the waiting tasks of one priority starts first. "fifo": the oldest. "lifo": the
-            newest. "adaptive": the oldest, but once that has waited for `adaptive_wait` seconds, the
-            newest, until the old ones have had their turn. Not with `aging`.
+            newest. "adaptive": the oldest; but once that has waited for `adaptive_wait` seconds, the
+            newest, until the old ones have been served. Not with `aging`.
         adaptive_wait: Seconds, for `order="adaptive"`; None: 0.1.
 
     Raises:

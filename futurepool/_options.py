@@ -54,7 +54,7 @@ class OnFull(Enum):
     - CALLER_RUNS: run the task in the submitting thread.
     - DROP_OLDEST: cancel the task that has waited longest in the lowest priority.
     - DROP_NEW: return a future that is already cancelled.
-    - SHED: raise `QueueFullError`; and go by the waiting time, long before the queue is full.
+    - SHED: raise `QueueFullError`; and drop what has waited for long, if all tasks do, before the queue is full.
 
     The first three lose nothing: the task runs, or its submitter is told. For `BoundedExecutor` it is
     the rule, for `options(on_full=...)` that of a view; SHED is for a whole executor. With BLOCK, a task of the same executor and a
@@ -81,8 +81,8 @@ class OnFull(Enum):
     has waited for more than 10 ms is not run, for the next 100 ms.
 
     Its future fails with `TaskExpiredError`. A burst that the workers soon catch up with loses nothing. This is
-    CoDel as servers use it. It goes for all tasks of the executor, and tells those that find the queue full
-    at once, by `QueueFullError`.
+    CoDel ("controlled delay") as servers use it. It applies to all tasks of the executor. When the queue is full, `submit`
+    raises `QueueFullError` at once.
     """
 
 
