@@ -1087,7 +1087,14 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         return self._futurepool.stats()
 
     def running(self, *, stack: bool = False) -> list[futurepool.RunningTask]:
-        """The tasks that run now, longest first; with `stack`, where each is in its code."""
+        """The tasks that run now, longest first; with `stack`, where each is in its code.
+
+        Args:
+            stack: Whether each entry is to have the stack of its task, as text.
+
+        Thread safety: any thread. Cost: one lock acquisition and some microseconds for each task; with `stack` about
+        a hundred, as it formats the stack.
+        """
         return _shutdown.running(self._futurepool, stack)
 
     def add_observer(self, observer: futurepool.Observer) -> None:
