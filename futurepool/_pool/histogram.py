@@ -13,6 +13,7 @@ import struct
 import sys
 from bisect import bisect_right
 from collections import Counter
+from itertools import compress
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,10 @@ BOUNDS: tuple[float, ...] = (
 )
 
 _LAST_BUCKET = len(BOUNDS) - 1
+
+#: Every bucket as a snapshot has it if nothing is in it, which is so of most: made once, not each time.
+_EMPTY: tuple[tuple[float, int], ...] = tuple([(bound, 0) for bound in BOUNDS])
+_INDEXES = tuple(range(len(BOUNDS)))
 
 #: So many values a worker notes, two for each task, before they go into the buckets.
 BATCH = 1024
@@ -122,9 +127,11 @@ class HistogramRecorder:
         return other
 
     def snapshot(self, total: float) -> Histogram:
-        """The state now, `total` being the sum of the values. Some tens of microseconds."""
+        """The state now, `total` being the sum of the values. Some 10 microseconds."""
         from futurepool._stats import Histogram
 
-        return Histogram(
-            sum(self.counts), total, self.max, tuple(zip(BOUNDS, self.counts, strict=True))
-        )
+        counts = self.counts
+        buckets = list(_EMPTY)
+        for index in compress(_INDEXES, counts):
+            buckets[index] = BOUNDS[index], counts[index]
+        return Histogram(sum(counts), total, self.max, tuple(buckets))

@@ -14,14 +14,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
+from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.core import Sample as Line
 from prometheus_client.registry import Collector
 
 from futurepool import BoundedExecutor
@@ -64,8 +65,10 @@ class PoolCollector(Collector):
         return _families([], self._sampler.bounds)
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they are now."""
-        return _families(self._sampler.sample(), self._sampler.bounds)
+        """The metrics as they are now; without those that no pool has, which would be but their headings."""
+        for metric in _families(self._sampler.sample(), self._sampler.bounds):
+            if metric.samples:
+                yield metric
 
 
 def _families(samples: list[Sample], bounds: tuple[float, ...]) -> Iterator[Metric]:
@@ -73,13 +76,26 @@ def _families(samples: list[Sample], bounds: tuple[float, ...]) -> Iterator[Metr
     yield from _counters(samples)
     names = [("+Inf" if bound == inf else repr(bound)) for bound in bounds]
     for what, (name, text) in _TIMES.items():
-        histogram = HistogramMetricFamily(name, f"{text}.", labels=["executor"])
+        histogram = Metric(name, f"{text}.", "histogram")
         for sample in samples:
             if (what, inf) in sample.counts:
                 numbers = [sample.counts[what, bound] for bound in bounds]
-                buckets = list(zip(names, numbers, strict=True))
-                histogram.add_metric([sample.name], buckets, sample.counts[what, "sum"])
+                total: Any = sample.counts[what, "sum"]
+                histogram.samples += _lines(
+                    name, {"executor": sample.name}, zip(names, numbers, strict=True), total
+                )
         yield histogram
+
+
+def _lines(
+    name: str, labels: dict[str, str], buckets: Iterable[tuple[str, int]], total: float
+) -> list[Line]:
+    """One histogram. As `HistogramMetricFamily` makes it, in half the time: most of a scrape are these."""
+    bucket = f"{name}_bucket"
+    lines = [Line(bucket, {**labels, "le": bound}, number) for bound, number in buckets]
+    lines.append(Line(f"{name}_count", {**labels}, lines[-1].value))
+    lines.append(Line(f"{name}_sum", {**labels}, total))
+    return lines
 
 
 def _gauges(samples: list[Sample]) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -455,6 +456,26 @@ def test_overload(tmp_path: Path) -> None:
         assert 0 < answers <= requests
         assert useful <= requests / 0.3
         assert median is None or median >= 0.01
+
+
+@needs_benchmarks
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.timeout(170)
+def test_seeing(tmp_path: Path) -> None:
+    """A row for each who looks, and what was measured."""
+    pytest.importorskip("prometheus_client")
+    path = tmp_path / "seeing.json"
+    words = ["--pairs", "1", "--seconds", "0.2", "--json", str(path)]
+    done = run(str(BENCHMARKS / "seeing.py"), *words)
+    stored = json.loads(path.read_text("utf-8"))
+    titles = re.findall(r"^\| ([^|]+) \| .* \| [\d,]+ \| [\d,]+ \| \d", done.stdout, re.MULTILINE)
+    assert titles == [each["title"] for each in stored]
+    assert len(titles) == 4 if hasattr(socket, "AF_UNIX") else 3
+    for each in stored:
+        assert min(each["without"] + each["with"]) > 0
+    assert [each["look"] > 0 for each in stored[:2]] == [True, True]  # `top` may have had no time
+    assert stored[-1]["look"] is None
 
 
 @needs_benchmarks
