@@ -84,11 +84,12 @@ class Writer:
         if family.type == "counter":
             self._metric(family).labels(*labels).inc(more)
             return
-        child = self._metric(family).labels(*labels[:1])
+        metric = self._metric(family)
         if name.endswith("_sum"):
-            child._sum.inc(more)
+            metric.labels(*labels)._sum.inc(more)
         else:
-            child._buckets[int(labels[1])].inc(more)
+            *labels_alone, bucket = labels
+            metric.labels(*labels_alone)._buckets[int(bucket)].inc(more)
 
     def _metric(self, family: Metric) -> Any:
         metric = self._metrics.get(family.name)
@@ -107,7 +108,7 @@ class Writer:
                 metric = Histogram(
                     family.name,
                     family.documentation,
-                    ["executor"],
+                    [name for name in names if name != "le"],
                     registry=None,
                     buckets=list(dict.fromkeys(bounds)),
                 )
@@ -126,6 +127,7 @@ def _flat(family: Metric) -> dict[_Key, float]:
                 found[sample.name, labels] = sample.value
             below, number = 0.0, 0
             continue
-        found[sample.name, (sample.labels["executor"], str(number))] = sample.value - below
+        # `le` is the last.
+        found[sample.name, (*labels[:-1], str(number))] = sample.value - below
         below, number = sample.value, number + 1
     return found

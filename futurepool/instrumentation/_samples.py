@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from futurepool import BoundedExecutor, Histogram, Stats, pools
+from futurepool import BoundedExecutor, Histogram, Stats, ViewStats, pools
 
-__all__ = ["BOUNDS", "Counts", "Sample", "Sampler"]
+__all__ = ["BOUNDS", "Counts", "Sample", "Sampler", "ViewSample", "key"]
 
 #: Upper bounds of the buckets that are shown, in seconds. Each costs a line for each histogram, and lines
 #: are what a scrape costs: so each is some five times the one before, closer where people look, about a second.
@@ -31,10 +31,34 @@ BOUNDS: tuple[float, ...] = (0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0)
 _UNNAMED = re.compile(r"ThreadPoolExecutor-\d+")
 _MOST = 1000  # names whose counts are kept
 
-#: What counts up, by (what,), (what, reason) or (histogram, upper bound).
+#: What counts up, by (what,), (what, reason) or (histogram, upper bound). The same of a view begins with
+#: ("view", its name).
 Counts = Counter[tuple[Any, ...]]
 
 HISTOGRAMS = ("latency", "wait", "admission")
+VIEW_HISTOGRAMS = ("latency", "wait")
+
+
+def key(*parts: Any) -> tuple[Any, ...]:
+    """One of `Counts`: `counts[*of, what]` is for Python 3.11 and later."""
+    return parts
+
+
+@dataclass
+class ViewSample:
+    """All views of one name, of all pools of one name, at one instant."""
+
+    limit: int | None = 0  # None: it is for each key
+    active: int = 0
+    queued: int = 0
+    histograms: dict[str, Histogram] = field(default_factory=dict[str, Histogram])
+
+    def add(self, stats: ViewStats) -> None:
+        """Take in those of one more pool."""
+        self.limit = _added(self.limit, stats.limit)
+        self.active += stats.active_tasks
+        self.queued += stats.queued_tasks
+        _take_in(self.histograms, VIEW_HISTOGRAMS, stats)
 
 
 @dataclass
@@ -52,6 +76,7 @@ class Sample:
     oldest: float = 0.0
     histograms: dict[str, Histogram] = field(default_factory=dict[str, Histogram])
     counts: Counts = field(default_factory=Counter[tuple[Any, ...]])
+    views: dict[str, ViewSample] = field(default_factory=dict[str, ViewSample])
 
     def add(self, stats: Stats, counts: Counts) -> None:
         """Take in one more pool."""
@@ -59,17 +84,26 @@ class Sample:
         self.active += stats.active_workers
         self.max_workers += stats.max_workers
         self.queued += stats.queued_tasks
-        if self.capacity is not None:
-            unbounded = stats.queue_size is None
-            self.capacity = None if unbounded else self.capacity + (stats.queue_size or 0)
+        self.capacity = _added(self.capacity, stats.queue_size)
         self.waiters += stats.waiting_submitters
         self.oldest = max(self.oldest, stats.oldest_queued)
-        for what in HISTOGRAMS:
-            histogram: Histogram | None = getattr(stats, what)
-            if histogram is not None:
-                other = self.histograms.get(what)
-                self.histograms[what] = histogram if other is None else _both(histogram, other)
+        _take_in(self.histograms, HISTOGRAMS, stats)
+        for name, view in stats.views.items():
+            self.views.setdefault(name, ViewSample()).add(view)
         self.counts.update(counts)
+
+
+def _added(one: int | None, other: int | None) -> int | None:
+    """None is as many as one likes."""
+    return None if one is None or other is None else one + other
+
+
+def _take_in(into: dict[str, Histogram], names: Iterable[str], stats: object) -> None:
+    for what in names:
+        histogram: Histogram | None = getattr(stats, what)
+        if histogram is not None:
+            other = into.get(what)
+            into[what] = histogram if other is None else _both(histogram, other)
 
 
 def _both(one: Histogram, other: Histogram) -> Histogram:
@@ -125,6 +159,10 @@ class Sampler:
                     samples.setdefault(name, Sample(name, ""))
             for name, sample in samples.items():
                 sample.counts.update(self._retired.get(name, {}))
+                if self._gone:
+                    for what in sample.counts:
+                        if what[0] == "view":
+                            sample.views.setdefault(what[1], ViewSample())
             return list(samples.values())
 
     def _retire(self, alive: list[BoundedExecutor]) -> None:
@@ -156,11 +194,24 @@ class Sampler:
         seconds["wait", "sum"] = stats.average_wait * stats.completed_tasks
         for reason, number in stats.rejections.items():
             counts["rejected", reason] = number
-        for what in HISTOGRAMS:
-            histogram = getattr(stats, what)
+        self._count_times(counts, (), HISTOGRAMS, stats)
+        for name, view in stats.views.items():
+            counts["view", name, "submitted"] = view.submitted_tasks
+            counts["view", name, "completed"] = view.completed_tasks
+            counts["view", name, "failed"] = view.failed_tasks
+            counts["view", name, "cancelled"] = view.cancelled_tasks
+            seconds["view", name, "latency", "sum"] = view.average_latency * view.completed_tasks
+            seconds["view", name, "wait", "sum"] = view.average_wait * view.completed_tasks
+            self._count_times(counts, ("view", name), VIEW_HISTOGRAMS, view)
+        return counts
+
+    def _count_times(
+        self, counts: Any, of: tuple[str, ...], names: Iterable[str], stats: object
+    ) -> None:
+        for what in names:
+            histogram: Histogram | None = getattr(stats, what)
             if histogram is not None:
-                seconds[what, "sum"] = histogram.sum
+                counts[key(*of, what, "sum")] = histogram.sum
                 numbers = histogram.cumulative(self.bounds)
                 for bound, number in zip(self.bounds, numbers, strict=True):
-                    counts[what, bound] = number
-        return counts
+                    counts[key(*of, what, bound)] = number

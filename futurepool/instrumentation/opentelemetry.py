@@ -19,8 +19,8 @@ from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
 
-from futurepool import BoundedExecutor
-from futurepool.instrumentation._samples import Sample, Sampler
+from futurepool import BoundedExecutor, Histogram
+from futurepool.instrumentation._samples import Sample, Sampler, key
 
 __all__ = ["instrument"]
 
@@ -45,9 +45,9 @@ def _completed(sample: Sample) -> _Values:
 
 
 def _rejected(sample: Sample) -> _Values:
-    for key, number in sample.counts.items():
-        if key[0] == "rejected":
-            yield number, {"reason": key[1]}
+    for what, number in sample.counts.items():
+        if what[0] == "rejected":
+            yield number, {"reason": what[1]}
 
 
 def _one(get: Callable[[Sample], float]) -> Callable[[Sample], _Values]:
@@ -57,19 +57,61 @@ def _one(get: Callable[[Sample], float]) -> Callable[[Sample], _Values]:
     return values
 
 
-def _count(*key: str) -> Callable[[Sample], _Values]:
-    return _one(lambda sample: sample.counts[key])
+def _count(*what: str) -> Callable[[Sample], _Values]:
+    return _one(lambda sample: sample.counts[what])
 
 
 def _quantiles(what: str) -> Callable[[Sample], _Values]:
-    def values(sample: Sample) -> _Values:
-        histogram = sample.histograms.get(what)
-        if histogram is not None and histogram.count:
-            yield histogram.p50, {"quantile": "0.5"}
-            yield histogram.p90, {"quantile": "0.9"}
-            yield histogram.p99, {"quantile": "0.99"}
+    return lambda sample: _quantiles_of(sample.histograms.get(what))
 
-    return values
+
+def _quantiles_of(histogram: Histogram | None) -> _Values:
+    if histogram is not None and histogram.count:
+        yield histogram.p50, {"quantile": "0.5"}
+        yield histogram.p90, {"quantile": "0.9"}
+        yield histogram.p99, {"quantile": "0.99"}
+
+
+def _of_views(values: Callable[[Sample, str], _Values]) -> Callable[[Sample], _Values]:
+    """The same of each view that has a name and a limit."""
+
+    def every(sample: Sample) -> _Values:
+        for name in sample.views:
+            for value, more in values(sample, name):
+                yield value, {"executor.view": name, **more}
+
+    return every
+
+
+def _view_limit(sample: Sample, name: str) -> _Values:
+    limit = sample.views[name].limit
+    if limit is not None:
+        yield limit, {}
+
+
+def _view_running(sample: Sample, name: str) -> _Values:
+    yield sample.views[name].active, {}
+
+
+def _view_queued(sample: Sample, name: str) -> _Values:
+    yield sample.views[name].queued, {}
+
+
+def _view_completed(sample: Sample, name: str) -> _Values:
+    failed = sample.counts["view", name, "failed"]
+    yield sample.counts["view", name, "completed"] - failed, {}
+    yield failed, {"error.type": "_OTHER"}
+
+
+def _view_count(*what: str) -> Callable[[Sample], _Values]:
+    def values(sample: Sample, name: str) -> _Values:
+        yield sample.counts[key("view", name, *what)], {}
+
+    return _of_views(values)
+
+
+def _view_quantiles(what: str) -> Callable[[Sample], _Values]:
+    return _of_views(lambda sample, name: _quantiles_of(sample.views[name].histograms.get(what)))
 
 
 #: Name, kind, unit, what it is, its values.
@@ -100,6 +142,46 @@ _INSTRUMENTS: list[tuple[str, str, str, str, Callable[[Sample], _Values]]] = [
     (
         *("task.oldest", "gauge", "s", "How long the oldest queued task has waited."),
         _one(lambda sample: sample.oldest),
+    ),
+    (
+        *("view.limit", "up_down_counter", "{task}", "How many tasks of the view may run."),
+        _of_views(_view_limit),
+    ),
+    (
+        *("view.task.running", "up_down_counter", "{task}", "Tasks of the view that run."),
+        _of_views(_view_running),
+    ),
+    (
+        *("view.task.queued", "up_down_counter", "{task}", "Tasks of the view that wait."),
+        _of_views(_view_queued),
+    ),
+    (
+        *("view.task.submitted", "counter", "{task}", "Tasks of the view that were admitted."),
+        _view_count("submitted"),
+    ),
+    (
+        *("view.task.completed", "counter", "{task}", "Tasks of the view that ran to an end."),
+        _of_views(_view_completed),
+    ),
+    (
+        *("view.task.cancelled", "counter", "{task}", "Tasks of the view cancelled unstarted."),
+        _view_count("cancelled"),
+    ),
+    (
+        *("view.task.run_time", "counter", "s", "Time that tasks of the view ran, in all."),
+        _view_count("latency", "sum"),
+    ),
+    (
+        *("view.task.wait_time", "counter", "s", "Time that tasks of the view waited."),
+        _view_count("wait", "sum"),
+    ),
+    (
+        *("view.task.run_time.quantile", "gauge", "s", "How long tasks of the view run."),
+        _view_quantiles("latency"),
+    ),
+    (
+        *("view.task.wait_time.quantile", "gauge", "s", "How long tasks of the view wait."),
+        _view_quantiles("wait"),
     ),
 ]
 

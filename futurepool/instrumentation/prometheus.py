@@ -26,7 +26,7 @@ from prometheus_client.core import Sample as Line
 from prometheus_client.registry import Collector
 
 from futurepool import BoundedExecutor
-from futurepool.instrumentation._samples import BOUNDS, Sample, Sampler
+from futurepool.instrumentation._samples import BOUNDS, Counts, Sample, Sampler, key
 
 __all__ = ["PoolCollector", "instrument", "instrument_processes"]
 
@@ -36,6 +36,13 @@ _TIMES = {
     "admission": (
         "executor_task_admission_seconds",
         "How long submitters waited for a place, of those who had to",
+    ),
+}
+_VIEW_TIMES = {
+    "latency": ("executor_view_task_run_seconds", "How long tasks of the view ran"),
+    "wait": (
+        "executor_view_task_wait_seconds",
+        "How long tasks of the view were queued before they started",
     ),
 }
 
@@ -75,15 +82,32 @@ def _families(samples: list[Sample], bounds: tuple[float, ...]) -> Iterator[Metr
     yield from _gauges(samples)
     yield from _counters(samples)
     names = [("+Inf" if bound == inf else repr(bound)) for bound in bounds]
-    for what, (name, text) in _TIMES.items():
+    pools = [({"executor": sample.name}, sample.counts, ()) for sample in samples]
+    views = [
+        ({"executor": sample.name, "view": view}, sample.counts, ("view", view))
+        for sample in samples
+        for view in sample.views
+    ]
+    yield from _histograms(_TIMES, pools, bounds, names)
+    yield from _views(samples)
+    yield from _histograms(_VIEW_TIMES, views, bounds, names)
+
+
+def _histograms(
+    times: dict[str, tuple[str, str]],
+    rows: Iterable[tuple[dict[str, str], Counts, tuple[str, ...]]],
+    bounds: tuple[float, ...],
+    names: list[str],
+) -> Iterator[Metric]:
+    """Of each row, its labels and what its counts' keys begin with, those that it has."""
+    for what, (name, text) in times.items():
         histogram = Metric(name, f"{text}.", "histogram")
-        for sample in samples:
-            if (what, inf) in sample.counts:
-                numbers = [sample.counts[what, bound] for bound in bounds]
-                total: Any = sample.counts[what, "sum"]
-                histogram.samples += _lines(
-                    name, {"executor": sample.name}, zip(names, numbers, strict=True), total
-                )
+        for labels, counts, of in rows:
+            if key(*of, what, inf) in counts:
+                numbers = [counts[key(*of, what, bound)] for bound in bounds]
+                total: Any = counts[key(*of, what, "sum")]
+                buckets = zip(names, numbers, strict=True)
+                histogram.samples += _lines(name, labels, buckets, total)
         yield histogram
 
 
@@ -144,11 +168,54 @@ def _counters(samples: list[Sample]) -> Iterator[Metric]:
         completed.add_metric([*labels, "success"], counts["completed",] - counts["failed",])
         completed.add_metric([*labels, "error"], counts["failed",])
         cancelled.add_metric(labels, counts["cancelled",])
-        for key, number in counts.items():
-            if key[0] == "rejected":
-                rejected.add_metric([*labels, key[1]], number)
+        for what, number in counts.items():
+            if what[0] == "rejected":
+                rejected.add_metric([*labels, what[1]], number)
         overflow.add_metric(labels, counts["overflow",])
     yield from (submitted, completed, cancelled, rejected, overflow)
+
+
+def _views(samples: list[Sample]) -> Iterator[Metric]:
+    names = ("executor", "view")
+    limit = GaugeMetricFamily(
+        "executor_view_limit",
+        "How many tasks of the view may run at a time; absent if that is for each key.",
+        labels=names,
+    )
+    running = GaugeMetricFamily(
+        "executor_view_tasks_running", "Tasks of the view that run.", labels=names
+    )
+    queued = GaugeMetricFamily(
+        "executor_view_tasks_queued",
+        "Tasks of the view that wait, for a worker or for their limit.",
+        labels=names,
+    )
+    submitted = CounterMetricFamily(
+        "executor_view_tasks_submitted", "Tasks of the view that were admitted.", labels=names
+    )
+    completed = CounterMetricFamily(
+        "executor_view_tasks_completed",
+        "Tasks of the view that ran to an end, by outcome.",
+        labels=(*names, "outcome"),
+    )
+    cancelled = CounterMetricFamily(
+        "executor_view_tasks_cancelled",
+        "Tasks of the view that were cancelled before they started.",
+        labels=names,
+    )
+    for sample in samples:
+        for name, view in sample.views.items():
+            labels, counts = [sample.name, name], sample.counts
+            failed = counts["view", name, "failed"]
+            if view.limit is not None:
+                limit.add_metric(labels, view.limit)
+            running.add_metric(labels, view.active)
+            queued.add_metric(labels, view.queued)
+            submitted.add_metric(labels, counts["view", name, "submitted"])
+            completed.add_metric([*labels, "success"], counts["view", name, "completed"] - failed)
+            completed.add_metric([*labels, "error"], failed)
+            cancelled.add_metric(labels, counts["view", name, "cancelled"])
+    yield from (limit, running, queued, submitted, completed, cancelled)
 
 
 def _gauge(name: str, text: str) -> GaugeMetricFamily:

@@ -57,7 +57,7 @@ def pool() -> Iterator[BoundedExecutor]:
     with BoundedExecutor(
         1, queue_size=1, name="shown", enable_metrics=True, error_handler=id
     ) as pool:
-        pool.submit(int, "x").exception()
+        pool.options(limit=1, name="reports").submit(int, "x").exception()
         pool.submit(gate.wait, 60)
         pool.submit(int).cancel()
         while pool.stats().queued_tasks:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.metrics import Counter, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 
 from futurepool.instrumentation import opentelemetry
+from tests.helpers import hold
 
 
 def mine() -> list[BoundedExecutor]:
@@ -113,6 +114,47 @@ def test_what_pools_show(reader: InMemoryMetricReader, gate: threading.Event) ->
         assert times["o-db task.oldest{}"] > times["o-web task.oldest{}"] == 0
         assert "o-db task.run_time.quantile{quantile=0.9}" not in times
         gate.set()
+
+
+def test_views(reader: InMemoryMetricReader, gate: threading.Event) -> None:
+    """Each that has a name and a limit, or a key."""
+    with BoundedExecutor(2, name="o-views", enable_metrics=True, error_handler=id) as pool:
+        pool.options(key="tenant", key_limit=1, name="tenants").submit(int).result()
+        view = pool.options(limit=1, name="reports")
+        view.submit(int).result()
+        view.submit(int, "x").exception()
+        hold(view, gate)
+        waits = view.submit(int)
+        view.submit(int).cancel()
+        found = {
+            key.removeprefix("o-views view."): value
+            for key, value in points(reader).items()
+            if " view." in key
+        }
+        stats = pool.stats().views["reports"]
+        gate.set()
+        assert waits.result(30) == 0
+    times = {key: found.pop(key) for key in list(found) if "_time" in key}
+    reports, tenants = "{executor.view=reports}", "{executor.view=tenants}"
+    assert found == {
+        f"limit{reports}": 1,
+        f"task.running{reports}": 1,
+        f"task.running{tenants}": 0,
+        f"task.queued{reports}": 1,
+        f"task.queued{tenants}": 0,
+        f"task.submitted{reports}": 5,
+        f"task.submitted{tenants}": 1,
+        f"task.completed{reports}": 1,
+        f"task.completed{tenants}": 1,
+        "task.completed{error.type=_OTHER,executor.view=reports}": 1,
+        "task.completed{error.type=_OTHER,executor.view=tenants}": 0,
+        f"task.cancelled{reports}": 1,
+        f"task.cancelled{tenants}": 0,
+    }
+    assert stats.latency is not None
+    assert times[f"task.run_time{reports}"] == pytest.approx(stats.latency.sum)
+    assert times["task.run_time.quantile{executor.view=reports,quantile=0.9}"] == stats.latency.p90
+    assert f"task.wait_time{tenants}" in times
 
 
 def test_a_pool_that_comes_and_goes() -> None:

@@ -40,7 +40,8 @@ def report():
     print()
 
 pool = BoundedExecutor(2, name="web", queue_size=7, enable_metrics=True)
-[pool.submit(int).result() for _ in range(3)]
+view = pool.options(limit=1, name="reports")
+[view.submit(int).result() for _ in range(3)]
 prometheus.instrument_processes(every=1000)
 writers[0].write()
 pool.submit(int).result()  # not written before the fork
@@ -49,7 +50,7 @@ children = []
 for tasks in (10, 20):
     child = os.fork()
     if not child:
-        [pool.submit(int).result() for _ in range(tasks)]
+        [view.submit(int).result() for _ in range(tasks)]
         pool.submit(int, "x").exception()
         pool.wait()
         writers[0].write()
@@ -83,9 +84,16 @@ def test_workers_of_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert f'executor_task_run_seconds_bucket{{{label},le="+Inf"}} 35.0' in lines
     assert f"executor_queue_capacity{{{label}}} 21.0" in lines
     assert f"executor_threads_limit{{{label}}} 6.0" in lines
+    view = f'{label},view="reports"'
+    assert f"executor_view_tasks_submitted_total{{{view}}} 33.0" in lines
+    assert f"executor_view_limit{{{view}}} 3.0" in lines
+    assert f"executor_view_task_run_seconds_count{{{view}}} 33.0" in lines
+    infinite = f'{label},le="+Inf",view="reports"'
+    assert f"executor_view_task_run_seconds_bucket{{{infinite}}} 33.0" in lines
     lines = after.splitlines()
     assert not any(line.startswith(("executor_threads_limit", "executor_queue")) for line in lines)
     assert f'executor_tasks_completed_total{{{label},outcome="error"}} 2.0' in lines
+    assert f"executor_view_task_run_seconds_count{{{view}}} 33.0" in lines
 
 
 @pytest.mark.slow

@@ -227,7 +227,74 @@ def test_what_no_pool_has_is_left_out() -> None:
         "executor_task_run_seconds",
         "executor_task_wait_seconds",
         "executor_task_admission_seconds",
+        *(name for name in names if name.startswith("executor_view_")),
     }
+
+
+def test_views(scrape: Scrape, gate: threading.Event) -> None:
+    """Each that has a name and a limit, or a key: what it does and has done, each kind of outcome once."""
+    with BoundedExecutor(2, name="p-views", error_handler=id) as pool:
+        view = pool.options(limit=1, name="reports")
+        pool.options(key="tenant", key_limit=1, name="tenants").submit(int).result()
+        pool.options(limit=1).submit(int).result()  # has no name
+        pool.options(name="called").submit(int).result()  # has no limit
+        view.submit(int).result()
+        view.submit(int, "x").exception()
+        hold(view, gate)
+        waits = view.submit(int)
+        view.submit(int).cancel()
+        pool.submit(int).result()
+        found = of(scrape(), "p-views")
+        assert {key: value for key, value in found.items() if "view=" in key} == {
+            "view_limit{view=reports}": 1,
+            "view_tasks_running{view=reports}": 1,
+            "view_tasks_running{view=tenants}": 0,
+            "view_tasks_queued{view=reports}": 1,
+            "view_tasks_queued{view=tenants}": 0,
+            "view_tasks_submitted_total{view=reports}": 5,
+            "view_tasks_submitted_total{view=tenants}": 1,
+            "view_tasks_completed_total{outcome=success,view=reports}": 1,
+            "view_tasks_completed_total{outcome=success,view=tenants}": 1,
+            "view_tasks_completed_total{outcome=error,view=reports}": 1,
+            "view_tasks_completed_total{outcome=error,view=tenants}": 0,
+            "view_tasks_cancelled_total{view=reports}": 1,
+            "view_tasks_cancelled_total{view=tenants}": 0,
+        }
+        gate.set()
+        assert waits.result(30) == 0
+
+
+def test_views_of_pools_of_one_name(scrape: Scrape) -> None:
+    """Added up, their histograms too; what counts up goes on where it was when they come again."""
+
+    def run(pool: BoundedExecutor, limit: int) -> None:
+        pool.options(limit=limit, name="reports").submit(int).result()
+        assert pool.wait(30)
+
+    with (
+        BoundedExecutor(1, name="p-both", enable_metrics=True) as one,
+        BoundedExecutor(1, name="p-both", enable_metrics=True) as other,
+    ):
+        run(one, 3)
+        run(other, 4)
+        text = scrape()
+        stats = [pool.stats().views["reports"].wait for pool in (one, other)]
+    found = of(text, "p-both")
+    assert found["view_limit{view=reports}"] == 7
+    assert found["view_tasks_submitted_total{view=reports}"] == 2
+    assert found["view_task_run_seconds_count{view=reports}"] == 2
+    total = sum(histogram.sum for histogram in stats if histogram is not None)
+    assert found["view_task_wait_seconds_sum{view=reports}"] == pytest.approx(total)
+    buckets = [value for key, value in text.items() if "view_task_run_seconds_bucket" in key]
+    assert len(buckets) == 9
+    assert buckets == sorted(buckets)
+    assert of(scrape(), "p-both") == {}
+    with BoundedExecutor(1, name="p-both") as again:
+        assert not any("view=" in key for key in of(scrape(), "p-both"))
+        run(again, 1)
+        found = of(scrape(), "p-both")
+        assert found["view_limit{view=reports}"] == 1
+        assert found["view_tasks_submitted_total{view=reports}"] == 3
 
 
 def test_names_that_need_to_be_escaped_and_other_buckets() -> None:

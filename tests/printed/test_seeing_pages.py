@@ -113,7 +113,7 @@ def test_metrics_are_those_that_the_page_lists() -> None:
     }
     assert set(re.findall(r"^\| `(executor_\w+)", SEEING, re.MULTILINE)) == families
     instruments = {f"executor.{entry[0]}" for entry in opentelemetry._INSTRUMENTS}
-    listed = set(re.findall(r"`(executor\.(?:thread|queue|task)\.\w+)", SEEING))
+    listed = set(re.findall(r"`(executor\.(?:thread|queue|task|view(?:\.task)?)\.\w+)", SEEING))
     listed |= {f"{name}.quantile" for name in listed if name.endswith("_time")}
     assert listed - {"executor.thread.state"} == instruments
 
