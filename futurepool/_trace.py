@@ -3,6 +3,10 @@
 The format is the trace event format of Chrome (JSON). One row for each worker, with a bar for each task; a
 row for submissions, with arrows from each to the start of its bar; two counters, of the queue and of what
 runs. Imported when it is first asked for.
+
+Two bars of a row are disjoint, or one lies in the other. Perfetto leaves out one that overlaps another in part, and
+draws an arrow from the wrong bar then. Short tasks and submissions lie closer together than the clock is exact: the
+time since the epoch, as a float, comes in steps of a quarter of a microsecond. So bars are moved by that much.
 """
 
 # Annotations are not postponed: see the head of `futurepool._stats`.
@@ -12,6 +16,8 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from itertools import pairwise
+from math import inf
 from typing import Any
 
 from typing_extensions import Self
@@ -22,6 +28,9 @@ from futurepool._observers import Observer, TaskEvent
 __all__ = ["Trace"]
 
 _SUBMITS = 1  # the number of their row; those of workers follow
+#: Microseconds of which all times are multiples: exact as floats, also as the nanoseconds that Perfetto
+#: makes of them, so that bars which touch do not overlap.
+_STEP = 0.125
 
 
 class Trace(Observer):
@@ -91,68 +100,97 @@ class Trace(Observer):
         began = min([event.time - (event.ran or 0.0) for event in events], default=0.0)
         yield base | _meta("process_name", 0, f"pool {self._name}")
         yield base | _meta("thread_name", _SUBMITS, "submissions")
-        rows: dict[str, int] = {}
+        rows: dict[str, _Row] = {}
+        submissions = _submissions(events, began)
         queued, running = _at_the_start(events)
         arrows: set[int] = set()
         runs: dict[int, TaskEvent] = {}
         for event in events:
             stamp = base | {"ts": _microseconds(event.time - began)}
             if event.worker is not None and event.worker not in rows:
-                rows[event.worker] = len(rows) + 1 + _SUBMITS
-                yield base | _meta("thread_name", rows[event.worker], event.worker)
+                row = rows[event.worker] = _Row(len(rows) + 1 + _SUBMITS)
+                yield base | _meta("thread_name", row.number, event.worker)
             about: dict[str, Any] = {"task_id": event.task_id, "priority": event.priority}
             if event.kind in ("submitted", "refused"):
                 if event.kind == "refused":
                     about["refused"] = event.outcome
-                bar = {"ph": "X", "dur": 1, "tid": _SUBMITS, "cat": event.kind}
-                yield stamp | bar | {"name": event.name, "args": about}
-            if event.kind == "submitted":
-                arrows.add(event.task_id)
-                yield stamp | _arrow("s", _SUBMITS, event)
-                queued += 1
+                start, seconds = next(submissions)
+                bar = {"ph": "X", "dur": seconds, "tid": _SUBMITS, "cat": event.kind}
+                yield base | {"ts": start} | bar | {"name": event.name, "args": about}
+                if event.kind == "submitted":
+                    arrows.add(event.task_id)
+                    yield base | {"ts": start} | _arrow("s", _SUBMITS, event)
+                    queued += 1
             elif event.kind == "started":
                 queued, running = queued - 1, running + 1
                 runs[event.task_id] = event
             elif event.kind == "finished" and event.worker is None:
                 queued -= 1
-                end = {"ph": "i", "s": "t", "tid": _SUBMITS, "cat": event.outcome}
-                yield stamp | end | {"name": f"{event.name} {event.outcome}", "args": about}
+                mark = {"ph": "i", "s": "t", "tid": _SUBMITS, "cat": event.outcome}
+                yield stamp | mark | {"name": f"{event.name} {event.outcome}", "args": about}
             elif event.kind == "finished":
                 running -= 1
                 runs.pop(event.task_id, None)
-                ran = event.ran or 0.0
-                row, start = rows[event.worker or ""], _microseconds(event.time - ran - began)
+                row, end = rows[event.worker or ""], _microseconds(event.time - began)
+                start = row.place(_microseconds(event.time - (event.ran or 0.0) - began), end)
                 about |= {"outcome": event.outcome, "waited_ms": 1e3 * (event.waited or 0.0)}
                 if event.error is not None:
                     about["error"] = event.error
                 yield base | {
                     "ph": "X",
                     "ts": start,
-                    "dur": 1e6 * ran,
-                    "tid": row,
+                    "dur": end - start,
+                    "tid": row.number,
                     "cat": event.outcome,
                     "name": event.name,
                     "args": about,
                 }
                 if event.task_id in arrows:
-                    yield base | {"ts": start, "bp": "e"} | _arrow("f", row, event)
+                    yield base | {"ts": start, "bp": "e"} | _arrow("f", row.number, event)
             counts = {"queued": max(0, queued), "running": max(0, running)}
             yield stamp | {"ph": "C", "name": "tasks", "tid": 0, "args": counts}
         for event in runs.values():  # still
-            bar = {"ph": "B", "ts": _microseconds(event.time - began)}
-            yield (
-                base
-                | bar
-                | {
-                    "tid": rows[event.worker or ""],
-                    "name": event.name,
-                    "args": {"task_id": event.task_id},
-                }
-            )
+            row, start = rows[event.worker or ""], _microseconds(event.time - began)
+            yield base | {
+                "ph": "B",
+                "ts": row.place(start, inf),
+                "tid": row.number,
+                "name": event.name,
+                "args": {"task_id": event.task_id},
+            }
+
+
+class _Row:
+    """The bars of a worker. They come in the order of their ends."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._bars: list[tuple[float, float]] = []  # those that lie in no other
+
+    def place(self, start: float, end: float) -> float:
+        """Take in a bar; when it is to begin, which is no earlier than `start`."""
+        bars = self._bars
+        while bars and bars[-1][0] > start:  # a worker that waits for a task may run it
+            bars.pop()
+        if bars:
+            start = min(end, max(start, bars[-1][1]))
+        bars.append((start, end))
+        return start
+
+
+def _submissions(events: list[TaskEvent], began: float) -> Iterator[tuple[float, float]]:
+    """When each of them is shown, and for how long: a microsecond, or until the next. In microseconds."""
+    starts: list[float] = []
+    for event in events:
+        if event.kind in ("submitted", "refused"):
+            start = _microseconds(event.time - began)
+            starts.append(max(start, starts[-1] + _STEP) if starts else start)
+    for start, following in pairwise([*starts, inf]):
+        yield start, min(1.0, following - start)
 
 
 def _microseconds(seconds: float) -> float:
-    return round(max(0.0, 1e6 * seconds), 3)
+    return round(max(0.0, 1e6 * seconds) / _STEP) * _STEP
 
 
 def _meta(what: str, row: int, name: str) -> dict[str, Any]:
