@@ -5,8 +5,9 @@ Requests come as from many clients who do not know of each other, in an open loo
 4 workers, so 400 a second can be answered. A client gives up after 200 ms: an answer that comes later was work for
 nothing. The time counts from when the request was due, also if its submit was held up.
 
-Counted are useful answers, those in time, per second from the first request to the last; and their median time. A
-figure is that of the round which is the median of three.
+Counted are useful answers, those in time, that are given while requests come: what is still answered after
+the last one would count for whoever keeps a long queue. Per second; and their median time. A figure is that of the
+round which is the median of three.
 
     python benchmarks/overload.py                           some four minutes
     python benchmarks/overload.py --loads 1.5 --rounds 1     one load
@@ -97,12 +98,13 @@ def due_times(rate: float, seconds: float, seed: int) -> list[float]:
 def measure(way: Way, load: float, seconds: float, seed: int = 1) -> Outcome:
     """Put so many times the capacity to one executor, for so long."""
     times = due_times(load * CAPACITY, seconds, seed)
-    took: list[float] = []
+    took: list[tuple[float, float]] = []  # the time of an answer, and how long it took
     clock = time.perf_counter
 
     def answer(due: float) -> None:
         time.sleep(RUN)
-        took.append(clock() - due)
+        now = clock()
+        took.append((now, now - due))
 
     pool = way.open()
     try:
@@ -122,7 +124,7 @@ def measure(way: Way, load: float, seconds: float, seed: int = 1) -> Outcome:
         time.sleep(PATIENCE)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    useful = [each for each in took if each <= PATIENCE]
+    useful = [each for now, each in took if each <= PATIENCE and now <= start + seconds]
     median = statistics.median(useful) if useful else None
     return Outcome(len(useful) / seconds, median, len(times), len(took))
 

@@ -91,7 +91,8 @@ class SheddingQueue(QueueBefore[PriorityQueue]):
     In each interval the shortest wait is noted. If that was longer than the target, there was a queue all the
     time, which is none of the bursts that a queue is there for. Then, in the next interval, what has waited for
     twice the target is set aside in `shed`, for the pool to let it expire. The first task of each
-    interval is taken as it is. A queue that runs empty counts as no wait.
+    interval is taken as it is. A queue that runs empty counts as no wait,
+    unless what was left of it was set aside.
     """
 
     __slots__ = ("_end", "_least", "_overloaded", "_shed")
@@ -105,7 +106,7 @@ class SheddingQueue(QueueBefore[PriorityQueue]):
         self._overloaded: bool = False  # in the one before
 
     def take(self, slot: Taker) -> AnyFuture | None:
-        inner = self.inner
+        inner, sheds = self.inner, False
         while level := inner.advance():
             future = level[0]
             slot.task = future
@@ -114,6 +115,7 @@ class SheddingQueue(QueueBefore[PriorityQueue]):
                     self.token_cancelled.append(future)
                     inner.tombstones += 1
                 elif self._is_late(future):
+                    sheds = True
                     self._shed.append(future)  # as it expires it will be noted
                 else:
                     future._state = RUNNING
@@ -122,7 +124,8 @@ class SheddingQueue(QueueBefore[PriorityQueue]):
             slot.task = None
             level.popleft()
             inner.tombstones -= 1
-        self._least = 0.0
+        if not sheds:
+            self._least = 0.0
         return None
 
     def _is_late(self, future: AnyFuture) -> bool:

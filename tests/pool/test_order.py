@@ -411,6 +411,21 @@ def test_overload_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert case.shed() == []
 
 
+def test_a_queue_that_was_shed_empty_is_still_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker had to wait for a task: what was queued had come too late to be run."""
+    case = Shedding(monkeypatch)
+    tasks = [case.push() for _ in range(8)]
+    for task in tasks[:5]:
+        case.now[0] += 0.03
+        assert case.queue.take(Place()) is task
+    assert (case.take_all(), case.shed()) == ([], tasks[5:])
+    case.now[0] += 0.08
+    late = [case.push() for _ in range(3)]
+    case.now[0] += 0.03
+    assert case.take_all() == late[:1]  # the first of an interval
+    assert case.shed() == late[1:]
+
+
 def overloaded(ex: BoundedExecutor) -> None:
     """From here on, and for long, the queue sheds what has waited for 10 ms."""
     queue: Any = ex._futurepool.queue
