@@ -57,7 +57,8 @@ class PoolCollector(Collector):
             `enable_metrics=True` have histograms.
 
     Thread safety: any thread, also in the child of a fork.
-    Cost: nothing but when it is asked; then some 0.1 ms for each pool, 0.5 with histograms.
+    Cost: nothing but when it is asked; then some 0.1 ms for each pool, 0.4 with histograms; the text takes
+    0.1 and 0.3 ms more.
     """
 
     def __init__(
