@@ -1,7 +1,7 @@
 """Build the optional extension `futurepool._pool._fast` into the wheel, if it is asked for.
 
-`FUTUREPOOL_BUILD_C=require` asks for it: without a compiler the build then fails. Otherwise, as with
-`never`, the wheel is pure Python.
+`FUTUREPOOL_BUILD_C` is `never`, the default: the wheel is pure Python; `require`: the build fails if the
+extension cannot be built; or `auto`: it then says so, and the wheel is pure Python.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _VARIABLE = "FUTUREPOOL_BUILD_C"
 _SOURCE = Path("futurepool", "_pool", "_fast.c")
 
 
-def wanted() -> bool:
-    """Whether the extension is to be built."""
+def wanted() -> str:
+    """Whether the extension is to be built, as above."""
     value = os.environ.get(_VARIABLE) or "never"
-    if value not in ("require", "never"):
-        message = f"{_VARIABLE} must be one of require, never, not {value!r}"
+    if value not in ("auto", "never", "require"):
+        message = f"{_VARIABLE} must be one of auto, never, require, not {value!r}"
         raise ValueError(message)
-    return value == "require"
+    return value
 
 
 def build(source: Path, folder: Path) -> Path:
@@ -52,14 +52,22 @@ class Hook(BuildHookInterface):
 
     def dependencies(self) -> list[str]:
         """What is to be there beside hatchling."""
-        return ["setuptools>=75"] if wanted() else []
+        return [] if wanted() == "never" else ["setuptools>=75"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Before the files of the wheel are gathered."""
-        if not wanted():
+        how = wanted()
+        if how == "never":
             return
         self.folder = Path(tempfile.mkdtemp())
-        library = build(Path(self.root) / _SOURCE, self.folder)
+        try:
+            library = build(Path(self.root) / _SOURCE, self.folder)
+        except Exception as error:
+            # No compiler, no headers, one that does not know what is asked of it: each has its own class.
+            if how == "require":
+                raise
+            self.app.display_warning(f"{_SOURCE} was left out: {error}. This wheel is pure Python.")
+            return
         assert library.name.endswith(sysconfig.get_config_var("EXT_SUFFIX"))
         if version == "editable":
             shutil.copy(library, Path(self.root) / _SOURCE.parent)
