@@ -15,7 +15,8 @@
  * 2. What a section is to make (integers) is made before the step that needs it; if that fails, the section
  *    was interrupted there, as it may be in Python.
  * 3. Fields that are guarded by the mutex are read plainly inside of a section. Others may read them outside,
- *    so without a GIL each is changed in a critical section of its object (`put`), as the interpreter does.
+ *    so without a GIL each is changed in a critical section of its object (`put`), as the interpreter does: a
+ *    reader may be about to count a reference to what is let go of.
  *    What is read outside of a section is never changed once it can be seen (`_pool`, options, a result).
  * 4. No static state: all is in the module, so each interpreter has its own.
  */
@@ -31,124 +32,72 @@
 #define Py_READONLY READONLY
 #endif
 
+#if PY_VERSION_HEX < 0x030B0000
+#include <longintrepr.h>
+#endif
+
+#include "_fast_mutex.h"
+
+#define GOTO_IF(condition, label)                                                                  \
+    if (condition)                                                                                 \
+    goto label
+#define RETURN_IF(condition, value)                                                                \
+    if (condition)                                                                                 \
+    return value
+
 #define MANY 64 /* tasks in a row, before the interpreter has a look at signals, and at who waits for its turn */
 
-#ifdef Py_GIL_DISABLED /* which no compiler without these builds */
-#define READ_FLAG(flag) __atomic_load_n(&(flag), __ATOMIC_RELAXED)
-#define WRITE_FLAG(flag, value) __atomic_store_n(&(flag), value, __ATOMIC_RELAXED)
+#ifdef Py_GIL_DISABLED
+#define READ_FLAG(flag) _Py_atomic_load_int_relaxed(&(flag))
+#define WRITE_FLAG(flag, value) _Py_atomic_store_int_relaxed(&(flag), value)
 #else
 #define READ_FLAG(flag) (flag)
 #define WRITE_FLAG(flag, value) ((flag) = (value))
 #endif
 
 /* Slots of classes: CLASS, ATTRIBUTE. */
-#define SLOTS(X)                                                                                   \
-    X(Future, _args)                                                                               \
-    X(Future, _context)                                                                            \
-    X(Future, _fn)                                                                                 \
-    X(Future, _kwargs)                                                                             \
-    X(Future, _pool)                                                                               \
-    X(Future, _queued_at)                                                                          \
-    X(Future, _result)                                                                             \
-    X(Future, _state)                                                                              \
-    X(Future, _subscribers)                                                                        \
-    X(Future, priority)                                                                            \
-    X(Future, task_id)                                                                             \
-    X(WorkerSlot, fresh)                                                                           \
-    X(WorkerSlot, leave)                                                                           \
-    X(WorkerSlot, parker)                                                                          \
-    X(WorkerSlot, since)                                                                           \
-    X(WorkerSlot, started)                                                                         \
-    X(WorkerSlot, status)                                                                          \
-    X(WorkerSlot, task)                                                                            \
-    X(Section, deferred)                                                                           \
-    X(Section, mutex)                                                                              \
-    X(Pool, adopt)                                                                                 \
-    X(Pool, capacity)                                                                              \
-    X(Pool, engine)                                                                                \
-    X(Pool, meters)                                                                                \
-    X(Pool, queue)                                                                                 \
-    X(Pool, state)                                                                                 \
-    X(Pool, waiters)                                                                               \
-    X(Pool, workers)                                                                               \
-    X(Capacity, limit)                                                                             \
-    X(Capacity, max_id)                                                                            \
-    X(Capacity, submitted)                                                                         \
-    X(Workers, caller_runs)                                                                        \
-    X(Workers, held)                                                                               \
-    X(Workers, listed)                                                                             \
-    X(Workers, max_workers)                                                                        \
-    X(Workers, notifying)                                                                          \
-    X(Workers, parked)                                                                             \
-    X(Workers, reserved)                                                                           \
-    X(Workers, threads)                                                                            \
-    X(Workers, wakeup_pending)                                                                     \
-    X(Waiters, blocked)                                                                            \
-    X(Waiters, idle_waiters)                                                                       \
-    X(Meters, completed)                                                                           \
-    X(Meters, run_time)                                                                            \
-    X(Meters, wait_time)                                                                           \
-    X(PriorityQueue, _heap)                                                                        \
-    X(PriorityQueue, levels)                                                                       \
-    X(PriorityQueue, top)                                                                          \
-    X(Level, next_lower)                                                                           \
-    X(Options, priority)                                                                           \
-    X(Options, special)                                                                            \
-    X(Options, subscribers)                                                                        \
-    X(Subscribers, parkers)                                                                        \
-    X(Subscribers, shared)                                                                         \
-    X(Subscribers, slow)                                                                           \
-    X(Subscribers, token)
+#define SLOTS(X) \
+    X(Future, _args) X(Future, _context) X(Future, _fn) X(Future, _kwargs) X(Future, _pool) \
+    X(Future, _queued_at) X(Future, _result) X(Future, _state) X(Future, _subscribers) X(Future, priority) \
+    X(Future, task_id) \
+    X(WorkerSlot, fresh) X(WorkerSlot, leave) X(WorkerSlot, parker) X(WorkerSlot, since) \
+    X(WorkerSlot, started) X(WorkerSlot, status) X(WorkerSlot, task) \
+    X(Section, deferred) X(Section, mutex) \
+    X(Pool, adopt) X(Pool, capacity) X(Pool, engine) X(Pool, meters) X(Pool, queue) X(Pool, state) \
+    X(Pool, waiters) X(Pool, workers) \
+    X(Capacity, limit) X(Capacity, max_id) X(Capacity, submitted) \
+    X(Workers, caller_runs) X(Workers, held) X(Workers, listed) X(Workers, max_workers) \
+    X(Workers, notifying) X(Workers, parked) X(Workers, reserved) X(Workers, threads) \
+    X(Workers, wakeup_pending) \
+    X(Waiters, blocked) X(Waiters, idle_waiters) \
+    X(Meters, completed) X(Meters, run_time) X(Meters, wait_time) \
+    X(PriorityQueue, _heap) X(PriorityQueue, levels) X(PriorityQueue, top) \
+    X(Level, next_lower) \
+    X(Options, priority) X(Options, special) X(Options, subscribers) \
+    X(Subscribers, parkers) X(Subscribers, shared) X(Subscribers, slow) X(Subscribers, token)
 
 /* What else `bind` is given, by name. */
-#define OBJECTS(X)                                                                                 \
-    X(Failure)                                                                                     \
-    X(BOTTOM)                                                                                      \
-    X(CANCELLED)                                                                                   \
-    X(FINISHED)                                                                                    \
-    X(PENDING)                                                                                     \
-    X(RUNNING)                                                                                     \
-    X(append)                                                                                      \
-    X(pop)                                                                                         \
-    X(pop_left)                                                                                    \
-    X(acquire)                                                                                     \
-    X(release)                                                                                     \
-    X(is_owned)                                                                                    \
-    X(mutex_type)                                                                                  \
-    X(name_of)                                                                                     \
-    X(next_task)                                                                                   \
-    X(patched)                                                                                     \
-    X(sync)                                                                                        \
-    X(ThreadPoolExecutor)                                                                          \
-    X(without_place)
+#define OBJECTS(X) \
+    X(Failure) X(BOTTOM) X(CANCELLED) X(FINISHED) X(PENDING) X(RUNNING) X(clock) X(name_of) X(next_task) \
+    X(patched) X(sync) X(ThreadPoolExecutor) X(without_place)
 
-#define CLASSES(X)                                                                                 \
-    X(Future) X(WorkerSlot) X(Section) X(Pool) X(Capacity) X(Workers) X(Waiters) X(Meters)         \
-        X(PriorityQueue) X(Level) X(Options) X(Subscribers)
+#define CLASSES(X) \
+    X(Future) X(WorkerSlot) X(Section) X(Pool) X(Capacity) X(Workers) X(Waiters) X(Meters) \
+    X(PriorityQueue) X(Level) X(Options) X(Subscribers)
+
+/* Methods of `deque`, by the number of their arguments. */
+#define METHODS(X) X(append, METH_O) X(pop, METH_NOARGS) X(popleft, METH_NOARGS)
 
 /* Names of attributes and methods that are looked up. */
-#define NAMES(X)                                                                                   \
-    X(_announce)                                                                                   \
-    X(_futurepool)                                                                                 \
-    X(_futurepool_options)                                                                         \
-    X(_rebuild)                                                                                    \
-    X(acquire)                                                                                     \
-    X(advance)                                                                                     \
-    X(clock)                                                                                       \
-    X(come_back)                                                                                   \
-    X(count_times)                                                                                 \
-    X(enlist)                                                                                      \
-    X(leave)                                                                                       \
-    X(original)                                                                                    \
-    X(place_freed)                                                                                 \
-    X(post)                                                                                        \
-    X(push)                                                                                        \
-    X(release)                                                                                     \
-    X(repair)                                                                                      \
-    X(run_deferred)                                                                                \
-    X(start_worker)                                                                                \
-    X(submit)                                                                                      \
-    X(take)
+#define NAMES(X) \
+    X(_announce) X(_futurepool) X(_futurepool_options) X(_rebuild) X(advance) X(clock) X(come_back) \
+    X(count_times) X(enlist) X(leave) X(original) X(place_freed) X(post) X(push) X(release) X(repair) \
+    X(run_deferred) X(start_worker) X(submit) X(take)
+
+typedef struct {
+    PyObject *descriptor;
+    PyCFunction direct; /* what it calls; NULL if that is called in another way in this version */
+} Method;
 
 typedef struct {
     int bound;
@@ -156,6 +105,8 @@ typedef struct {
     long batch;
     long keep;
     PyObject *empty;
+    PyGetSetDef state;
+    PyTypeObject *mutex_type;
     PyTypeObject *twin_type;
     PyTypeObject *row_type;
     struct {
@@ -168,6 +119,11 @@ typedef struct {
         OBJECTS(X) CLASSES(X)
 #undef X
     } o;
+    struct {
+#define X(name, flags) Method name;
+        METHODS(X)
+#undef X
+    } m;
     struct {
 #define X(name) PyObject *name;
         NAMES(X)
@@ -185,80 +141,80 @@ typedef struct {
 /* Fill a field of an object that nobody else knows. */
 #define FILL(object, kind, name, value) (*AT(object, st->at.kind##_##name) = Py_NewRef(value))
 
-static inline void
-put(PyObject *object, Py_ssize_t offset, PyObject *value)
-{
-    PyObject *old;
+static inline void put(PyObject *object, Py_ssize_t offset, PyObject *value) {
+    PyObject *old = *AT(object, offset);
 #ifdef Py_GIL_DISABLED
+    if (old == NULL || _Py_IsImmortal(old)) { /* no reader can come too late for it */
+        _Py_atomic_store_ptr_release(AT(object, offset), value);
+        return;
+    }
     Py_BEGIN_CRITICAL_SECTION(object);
-    old = *AT(object, offset);
-    __atomic_store_n(AT(object, offset), value, __ATOMIC_RELEASE);
+    _Py_atomic_store_ptr_release(AT(object, offset), value);
     Py_END_CRITICAL_SECTION();
 #else
-    old = *AT(object, offset);
     *AT(object, offset) = value;
 #endif
     Py_XDECREF(old);
 }
 
-static inline PyObject *
-look(PyObject *object, Py_ssize_t offset)
-{
+static inline PyObject *look(PyObject *object, Py_ssize_t offset) {
 #ifdef Py_GIL_DISABLED
-    return __atomic_load_n(AT(object, offset), __ATOMIC_ACQUIRE);
+    return _Py_atomic_load_ptr_acquire(AT(object, offset));
 #else
     return *AT(object, offset);
 #endif
 }
 
 /* A field that counts; -1 with an exception if it is none, or too large. */
-static inline long long
-number(PyObject *value)
-{
+static inline long long number(PyObject *value) {
 #if PY_VERSION_HEX >= 0x030C0000
     if (PyLong_CheckExact(value) && PyUnstable_Long_IsCompact((PyLongObject *)value)) {
         return PyUnstable_Long_CompactValue((PyLongObject *)value);
+    }
+#if PY_VERSION_HEX < 0x03100000
+    if (PyLong_CheckExact(value) && ((PyLongObject *)value)->long_value.lv_tag == 2 << 3) {
+        const digit *digits = ((PyLongObject *)value)->long_value.ob_digit;
+        return digits[0] | ((long long)digits[1] << PyLong_SHIFT);
+    }
+#endif
+#else
+    if (PyLong_CheckExact(value)) {
+        const digit *digits = ((PyLongObject *)value)->ob_digit;
+        switch (Py_SIZE(value)) {
+        case 0:
+            return 0;
+        case 1:
+            return digits[0];
+        case 2: /* as those of an unbounded queue */
+            return digits[0] | ((long long)digits[1] << PyLong_SHIFT);
+        }
     }
 #endif
     return PyLong_AsLongLong(value);
 }
 
 /* A field that is a time. */
-static inline double
-seconds(PyObject *value)
-{
+static inline double seconds(PyObject *value) {
     return PyFloat_CheckExact(value) ? PyFloat_AS_DOUBLE(value) : PyFloat_AsDouble(value);
 }
 
 /* How many a deque holds; of a class that is one. */
-static inline Py_ssize_t
-count_of(PyObject *queue)
-{
+static inline Py_ssize_t count_of(PyObject *queue) {
     return Py_TYPE(queue)->tp_as_sequence->sq_length(queue);
 }
 
-static inline int
-add(PyObject *object, Py_ssize_t offset, long more)
-{
+static inline int add(PyObject *object, Py_ssize_t offset, long more) {
     long long value = number(*AT(object, offset));
-    if (value == -1 && PyErr_Occurred()) {
-        return -1;
-    }
+    RETURN_IF(value == -1 && PyErr_Occurred(), -1);
     PyObject *sum = PyLong_FromLongLong(value + more);
-    if (sum == NULL) {
-        return -1;
-    }
+    RETURN_IF(sum == NULL, -1);
     put(object, offset, sum);
     return 0;
 }
 
-static inline int
-add_time(PyObject *object, Py_ssize_t offset, double more)
-{
+static inline int add_time(PyObject *object, Py_ssize_t offset, double more) {
     PyObject *sum = PyFloat_FromDouble(seconds(*AT(object, offset)) + more);
-    if (sum == NULL) {
-        return -1;
-    }
+    RETURN_IF(sum == NULL, -1);
     put(object, offset, sum);
     return 0;
 }
@@ -268,37 +224,36 @@ add_time(PyObject *object, Py_ssize_t offset, double more)
 
 /* -- calls ------------------------------------------------------------------------------------ */
 
-static inline PyObject *
-call_one(PyObject *function, PyObject *argument)
-{
+static inline PyObject *call_one(PyObject *function, PyObject *argument) {
     PyObject *stack[2] = {NULL, argument};
     return PyObject_Vectorcall(function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
-static inline PyObject *
-call_two(PyObject *function, PyObject *first, PyObject *second)
-{
+static inline PyObject *call_two(PyObject *function, PyObject *first, PyObject *second) {
     PyObject *stack[3] = {NULL, first, second};
     return PyObject_Vectorcall(function, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
-static inline int
-done(PyObject *result)
-{
-    if (result == NULL) {
-        return -1;
-    }
+static inline int done(PyObject *result) {
+    RETURN_IF(result == NULL, -1);
     Py_DECREF(result);
     return 0;
+}
+
+/* A method of a deque, or of a class that is one. */
+static inline PyObject *of_deque(Method *method, PyObject *queue, PyObject *argument) {
+    if (method->direct != NULL) {
+        return method->direct(queue, argument);
+    }
+    return argument == NULL ? call_one(method->descriptor, queue)
+                            : call_two(method->descriptor, queue, argument);
 }
 
 #define CALL(object, name) done(PyObject_CallMethodNoArgs(object, st->s.name))
 #define CALL_ONE(object, name, argument) done(PyObject_CallMethodOneArg(object, st->s.name, argument))
 
 /* An attribute of a module, as of now: tests put others in their place. */
-static PyObject *
-of_module(PyObject *module, PyObject *name)
-{
+static PyObject *of_module(PyObject *module, PyObject *name) {
 #if PY_VERSION_HEX >= 0x030D0000
     PyObject *found = NULL;
     if (PyDict_GetItemRef(PyModule_GetDict(module), name, &found) == 0) {
@@ -314,64 +269,35 @@ of_module(PyObject *module, PyObject *name)
 #endif
 }
 
-static PyObject *
-now_is(State *st)
-{
+/* Whether the clock is the interpreter's own, which need not be called as a function; -1 with an exception. */
+static int has_own_clock(State *st) {
     PyObject *clock = of_module(st->o.sync, st->s.clock);
-    if (clock == NULL) {
-        return NULL;
+    Py_XDECREF(clock);
+    return clock == NULL ? -1 : clock == st->o.clock;
+}
+
+/* `own_clock`: as of `has_own_clock`, just now. */
+static PyObject *now_is(State *st, int own_clock) {
+    PyObject *clock, *now;
+    if (own_clock > 0) {
+#if PY_VERSION_HEX >= 0x030D0000
+        PyTime_t ticks;
+        return PyTime_PerfCounterRaw(&ticks) < 0 ? NULL : PyFloat_FromDouble(PyTime_AsSecondsDouble(ticks));
+#else
+        return PyFloat_FromDouble(_PyTime_AsSecondsDouble(_PyTime_GetPerfCounter()));
+#endif
     }
-    PyObject *now = PyObject_CallNoArgs(clock);
-    Py_DECREF(clock);
+    clock = own_clock < 0 ? NULL : of_module(st->o.sync, st->s.clock);
+    now = clock == NULL ? NULL : PyObject_CallNoArgs(clock);
     if (now != NULL && !PyFloat_Check(now)) {
         Py_SETREF(now, PyNumber_Float(now));
     }
+    Py_XDECREF(clock);
     return now;
 }
 
-/* -- the mutex -------------------------------------------------------------------------------- */
-
-static inline int
-take_mutex(State *st, PyObject *mutex)
-{
-#ifdef Py_GIL_DISABLED
-    PyObject *taken = call_two(st->o.acquire, mutex, Py_False);
-    if (taken == NULL) {
-        return -1;
-    }
-    Py_DECREF(taken);
-    if (taken == Py_True) {
-        return 0;
-    }
-    return CALL(mutex, acquire); /* which tries for a while before it sleeps */
-#else
-    return done(call_one(st->o.acquire, mutex));
-#endif
-}
-
-static inline int
-free_mutex(State *st, PyObject *mutex)
-{
-    return done(call_one(st->o.release, mutex));
-}
-
-/* Whether this thread holds it; 1 also if that cannot be found out. */
-static inline int
-holds(State *st, PyObject *mutex)
-{
-    PyObject *owned = call_one(st->o.is_owned, mutex);
-    if (owned == NULL) {
-        PyErr_Clear();
-        return 1;
-    }
-    Py_DECREF(owned);
-    return owned != Py_False;
-}
-
 /* twin of section.unpark */
-static int
-unpark(State *st, PyObject *parker)
-{
+static int unpark(State *st, PyObject *parker) {
     if (CALL(parker, release) == 0) {
         return 0;
     }
@@ -382,9 +308,7 @@ unpark(State *st, PyObject *parker)
     return -1;
 }
 
-static inline int
-run_deferred(State *st, PyObject *pool)
-{
+static inline int run_deferred(State *st, PyObject *pool) {
     PyObject *deferred = GET(pool, Section, deferred); /* set once */
     Py_ssize_t count = count_of(deferred);
     if (count == 0) {
@@ -393,34 +317,62 @@ run_deferred(State *st, PyObject *pool)
     return count < 0 ? -1 : CALL(pool, run_deferred);
 }
 
+/* -- tracking by the collector ---------------------------------------------------------------- */
+
+/* The collector need not look at a future that is queued or runs: the pool has it, and a worker thread has the pool,
+ * as long as there is a row (`Mutex.rows`). From the end of its task on it must, as then only users have it, maybe
+ * in a cycle. So it does from the moment on in which anything but `next_task` changes its state, see `state_set`.
+ * That takes a fifth off what a task costs. Without a GIL the collector works in another way, and nothing is gained. */
+static inline void track(PyObject *future) {
+#ifndef Py_GIL_DISABLED
+    if (!PyObject_GC_IsTracked(future)) {
+        PyObject_GC_Track(future);
+    }
+#endif
+}
+
+#ifndef Py_GIL_DISABLED
+
+static PyObject *state_get(PyObject *future, void *offset) {
+    return Py_XNewRef(*AT(future, (Py_ssize_t)offset)); /* set when it is made */
+}
+
+static int state_set(PyObject *future, PyObject *state, void *offset) {
+    if (state == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_state");
+        return -1;
+    }
+    put(future, (Py_ssize_t)offset, Py_NewRef(state));
+    track(future);
+    return 0;
+}
+
+#endif
+
 /* -- submit ----------------------------------------------------------------------------------- */
 
 /* twin of Section.repair, as at the end of `fast.submit`: first by C calls only. The exception stays set. */
-static void
-interrupted(State *st, PyObject *pool, PyObject *mutex, PyObject *future)
-{
+static void interrupted(State *st, PyObject *pool, PyObject *mutex, PyObject *future) {
     PyObject *kind, *value, *trace;
     PyErr_Fetch(&kind, &value, &trace);
     int failed = 0;
     PyObject *deferred = GET(pool, Section, deferred);
-    failed |= take_mutex(st, mutex);
+    failed |= take_mutex(mutex);
     PyObject *act = PyObject_GetAttr(pool, st->s._rebuild);
-    failed |= act == NULL ? -1 : done(call_two(st->o.append, deferred, act));
+    failed |= act == NULL ? -1 : done(of_deque(&st->m.append, deferred, act));
     Py_XDECREF(act);
     if (GET(future, Future, _state) == st->o.PENDING) {
         act = PyObject_GetAttr(future, st->s._announce);
-        failed |= act == NULL ? -1 : done(call_two(st->o.append, deferred, act));
+        failed |= act == NULL ? -1 : done(of_deque(&st->m.append, deferred, act));
         Py_XDECREF(act);
         PUT(future, Future, _state, Py_NewRef(st->o.CANCELLED));
+        track(future);
     }
     if (failed) {
         PyErr_Clear();
     }
-    while (holds(st, mutex)) {
-        if (free_mutex(st, mutex) < 0) {
-            PyErr_Clear();
-            break;
-        }
+    while (owns((Mutex *)mutex)) {
+        free_mutex(mutex);
     }
     if (CALL_ONE(pool, repair, future) < 0) {
         /* Interrupted again: that is what the submitter hears of. */
@@ -433,45 +385,39 @@ interrupted(State *st, PyObject *pool, PyObject *mutex, PyObject *future)
 }
 
 /* twin of PriorityQueue.push: 0 if queued. A new level, and any other queue, is left to `push`. */
-static inline int
-enqueue(State *st, PyObject *pool, PyObject *future, PyObject *priority)
-{
+static inline int enqueue(State *st, PyObject *pool, PyObject *future, PyObject *priority) {
     PyObject *queue = GET(pool, Pool, queue);
     if (Py_TYPE(queue) == (PyTypeObject *)st->o.PriorityQueue) {
         PyObject *level = PyDict_GetItemWithError(GET(queue, PriorityQueue, levels), priority);
         if (level != NULL && Py_TYPE(level) == (PyTypeObject *)st->o.Level) {
-            if (done(call_two(st->o.append, level, future)) < 0) {
-                return -1;
-            }
+            RETURN_IF(done(of_deque(&st->m.append, level, future)) < 0, -1);
             if (GET(level, Level, next_lower) == Py_None) {
                 return CALL_ONE(queue, enlist, level);
             }
             return 0;
         }
-        if (PyErr_Occurred()) {
-            return -1;
-        }
+        RETURN_IF(PyErr_Occurred(), -1);
     }
     return CALL_ONE(queue, push, future);
 }
 
 /* `unfinished + notifying - caller_runs - threads`, see Workers.missing */
-static inline long long
-missing(State *st, PyObject *capacity, PyObject *workers)
-{
+static inline long long missing(State *st, PyObject *capacity, PyObject *workers) {
     return number(GET(capacity, Capacity, submitted)) + number(GET(capacity, Capacity, limit))
            - number(GET(capacity, Capacity, max_id)) + number(GET(workers, Workers, notifying))
            - number(GET(workers, Workers, caller_runs)) - number(GET(workers, Workers, threads));
 }
 
 /* A context for a task of this submitter, None for an empty one; NULL without an exception: the long way. */
-static PyObject *
-capture(State *st, PyObject *pool)
-{
-    PyObject *context = PyContext_CopyCurrent();
-    if (context == NULL) {
-        return NULL;
+static PyObject *capture(State *st, PyObject *pool) {
+#if PY_VERSION_HEX < 0x03100000 /* nearly always there is none, or an empty one: that need not be copied */
+    PyObject *current = PyThreadState_Get()->context;
+    if (current == NULL || PyObject_Size(current) == 0) {
+        return Py_NewRef(Py_None);
     }
+#endif
+    PyObject *context = PyContext_CopyCurrent();
+    RETURN_IF(context == NULL, NULL);
     Py_ssize_t count = PyObject_Size(context);
     if (count <= 0) {
         Py_DECREF(context);
@@ -489,18 +435,36 @@ capture(State *st, PyObject *pool)
     return adopted;
 }
 
+/* twin of _future.new_future */
+static inline PyObject *new_future(State *st) {
+    PyTypeObject *type = (PyTypeObject *)st->o.Future;
+#if PY_VERSION_HEX < 0x030D0000
+    /* `object.__new__` would make room for attributes, which nearly none has: as for what is made in C, that
+     * comes when the first is set. Later versions have the room in the object. */
+    return type->tp_alloc(type, 0);
+#else
+    PyObject *future = PyBaseObject_Type.tp_new(type, st->empty, NULL);
+#ifdef Py_GIL_DISABLED
+    /* A worker will let go of a reference that this thread has made, for which it would have to ask this thread:
+     * its count is one for all threads from the start. */
+    if (future != NULL) {
+        _Py_atomic_store_ssize_relaxed(&future->ob_ref_shared, _Py_REF_SHARED(1, _Py_REF_MERGED));
+        _Py_atomic_store_uint32_relaxed(&future->ob_ref_local, 0);
+        _Py_atomic_store_uintptr_relaxed(&future->ob_tid, 0);
+    }
+#endif
+    return future;
+#endif
+}
+
 /* twin of fast.Submitting.submit; `args` are the executor, the function, its arguments. NULL without an
  * exception: not the plain case, nothing was changed. */
-static PyObject *
-submit(State *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
-{
+static PyObject *submit(State *st, PyObject *const *args, Py_ssize_t count, PyObject *names) {
     PyObject *pool = NULL, *options = NULL, *mutex = NULL, *context = NULL, *future = NULL;
     PyObject *value, *parker = NULL, *answer = NULL;
     int starts = 0;
 
-    if (count < 2 || !PyCallable_Check(args[1]) || READ_FLAG(st->long_way)) {
-        return NULL;
-    }
+    RETURN_IF(count < 2 || !PyCallable_Check(args[1]) || READ_FLAG(st->long_way), NULL);
     pool = PyObject_GetAttr(args[0], st->s._futurepool);
     options = pool == NULL ? NULL : PyObject_GetAttr(args[0], st->s._futurepool_options);
     if (options == NULL) {
@@ -512,36 +476,24 @@ submit(State *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
         goto end;
     }
     mutex = Py_NewRef(GET(pool, Section, mutex));
-    if (Py_TYPE(mutex) != (PyTypeObject *)st->o.mutex_type || holds(st, mutex)) {
-        goto end;
-    }
+    GOTO_IF(Py_TYPE(mutex) != st->mutex_type || owns((Mutex *)mutex), end);
     context = capture(st, pool);
-    if (context == NULL) {
-        goto end;
-    }
+    GOTO_IF(context == NULL, end);
     /* twin of submission.make_future */
-    future = PyBaseObject_Type.tp_new((PyTypeObject *)st->o.Future, st->empty, NULL);
-    if (future == NULL) {
-        goto end;
-    }
+    future = new_future(st);
+    GOTO_IF(future == NULL, end);
     value = PyTuple_New(count - 2);
-    if (value == NULL) {
-        goto end;
-    }
+    GOTO_IF(value == NULL, end);
     for (Py_ssize_t i = 2; i < count; i++) {
         PyTuple_SET_ITEM(value, i - 2, Py_NewRef(args[i]));
     }
     *AT(future, st->at.Future__args) = value;
     if (names != NULL && PyTuple_GET_SIZE(names)) {
         value = PyDict_New();
-        if (value == NULL) {
-            goto end;
-        }
+        GOTO_IF(value == NULL, end);
         *AT(future, st->at.Future__kwargs) = value;
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
-            if (PyDict_SetItem(value, PyTuple_GET_ITEM(names, i), args[count + i]) < 0) {
-                goto end;
-            }
+            GOTO_IF(PyDict_SetItem(value, PyTuple_GET_ITEM(names, i), args[count + i]) < 0, end);
         }
     }
     else {
@@ -556,21 +508,15 @@ submit(State *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
     FILL(future, Future, priority, priority);
     value = PyLong_FromLong(0);
     *AT(future, st->at.Future_task_id) = value;
-    value = now_is(st);
-    if (value == NULL) {
-        goto repair;
-    }
+    value = now_is(st, has_own_clock(st));
+    GOTO_IF(value == NULL, repair);
     *AT(future, st->at.Future__queued_at) = value;
 
-    if (take_mutex(st, mutex) < 0) {
-        goto repair;
-    }
+    GOTO_IF(take_mutex(mutex) < 0, repair);
     PyObject *capacity = GET(pool, Pool, capacity), *workers = GET(pool, Pool, workers);
     long long submitted = number(GET(capacity, Capacity, submitted));
     if (submitted >= number(GET(capacity, Capacity, max_id)) || number(GET(pool, Pool, state)) != 0) {
-        if (PyErr_Occurred() || free_mutex(st, mutex) < 0) {
-            goto repair;
-        }
+        GOTO_IF(PyErr_Occurred() || free_mutex(mutex) < 0, repair);
         PyObject *stack[4] = {NULL, pool, options, future};
         answer = PyObject_Vectorcall(
             st->o.without_place, stack + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
@@ -578,45 +524,34 @@ submit(State *st, PyObject *const *args, Py_ssize_t count, PyObject *names)
     }
     /* twin of Pool.admit and Capacity.take */
     value = PyLong_FromLongLong(submitted + 1);
-    if (value == NULL) {
-        goto repair;
-    }
+    GOTO_IF(value == NULL, repair);
     PUT(future, Future, task_id, Py_NewRef(value));
     PUT(capacity, Capacity, submitted, value);
-    if (enqueue(st, pool, future, priority) < 0) {
-        goto repair;
-    }
+    GOTO_IF(enqueue(st, pool, future, priority) < 0, repair);
     /* twin of Pool.signal_work; see fast.submit why this thread does at once what is to be done */
     PyObject *parked = GET(workers, Workers, parked);
     Py_ssize_t sleepers = count_of(parked);
     if (sleepers > 0 && GET(workers, Workers, wakeup_pending) == Py_False) {
         PUT(workers, Workers, wakeup_pending, Py_NewRef(Py_True));
-        PyObject *slot = call_one(st->o.pop, parked);
-        if (slot == NULL) {
-            goto repair;
-        }
+        PyObject *slot = of_deque(&st->m.pop, parked, NULL);
+        GOTO_IF(slot == NULL, repair);
         parker = Py_NewRef(GET(slot, WorkerSlot, parker));
         Py_DECREF(slot);
     }
     else if (number(GET(workers, Workers, threads)) < number(GET(workers, Workers, max_workers))
              && missing(st, capacity, workers) > 0) {
-        if (ADD(workers, Workers, reserved, 1) < 0 || ADD(workers, Workers, threads, 1) < 0) {
-            goto repair;
-        }
+        GOTO_IF(ADD(workers, Workers, reserved, 1) < 0 || ADD(workers, Workers, threads, 1) < 0, repair);
         starts = 1;
     }
-    if (PyErr_Occurred() || free_mutex(st, mutex) < 0) {
-        goto repair;
+#ifndef Py_GIL_DISABLED
+    if (((Mutex *)mutex)->rows > 0) {
+        PyObject_GC_UnTrack(future);
     }
-    if (parker != NULL && unpark(st, parker) < 0) {
-        goto repair;
-    }
-    if (starts && CALL(GET(pool, Pool, engine), start_worker) < 0) {
-        goto repair;
-    }
-    if (run_deferred(st, pool) < 0) {
-        goto repair;
-    }
+#endif
+    GOTO_IF(PyErr_Occurred() || free_mutex(mutex) < 0, repair);
+    GOTO_IF(parker != NULL && unpark(st, parker) < 0, repair);
+    GOTO_IF(starts && CALL(GET(pool, Pool, engine), start_worker) < 0, repair);
+    GOTO_IF(run_deferred(st, pool) < 0, repair);
     answer = Py_NewRef(future);
     goto end;
 
@@ -635,34 +570,28 @@ end:
 /* -- next_task -------------------------------------------------------------------------------- */
 
 /* twin of PriorityQueue.advance, as far as it finds nothing: the top level, which may be empty. Borrowed. */
-static inline int
-empty_queue(State *st, PyObject *queue, PyObject *level)
-{
+static inline int empty_queue(State *st, PyObject *queue, PyObject *level) {
     return GET(level, Level, next_lower) == st->o.BOTTOM
            && PyList_GET_SIZE(GET(queue, PriorityQueue, _heap)) == 0
            && PyDict_Size(GET(queue, PriorityQueue, levels)) <= st->keep;
 }
 
 /* What is to be told once the section has ended. */
-static inline int
-announce(State *st, PyObject *task)
-{
+static inline int announce(State *st, PyObject *task) {
     return CALL(task, _announce);
 }
 
 /* twin of fast.next_task, whose numbers these are. A task, or None; NULL with an exception, and then the
- * mutex may be held, and the loop of the worker repairs. `pool.mutex` is known to be plain. */
+ * mutex may be held, and the loop of the worker repairs. `mutex` is the pool's, and known to be plain. With
+ * `seen` a worker that finds nothing does not park yet: None, and there the last id as of then. */
 static PyObject *
-next_task(State *st, PyObject *pool, PyObject *slot)
+next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_clock, void **seen)
 {
     PyObject *following = NULL, *subscribers = NULL, *parker = NULL, *fresh = NULL;
     PyObject *task = GET(slot, WorkerSlot, task);
     task = task == Py_None ? NULL : Py_NewRef(task);
-    PyObject *mutex = Py_NewRef(GET(pool, Section, mutex));
-    PyObject *now = now_is(st);
-    if (now == NULL || take_mutex(st, mutex) < 0) {
-        goto failed;
-    }
+    PyObject *now = now_is(st, own_clock);
+    GOTO_IF(now == NULL || take_mutex(mutex) < 0, failed);
     PyObject *meters = GET(pool, Pool, meters), *workers = GET(pool, Pool, workers);
     double at = PyFloat_AS_DOUBLE(now);
     if (task != NULL) {
@@ -670,13 +599,12 @@ next_task(State *st, PyObject *pool, PyObject *slot)
         subscribers = GET(task, Future, _subscribers);
         subscribers = subscribers == Py_None ? NULL : Py_NewRef(subscribers);
         if (subscribers != NULL && GET(subscribers, Subscribers, slow) != Py_False) {
-            if (free_mutex(st, mutex) < 0) {
-                goto failed;
-            }
+            GOTO_IF(free_mutex(mutex) < 0, failed);
             following = call_two(st->o.next_task, pool, slot);
             goto end;
         }
         PUT(task, Future, _state, Py_NewRef(st->o.FINISHED));
+        track(task);
         PUT(slot, WorkerSlot, task, Py_NewRef(Py_None));
         double started = seconds(GET(slot, WorkerSlot, started));
         double waited = started - seconds(GET(task, Future, _queued_at));
@@ -691,9 +619,7 @@ next_task(State *st, PyObject *pool, PyObject *slot)
         fresh = GET(slot, WorkerSlot, fresh);
         fresh = fresh == Py_None ? NULL : Py_NewRef(fresh);
         if (fresh == NULL) {
-            if (ADD_TIME(meters, Meters, wait_time, waited) < 0) {
-                goto failed;
-            }
+            GOTO_IF(ADD_TIME(meters, Meters, wait_time, waited) < 0, failed);
         }
         else {
             PyObject *ran = PyFloat_FromDouble(at - started);
@@ -702,23 +628,19 @@ next_task(State *st, PyObject *pool, PyObject *slot)
                        || PyList_Append(fresh, rest) < 0;
             Py_XDECREF(ran);
             Py_XDECREF(rest);
-            if (lost) {
-                goto failed;
-            }
+            GOTO_IF(lost, failed);
         }
         PyObject *waiters = GET(pool, Pool, waiters);
         if (count_of(GET(waiters, Waiters, blocked))
             || PyList_GET_SIZE(GET(waiters, Waiters, idle_waiters))) {
-            if (CALL(pool, place_freed) < 0) {
-                goto failed;
-            }
+            GOTO_IF(CALL(pool, place_freed) < 0, failed);
         }
         int much = fresh != NULL && PyList_GET_SIZE(fresh) >= st->batch;
         PyObject *parkers = subscribers == NULL ? NULL : GET(subscribers, Subscribers, parkers);
         if (much || (parkers != NULL && parkers != Py_None && PyObject_Size(parkers))) {
             /* 2. */
             double since = seconds(GET(slot, WorkerSlot, since));
-            if (ADD_TIME(meters, Meters, run_time, at - since) < 0 || free_mutex(st, mutex) < 0
+            if (ADD_TIME(meters, Meters, run_time, at - since) < 0 || free_mutex(mutex) < 0
                 || announce(st, task) < 0 || run_deferred(st, pool) < 0
                 || (much && CALL_ONE(pool, count_times, slot) < 0)) {
                 goto failed;
@@ -730,13 +652,11 @@ next_task(State *st, PyObject *pool, PyObject *slot)
     /* 3. */
     long status = PyLong_AsLong(GET(slot, WorkerSlot, status));
     if (status) {
-        if (CALL_ONE(pool, come_back, slot) < 0) {
-            goto failed;
-        }
+        GOTO_IF(CALL_ONE(pool, come_back, slot) < 0, failed);
         if (GET(slot, WorkerSlot, leave) != Py_False) {
             double since = seconds(GET(slot, WorkerSlot, since));
             if ((task != NULL && ADD_TIME(meters, Meters, run_time, at - since) < 0)
-                || free_mutex(st, mutex) < 0
+                || free_mutex(mutex) < 0
                 || (subscribers != NULL && announce(st, task) < 0) || CALL(pool, run_deferred) < 0) {
                 goto failed;
             }
@@ -759,9 +679,7 @@ next_task(State *st, PyObject *pool, PyObject *slot)
         }
         else if (size == 0) {
             Py_SETREF(level, PyObject_CallMethodNoArgs(queue, st->s.advance));
-            if (level == NULL) {
-                goto failed;
-            }
+            GOTO_IF(level == NULL, failed);
             size = count_of(level);
             taken = size == 0;
         }
@@ -776,16 +694,14 @@ next_task(State *st, PyObject *pool, PyObject *slot)
             if (GET(following, Future, _state) == st->o.PENDING
                 && (hopes == Py_None || GET(hopes, Subscribers, token) == Py_None)) {
                 PUT(following, Future, _state, Py_NewRef(st->o.RUNNING));
-                if (done(call_one(st->o.pop_left, level)) < 0) {
+                if (done(of_deque(&st->m.popleft, level, NULL)) < 0) {
                     Py_DECREF(level);
                     goto failed;
                 }
                 taken = 1;
                 if (task != NULL) {
                     Py_DECREF(level);
-                    if (free_mutex(st, mutex) < 0) {
-                        goto failed;
-                    }
+                    GOTO_IF(free_mutex(mutex) < 0, failed);
                     if (subscribers != NULL) {
                         if (GET(subscribers, Subscribers, shared) != Py_False
                                 ? CALL_ONE(subscribers, post, task) < 0
@@ -793,9 +709,7 @@ next_task(State *st, PyObject *pool, PyObject *slot)
                             goto failed;
                         }
                     }
-                    if (run_deferred(st, pool) < 0) {
-                        goto failed;
-                    }
+                    GOTO_IF(run_deferred(st, pool) < 0, failed);
                     goto end;
                 }
             }
@@ -809,9 +723,7 @@ next_task(State *st, PyObject *pool, PyObject *slot)
     }
     if (!taken) {
         following = PyObject_CallMethodOneArg(pool, st->s.take, slot);
-        if (following == NULL) {
-            goto failed;
-        }
+        GOTO_IF(following == NULL, failed);
         if (following == Py_None) {
             Py_CLEAR(following);
         }
@@ -822,39 +734,30 @@ next_task(State *st, PyObject *pool, PyObject *slot)
         if (status == 1 && count_of(parked)
             && missing(st, GET(pool, Pool, capacity), workers) > -(long long)count_of(parked)) {
             PUT(workers, Workers, wakeup_pending, Py_NewRef(Py_True));
-            PyObject *other = call_one(st->o.pop, parked);
-            if (other == NULL) {
-                goto failed;
-            }
+            PyObject *other = of_deque(&st->m.pop, parked, NULL);
+            GOTO_IF(other == NULL, failed);
             parker = Py_NewRef(GET(other, WorkerSlot, parker));
             Py_DECREF(other);
         }
     }
     else {
         double since = seconds(GET(slot, WorkerSlot, since));
-        if (task != NULL && ADD_TIME(meters, Meters, run_time, at - since) < 0) {
-            goto failed;
-        }
+        GOTO_IF(task != NULL && ADD_TIME(meters, Meters, run_time, at - since) < 0, failed);
         int listed = PyDict_Contains(GET(workers, Workers, listed), slot);
-        if (listed < 0) {
-            goto failed;
-        }
+        GOTO_IF(listed < 0, failed);
         int over = number(GET(pool, Pool, state)) != 0 && number(GET(workers, Workers, held)) == 0;
         if (over || !listed) {
-            if (CALL_ONE(pool, leave, slot) < 0) {
-                goto failed;
-            }
+            GOTO_IF(CALL_ONE(pool, leave, slot) < 0, failed);
+        }
+        else if (seen != NULL) {
+            *seen = GET(GET(pool, Pool, capacity), Capacity, submitted);
         }
         else {
             PUT(slot, WorkerSlot, status, PyLong_FromLong(1));
-            if (done(call_two(st->o.append, GET(workers, Workers, parked), slot)) < 0) {
-                goto failed;
-            }
+            GOTO_IF(done(of_deque(&st->m.append, GET(workers, Workers, parked), slot)) < 0, failed);
         }
     }
-    if (PyErr_Occurred() || free_mutex(st, mutex) < 0) {
-        goto failed;
-    }
+    GOTO_IF(PyErr_Occurred() || free_mutex(mutex) < 0, failed);
     if ((subscribers != NULL && announce(st, task) < 0) || (parker != NULL && unpark(st, parker) < 0)
         || run_deferred(st, pool) < 0) {
         goto failed;
@@ -871,7 +774,6 @@ end:
     Py_XDECREF(fresh);
     Py_XDECREF(subscribers);
     Py_XDECREF(now);
-    Py_DECREF(mutex);
     Py_XDECREF(task);
     return following;
 }
@@ -884,17 +786,18 @@ typedef struct {
     PyObject *module;
     PyObject *pool;
     PyObject *slot;
+    PyObject *mutex;
+    PyObject *counted; /* the mutex that counts it: in the child of a fork not `mutex` */
     PyObject *spare; /* a context for tasks that were submitted without variables */
     PyObject *known; /* the latest function, and what it is called */
     PyObject *name;
     PyObject *task; /* the latest, until the next one is claimed: for who repairs */
     char failed;
+    char looked; /* for work, and there was none */
 } Row;
 
 /* What a task's function is called; new. See worker_loop.work. */
-static PyObject *
-name_of(Row *row, PyObject *fn, PyObject *args)
-{
+static PyObject *name_of(Row *row, PyObject *fn, PyObject *args) {
     State *st = row->st;
     if (fn == row->known) {
         return Py_NewRef(row->name);
@@ -914,9 +817,7 @@ name_of(Row *row, PyObject *fn, PyObject *args)
 }
 
 /* twin of steps 3 and 4 of worker_loop.work. 0, or -1 with an exception. */
-static int
-run_task(Row *row, PyObject *task)
-{
+static int run_task(Row *row, PyObject *task) {
     State *st = row->st;
     int code = -1;
     PyObject *fn = Py_NewRef(GET(task, Future, _fn)), *args = Py_NewRef(GET(task, Future, _args));
@@ -969,90 +870,101 @@ run_task(Row *row, PyObject *task)
     }
     code = result == NULL ? -1 : 0;
 end:
-    if (row->failed) {
-        PyErr_Restore(kind, value, trace);
-        kind = value = trace = NULL;
+    if (code < 0 && !row->failed) { /* what has come on top is more urgent */
+        PyObject *later[3];
+        PyErr_Fetch(&later[0], &later[1], &later[2]);
+        Py_XSETREF(kind, later[0]);
+        Py_XSETREF(value, later[1]);
+        Py_XSETREF(trace, later[2]);
     }
-    /* An exception stays set over these. */
+    Py_DECREF(fn);
+    Py_DECREF(args);
+    Py_DECREF(kwargs);
+    Py_DECREF(context);
     if (code < 0) {
-        PyObject *a, *b, *c;
-        PyErr_Fetch(&a, &b, &c);
-        Py_DECREF(fn);
-        Py_DECREF(args);
-        Py_DECREF(kwargs);
-        Py_DECREF(context);
-        Py_XDECREF(kind);
-        Py_XDECREF(value);
-        Py_XDECREF(trace);
-        PyErr_Restore(a, b, c);
-    }
-    else {
-        Py_DECREF(fn);
-        Py_DECREF(args);
-        Py_DECREF(kwargs);
-        Py_DECREF(context);
+        PyErr_Restore(kind, value, trace);
     }
     return code;
 }
 
-static PyObject *
-row_call(PyObject *self, PyObject *args, PyObject *kwargs)
-{
+/* Without a GIL the next submit may be a microsecond away, and to park, and be woken, costs both sides more than
+ * to look for it a while. A hint, so the address of the last id will do. */
+static void look_for_work(Row *row, void *seen) {
+#ifdef Py_GIL_DISABLED
+    State *st = row->st;
+    PyObject *capacity = GET(row->pool, Pool, capacity); /* set once */
+    for (int tries = 0; tries < LOOKS && look(capacity, st->at.Capacity_submitted) == seen; tries++) {
+        RELAX();
+    }
+#endif
+}
+
+static PyObject *row_call(PyObject *self, PyObject *args, PyObject *kwargs) {
     Row *row = (Row *)self;
+    State *st = row->st;
+    int own_clock = has_own_clock(st);
     row->failed = 0;
     for (int count = 0; count < MANY; count++) {
-        PyObject *task = next_task(row->st, row->pool, row->slot);
+        void *seen = NULL;
+        if (GET(row->pool, Section, mutex) != row->mutex) { /* in the child of a fork */
+            Py_SETREF(row->mutex, Py_NewRef(GET(row->pool, Section, mutex)));
+        }
+        PyObject *task = next_task(
+            st, row->pool, row->slot, row->mutex, own_clock, LOOKS && !row->looked ? &seen : NULL);
         if (task == NULL) {
             return NULL; /* of which task: `task`, the one before */
         }
+        row->looked = seen != NULL;
         if (task == Py_None) {
             Py_CLEAR(row->task);
             Py_CLEAR(row->known); /* a sleeping worker keeps no function of a user's alive */
+            if (row->looked) {
+                look_for_work(row, seen);
+                continue;
+            }
             return task;
         }
         Py_XSETREF(row->task, task);
-        if (run_task(row, task) < 0) {
-            return NULL;
-        }
+        RETURN_IF(run_task(row, task) < 0, NULL);
     }
     Py_RETURN_NONE;
 }
 
-static PyObject *
-row_forget(PyObject *self, PyObject *unused)
-{
+static PyObject *row_forget(PyObject *self, PyObject *unused) {
     State *st = ((Row *)self)->st;
     (void)st;
     Py_CLEAR(((Row *)self)->task);
     Py_CLEAR(((Row *)self)->known);
     PyObject *another = PyContext_New();
-    if (another == NULL) {
-        return NULL;
-    }
+    RETURN_IF(another == NULL, NULL);
     Py_XSETREF(((Row *)self)->spare, another);
     Py_RETURN_NONE;
 }
 
-static int
-row_traverse(PyObject *self, visitproc visit, void *arg)
-{
+static int row_traverse(PyObject *self, visitproc visit, void *arg) {
     Row *row = (Row *)self;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(row->module);
     Py_VISIT(row->pool);
     Py_VISIT(row->slot);
+    Py_VISIT(row->mutex);
     Py_VISIT(row->spare);
     Py_VISIT(row->known);
     Py_VISIT(row->task);
     return 0;
 }
 
-static int
-row_clear(PyObject *self)
-{
+static int row_clear(PyObject *self) {
     Row *row = (Row *)self;
     Py_CLEAR(row->pool);
     Py_CLEAR(row->slot);
+    Py_CLEAR(row->mutex);
+#ifndef Py_GIL_DISABLED
+    if (row->counted != NULL) {
+        ((Mutex *)row->counted)->rows--;
+        Py_CLEAR(row->counted);
+    }
+#endif
     Py_CLEAR(row->spare);
     Py_CLEAR(row->known);
     Py_CLEAR(row->name);
@@ -1061,9 +973,7 @@ row_clear(PyObject *self)
     return 0;
 }
 
-static void
-row_dealloc(PyObject *self)
-{
+static void row_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     row_clear(self);
@@ -1102,19 +1012,11 @@ static PyType_Spec row_spec = {
     row_slots,
 };
 
+#include "_fast_twin.h"
+
 /* -- twins ------------------------------------------------------------------------------------ */
 
-typedef struct {
-    PyObject_HEAD
-    vectorcallfunc call;
-    State *st;
-    PyObject *module;
-    PyObject *wrapped; /* the function in Python */
-} Twin;
-
-static PyObject *
-call_submit(PyObject *self, PyObject *const *args, size_t flags, PyObject *names)
-{
+static PyObject *call_submit(PyObject *self, PyObject *const *args, size_t flags, PyObject *names) {
     Twin *twin = (Twin *)self;
     PyObject *future = submit(twin->st, args, PyVectorcall_NARGS(flags), names);
     if (future != NULL || PyErr_Occurred()) {
@@ -1123,24 +1025,23 @@ call_submit(PyObject *self, PyObject *const *args, size_t flags, PyObject *names
     return PyObject_Vectorcall(twin->wrapped, args, flags, names);
 }
 
-static PyObject *
-call_next_task(PyObject *self, PyObject *const *args, size_t flags, PyObject *names)
-{
+static PyObject *call_next_task(PyObject *self, PyObject *const *args, size_t flags, PyObject *names) {
     Twin *twin = (Twin *)self;
     State *st = twin->st;
     if (PyVectorcall_NARGS(flags) == 2 && (names == NULL || !PyTuple_GET_SIZE(names))
         && Py_TYPE(args[0]) == (PyTypeObject *)st->o.Pool
         && Py_TYPE(args[1]) == (PyTypeObject *)st->o.WorkerSlot
-        && Py_TYPE(GET(args[0], Section, mutex)) == (PyTypeObject *)st->o.mutex_type) {
-        return next_task(st, args[0], args[1]);
+        && Py_TYPE(GET(args[0], Section, mutex)) == st->mutex_type) {
+        PyObject *mutex = Py_NewRef(GET(args[0], Section, mutex));
+        PyObject *task = next_task(st, args[0], args[1], mutex, has_own_clock(st), NULL);
+        Py_DECREF(mutex);
+        return task;
     }
     return PyObject_Vectorcall(twin->wrapped, args, flags, names);
 }
 
 /* twin of Future.result */
-static PyObject *
-call_result(PyObject *self, PyObject *const *args, size_t flags, PyObject *names)
-{
+static PyObject *call_result(PyObject *self, PyObject *const *args, size_t flags, PyObject *names) {
     Twin *twin = (Twin *)self;
     State *st = twin->st;
     if (PyVectorcall_NARGS(flags) == 1 && (names == NULL || !PyTuple_GET_SIZE(names))
@@ -1154,135 +1055,11 @@ call_result(PyObject *self, PyObject *const *args, size_t flags, PyObject *names
     return PyObject_Vectorcall(twin->wrapped, args, flags, names);
 }
 
-static PyObject *
-twin_get(PyObject *self, PyObject *object, PyObject *type)
-{
-    if (object == NULL || object == Py_None) {
-        return Py_NewRef(self);
-    }
-    return PyMethod_New(self, object);
-}
-
-/* What it does not have itself, the function in Python has: name, module, code, annotations; and gets. */
-static PyObject *
-twin_getattro(PyObject *self, PyObject *name)
-{
-    PyObject *found = PyObject_GenericGetAttr(self, name);
-    if (found == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
-        PyErr_Clear();
-        found = PyObject_GetAttr(((Twin *)self)->wrapped, name);
-    }
-    return found;
-}
-
-static int
-twin_setattro(PyObject *self, PyObject *name, PyObject *value)
-{
-    return PyObject_SetAttr(((Twin *)self)->wrapped, name, value);
-}
-
-static PyObject *
-twin_repr(PyObject *self)
-{
-    return PyObject_Repr(((Twin *)self)->wrapped);
-}
-
-static PyObject *
-twin_doc(PyObject *self, void *unused)
-{
-    return PyObject_GetAttrString(((Twin *)self)->wrapped, "__doc__");
-}
-
-static PyObject *
-twin_module(PyObject *self, void *unused)
-{
-    return PyObject_GetAttrString(((Twin *)self)->wrapped, "__module__");
-}
-
-/* For `isinstance`: mocks and tools that look at classes treat it as the function that it stands for. */
-static PyObject *
-twin_class(PyObject *self, void *unused)
-{
-    return Py_NewRef(Py_TYPE(((Twin *)self)->wrapped));
-}
-
-static PyObject *
-twin_reduce(PyObject *self, PyObject *unused)
-{
-    return PyObject_GetAttrString(((Twin *)self)->wrapped, "__qualname__");
-}
-
-static int
-twin_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    Twin *twin = (Twin *)self;
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(twin->module);
-    Py_VISIT(twin->wrapped);
-    return 0;
-}
-
-static void
-twin_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    Py_CLEAR(((Twin *)self)->wrapped);
-    Py_CLEAR(((Twin *)self)->module);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyMethodDef twin_methods[] = {
-    {"__reduce__", twin_reduce, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef twin_members[] = {
-    {"__wrapped__", Py_T_OBJECT_EX, offsetof(Twin, wrapped), Py_READONLY, "the function in Python"},
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Twin, call), Py_READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyGetSetDef twin_getset[] = {
-    {"__class__", twin_class, NULL, NULL, NULL},
-    {"__doc__", twin_doc, NULL, NULL, NULL},
-    {"__module__", twin_module, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyType_Slot twin_slots[] = {
-    {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_descr_get, twin_get},
-    {Py_tp_getattro, twin_getattro},
-    {Py_tp_setattro, twin_setattro},
-    {Py_tp_repr, twin_repr},
-    {Py_tp_traverse, twin_traverse},
-    {Py_tp_dealloc, twin_dealloc},
-    {Py_tp_methods, twin_methods},
-    {Py_tp_members, twin_members},
-    {Py_tp_getset, twin_getset},
-    {0, NULL},
-};
-
-static PyType_Spec twin_spec = {
-    "futurepool._pool._fast.Twin",
-    sizeof(Twin),
-    0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR
-        | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
-    twin_slots,
-};
-
 /* -- the module ------------------------------------------------------------------------------- */
 
-static int
-offset_of(PyObject *kind, const char *name, Py_ssize_t *offset)
-{
+static int offset_of(PyObject *kind, const char *name, Py_ssize_t *offset) {
     PyObject *found = PyObject_GetAttrString(kind, name);
-    if (found == NULL) {
-        return -1;
-    }
+    RETURN_IF(found == NULL, -1);
     int fits = Py_TYPE(found) == &PyMemberDescr_Type
                && ((PyMemberDescrObject *)found)->d_member->type == Py_T_OBJECT_EX;
     if (fits) {
@@ -1295,9 +1072,21 @@ offset_of(PyObject *kind, const char *name, Py_ssize_t *offset)
     return fits ? 0 : -1;
 }
 
-static PyObject *
-bind(PyObject *module, PyObject *names)
-{
+static int method_of(PyObject *names, const char *name, int flags, Method *method) {
+    PyObject *found = PyDict_GetItemString(names, name);
+    if (found == NULL) {
+        PyErr_SetString(PyExc_KeyError, name);
+        return -1;
+    }
+    method->descriptor = Py_NewRef(found);
+    if (Py_TYPE(found) == &PyMethodDescr_Type) {
+        PyMethodDef *definition = ((PyMethodDescrObject *)found)->d_method;
+        method->direct = definition->ml_flags == flags ? definition->ml_meth : NULL;
+    }
+    return 0;
+}
+
+static PyObject *bind(PyObject *module, PyObject *names) {
     State *st = PyModule_GetState(module);
     if (!PyDict_Check(names) || st->bound) {
         PyErr_SetString(PyExc_TypeError, "bind takes a dict, once");
@@ -1314,6 +1103,12 @@ bind(PyObject *module, PyObject *names)
     }
     OBJECTS(X) CLASSES(X)
 #undef X
+#define X(name, flags)                                                                             \
+    if (method_of(names, #name, flags, &st->m.name) < 0) {                                         \
+        return NULL;                                                                               \
+    }
+    METHODS(X)
+#undef X
 #define X(kind, name)                                                                              \
     if (offset_of(st->o.kind, #name, &st->at.kind##_##name) < 0) {                                 \
         return NULL;                                                                               \
@@ -1327,22 +1122,16 @@ bind(PyObject *module, PyObject *names)
     }
     st->batch = PyLong_AsLong(batch);
     st->keep = PyLong_AsLong(keep);
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
+    RETURN_IF(PyErr_Occurred(), NULL);
     st->bound = 1;
     Py_RETURN_NONE;
 }
 
-static PyObject *
-twin_of(PyObject *module, PyObject *args)
-{
+static PyObject *twin_of(PyObject *module, PyObject *args) {
     State *st = PyModule_GetState(module);
     const char *name;
     PyObject *wrapped;
-    if (!PyArg_ParseTuple(args, "sO", &name, &wrapped)) {
-        return NULL;
-    }
+    RETURN_IF(!PyArg_ParseTuple(args, "sO", &name, &wrapped), NULL);
     vectorcallfunc call = strcmp(name, "submit") == 0      ? call_submit
                           : strcmp(name, "next_task") == 0 ? call_next_task
                           : strcmp(name, "result") == 0    ? call_result
@@ -1362,17 +1151,13 @@ twin_of(PyObject *module, PyObject *args)
     return (PyObject *)twin;
 }
 
-static PyObject *
-row_of(PyObject *module, PyObject *args)
-{
+static PyObject *row_of(PyObject *module, PyObject *args) {
     State *st = PyModule_GetState(module);
     PyObject *pool, *slot;
-    if (!PyArg_ParseTuple(args, "OO", &pool, &slot)) {
-        return NULL;
-    }
+    RETURN_IF(!PyArg_ParseTuple(args, "OO", &pool, &slot), NULL);
     if (!st->bound || Py_TYPE(pool) != (PyTypeObject *)st->o.Pool
         || Py_TYPE(slot) != (PyTypeObject *)st->o.WorkerSlot
-        || Py_TYPE(GET(pool, Section, mutex)) != (PyTypeObject *)st->o.mutex_type) {
+        || Py_TYPE(GET(pool, Section, mutex)) != st->mutex_type) {
         Py_RETURN_NONE;
     }
     PyObject *spare = PyContext_New();
@@ -1385,26 +1170,39 @@ row_of(PyObject *module, PyObject *args)
     row->module = Py_NewRef(module);
     row->pool = Py_NewRef(pool);
     row->slot = Py_NewRef(slot);
+    row->mutex = Py_NewRef(GET(pool, Section, mutex));
     row->spare = spare;
     row->known = row->name = row->task = NULL;
-    row->failed = 0;
+    row->failed = row->looked = 0;
+#ifndef Py_GIL_DISABLED
+    row->counted = Py_NewRef(row->mutex);
+    ((Mutex *)row->mutex)->rows++;
+#endif
     PyObject_GC_Track(row);
     return (PyObject *)row;
 }
 
-static PyObject *
-reroute(PyObject *module, PyObject *long_way)
-{
+static PyObject *reroute(PyObject *module, PyObject *long_way) {
     State *st = PyModule_GetState(module);
     int whether = PyObject_IsTrue(long_way);
-    if (whether < 0) {
-        return NULL;
-    }
+    RETURN_IF(whether < 0, NULL);
     WRITE_FLAG(st->long_way, whether);
     Py_RETURN_NONE;
 }
 
+/* What takes the place of the slot `Future._state`; None where that can stay. */
+static PyObject *state_descriptor(PyObject *module, PyObject *unused) {
+#ifdef Py_GIL_DISABLED
+    Py_RETURN_NONE;
+#else
+    State *st = PyModule_GetState(module);
+    st->state = (PyGetSetDef){"_state", state_get, state_set, NULL, (void *)st->at.Future__state};
+    return PyDescr_NewGetSet((PyTypeObject *)st->o.Future, &st->state);
+#endif
+}
+
 static PyMethodDef methods[] = {
+    {"state_descriptor", state_descriptor, METH_NOARGS, "What takes the place of a slot of futures; or None."},
     {"bind", bind, METH_O, "Say which classes and functions to work with, by name. Once."},
     {"twin_of", twin_of, METH_VARARGS, "A function of this module by its name, over its twin in Python."},
     {"row_of", row_of, METH_VARARGS, "The row of a worker's slot; None if this pool is one for Python."},
@@ -1412,14 +1210,14 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int
-prepare(PyObject *module)
-{
+static int prepare(PyObject *module) {
     State *st = PyModule_GetState(module);
     st->empty = PyTuple_New(0);
+    st->mutex_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &mutex_spec, NULL);
     st->twin_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &twin_spec, NULL);
     st->row_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &row_spec, NULL);
-    if (st->empty == NULL || st->twin_type == NULL || st->row_type == NULL) {
+    if (st->empty == NULL || st->mutex_type == NULL || st->twin_type == NULL || st->row_type == NULL
+        || PyModule_AddType(module, st->mutex_type) < 0) {
         return -1;
     }
 #define X(name)                                                                                    \
@@ -1431,27 +1229,31 @@ prepare(PyObject *module)
     return 0;
 }
 
-static int
-module_traverse(PyObject *module, visitproc visit, void *arg)
-{
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     State *st = PyModule_GetState(module);
+    Py_VISIT(st->mutex_type);
     Py_VISIT(st->twin_type);
     Py_VISIT(st->row_type);
 #define X(name) Py_VISIT(st->o.name);
     OBJECTS(X) CLASSES(X)
 #undef X
+#define X(name, flags) Py_VISIT(st->m.name.descriptor);
+    METHODS(X)
+#undef X
     return 0;
 }
 
-static int
-module_clear(PyObject *module)
-{
+static int module_clear(PyObject *module) {
     State *st = PyModule_GetState(module);
     Py_CLEAR(st->empty);
+    Py_CLEAR(st->mutex_type);
     Py_CLEAR(st->twin_type);
     Py_CLEAR(st->row_type);
 #define X(name) Py_CLEAR(st->o.name);
     OBJECTS(X) CLASSES(X)
+#undef X
+#define X(name, flags) Py_CLEAR(st->m.name.descriptor);
+    METHODS(X)
 #undef X
 #define X(name) Py_CLEAR(st->s.name);
     NAMES(X)
@@ -1459,9 +1261,7 @@ module_clear(PyObject *module)
     return 0;
 }
 
-static void
-module_free(void *module)
-{
+static void module_free(void *module) {
     module_clear(module);
 }
 

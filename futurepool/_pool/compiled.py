@@ -19,6 +19,7 @@ import importlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import ThreadPoolExecutor
+from types import BuiltinFunctionType
 from typing import Any
 
 from futurepool import _sync
@@ -56,12 +57,9 @@ def load(next_task: Callable[..., Any]) -> Any:
         fast: Any = importlib.import_module("futurepool._pool._fast")
     except ImportError:
         return None
-    mutex: Any = _sync.RLock()
-    lock: Any = mutex.__class__
     queue: Any = deque
-    plain: Any = next(
-        kind for kind in lock.__mro__ if "acquire" in vars(kind) and kind.__module__ == "_thread"
-    )
+    clock: Any = _sync.clock
+    native = type(clock) is BuiltinFunctionType and clock.__name__ == "perf_counter"
     fast.bind(
         {
             kind.__name__: kind
@@ -80,11 +78,8 @@ def load(next_task: Callable[..., Any]) -> Any:
             "KEEP": KEEP,
             "append": queue.append,
             "pop": queue.pop,
-            "pop_left": queue.popleft,
-            "mutex_type": lock,
-            "acquire": plain.acquire,
-            "release": plain.release,
-            "is_owned": plain._is_owned,
+            "popleft": queue.popleft,
+            "clock": clock if native else None,
             "name_of": name_of,
             "next_task": next_task,
             "patched": patched,

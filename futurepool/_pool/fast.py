@@ -418,6 +418,10 @@ if form == "compiled" and _compiled is not None:
     for _owner, _name in ((Pool, "next_task"), (Future, "result")):
         setattr(_owner, _name, _compiled.twin_of(_name, vars(_owner)[_name]))
     row_of = _compiled.row_of
+    _sync.RLock = _compiled.Mutex
+    _state = _compiled.state_descriptor()
+    if _state is not None:
+        setattr(Future, "_state", _state)  # noqa: B010 - a slot, to whoever checks types
 
 #: `submit` as the public classes have it: whoever finds another has found a subclass's, or a patch.
 SUBMITS: list[Any] = [Submitting.submit]

@@ -13,7 +13,10 @@ import itertools
 import logging
 import os
 import random
+import signal
 import sys
+import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context
@@ -280,7 +283,8 @@ class Side:
             yield (
                 slot.status,
                 slot.started,
-                slot.since,
+                # Without a GIL a worker looks once more before it sleeps, which begins a row of none.
+                None if _sync.free_threaded and slot.task is None else slot.since,
                 slot.leave,
                 slot.fresh,
                 slot.parker.released,
@@ -398,6 +402,158 @@ def act(side: Side, kind: str, numbers: list[int], value: int) -> None:
             parker = Parker()
             if future._subscribe(lambda subscribers: subscribers.add_parker(parker)):
                 side.parkers.append(parker)
+
+
+@pytest.mark.skipif(_sync.free_threaded, reason="the collector works in another way")
+def test_the_collector_looks_at_what_only_users_have() -> None:
+    """Not at what is queued or runs, which the pool has; but whatever becomes of it then, it does."""
+    free = threading.Event()
+    with BoundedExecutor(1, queue_size=None) as pool:
+        first = pool.submit(free.wait, 30)
+        while not first.running():
+            pass
+        futures: list[Any] = [pool.submit(abs, -1) for _ in range(5)]
+        view = pool.options(max_wait=1e-9)
+        futures.append(view.submit(abs, -2))
+        assert not any(gc.is_tracked(future) for future in futures[:5])
+        futures[0].cancel()
+        assert [gc.is_tracked(future) for future in futures[:3]] == [True, False, False]
+        failing = pool.submit(int, "x")
+        futures[2].myself = futures[2]
+        free.set()
+        assert isinstance(failing.exception(), ValueError)
+        assert all(gc.is_tracked(future) for future in (*futures, failing, first))
+        assert futures[1].result() == futures[2].result() == 1
+        gone = weakref.ref(futures[2])
+        del futures
+        gc.collect()
+        assert gone() is None
+
+
+def test_a_pool_without_a_worker_is_no_reason_to_leave_it_alone() -> None:
+    """What is queued in one that nobody has any more, goes with it."""
+    side = Side(random.Random(1), True)
+    side.submit(side.executor, abs, (-1,), {})
+    gone = weakref.ref(side.futures[0])
+    del side
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.fixture(name="held")
+def fixture_held() -> Iterator[tuple[Any, threading.Event]]:
+    """The mutex of another thread, which lets go of it when it is told to."""
+    mutex: Any = _sync.RLock()
+    there, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with mutex, mutex:
+            there.set()
+            free.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert there.wait(30)
+    yield mutex, free
+    free.set()
+    holder.join(30)
+
+
+def test_the_mutex_is_one_for_its_owner() -> None:
+    """As often as that likes; and nobody else lets go of it."""
+    mutex: Any = _sync.RLock()
+    assert type(mutex).__name__ == "Mutex"
+    with mutex:
+        assert mutex.acquire() is True
+        mutex.release()
+        assert mutex._is_owned()
+    assert not mutex._is_owned()
+    with pytest.raises(RuntimeError, match="un-acquired"):
+        mutex.release()
+    assert mutex.acquire()
+
+
+def test_the_mutex_of_another_thread(held: tuple[Any, threading.Event]) -> None:
+    """Several wait for it, and each gets it."""
+    mutex, free = held
+    assert not mutex._is_owned()
+    with pytest.raises(RuntimeError, match="un-acquired"):
+        mutex.release()
+    got: list[int] = []
+
+    def take(number: int) -> None:
+        with mutex:
+            got.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    assert not got
+    free.set()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(got) == [0, 1, 2, 3]
+
+
+def test_nobody_else_is_inside() -> None:
+    """However often the interpreter goes from one thread to the other in a section."""
+    mutex: Any = _sync.RLock()
+    interval = sys.getswitchinterval()
+    inside = [0]
+
+    def count() -> None:
+        for _ in range(2000):
+            with mutex:
+                before = inside[0]
+                for _ in range(3):
+                    pass
+                inside[0] = before + 1
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=count) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        sys.setswitchinterval(interval)
+    assert inside == [8000]
+
+
+@pytest.mark.skipif(_sync.free_threaded, reason="there it waits for some microseconds only")
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals for a thread")
+def test_a_signal_comes_while_it_waits(held: tuple[Any, threading.Event]) -> None:
+    """Its handler runs; what that raises comes out, and the next one gets the mutex."""
+    mutex, free = held
+    main = threading.get_ident()
+    seen: list[str] = []
+    done = threading.Event()
+
+    def handle(*_: object) -> None:
+        seen.append("signal")
+        if len(seen) == 2:
+            done.set()
+            raise InterruptedError
+
+    def send() -> None:
+        # One that comes just before the sleep is heard of after it, so more than one.
+        while not done.wait(0.01):
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    sender = threading.Thread(target=send)
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with pytest.raises(InterruptedError):
+            sender.start()
+            mutex.acquire()
+    finally:
+        sender.join(30)
+        signal.signal(signal.SIGUSR1, before)
+    assert not mutex._is_owned()
+    free.set()
+    with mutex:
+        assert mutex._is_owned()
 
 
 def run_programs(first: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
