@@ -39,11 +39,16 @@ class Handler(BaseHTTPRequestHandler):
             well = not stats.closed and stats.oldest_queued < 5
             self.answer(200 if well else 503, f"{stats.queued_tasks} queued\n".encode())
         elif url.path == "/work":
-            seconds = float(parse_qs(url.query).get("seconds", ["0"])[0])
             try:
+                seconds = float(parse_qs(url.query).get("seconds", ["0"])[0])
                 self.pool.try_submit(time.sleep, seconds).result()
             except (QueueFullError, PoolClosedError):
                 self.answer(503, b"come back later\n")
+            except (
+                ValueError,
+                OverflowError,
+            ):  # here, or in the task: nobody can sleep for -1 seconds
+                self.answer(400, b"seconds must be a number, 0 or more\n")
             else:
                 self.answer(200, b"done\n")
         else:
@@ -103,6 +108,8 @@ def try_it(ports: "queue.SimpleQueue[int]") -> None:
     lines = text.splitlines()
     found = all(f"{name} {float(value)}" in lines for name, value in wanted.items())
     print(f"the metrics say so: {status == 200 and found}")
+    nonsense = [get(port, f"/work?seconds={text}")[0] for text in ("soon", "-1", "inf")]
+    print(f"nonsense is refused: {nonsense == [400] * 3}")
     print(f"it is well: {get(port, '/healthz')[0] == 200}")
     signal.raise_signal(signal.SIGTERM)
 

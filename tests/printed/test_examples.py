@@ -40,6 +40,7 @@ EXPECTED = {
     "metrics_service": [
         "at least eight were served: True",
         "the metrics say so: True",
+        "nonsense is refused: True",
         "it is well: True",
         "ended: all that was accepted is done",
     ],
