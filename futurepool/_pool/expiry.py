@@ -21,6 +21,7 @@ Guarded by the pool's mutex, all of it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from collections import deque
@@ -126,7 +127,7 @@ class Expiry:
     def watch(self, row: Row, future: AnyFuture) -> None:
         """`future` was added to `row`: which is not on the heap, or has become long."""
         if row.look_at:
-            self._deferred.append(self._arm_now)
+            self._deferred.append(functools.partial(self._arm_now))
             row.look_at = NEVER
         else:
             self._push(future._queued_at + row.max_wait, row, row.max_wait)
@@ -136,14 +137,14 @@ class Expiry:
         """Have it expire if it has not started `max_wait` seconds after it was submitted."""
         self._push(future._queued_at + max_wait, weakref.ref(future), max_wait)
         if len(self._heap) > self._sweep_at:
-            self._deferred.append(self._arm_now)
+            self._deferred.append(functools.partial(self._arm_now))
             self._sweep_at = NEVER
 
     def _push(self, when: float, what: Any, max_wait: float) -> None:
         heappush(self._heap, (when, next(self._numbers), what, max_wait))
         if when < self._due:
             # mutant first-deadline-is-arranged
-            self._deferred.append(self._arm)
+            self._deferred.append(functools.partial(self._arm))
             self._due = when
 
     def rebuild(self) -> None:
@@ -151,9 +152,9 @@ class Expiry:
         if self._heap:
             self._sweep_at = _SWEEP
             self._due = self._heap[0][0]
-            self._deferred.append(self._arm)
+            self._deferred.append(functools.partial(self._arm))
         if self._ended:
-            self._deferred.append(self._release_soon)
+            self._deferred.append(functools.partial(self._release_soon))
 
     def release(self, future: AnyFuture) -> None:
         """It has expired, and nobody wants to be called: have it let go of its arguments, aside.
@@ -163,7 +164,7 @@ class Expiry:
         """
         self._ended.append(future)
         if len(self._ended) == 1:
-            self._deferred.append(self._release_soon)
+            self._deferred.append(functools.partial(self._release_soon))
 
     def _release_soon(self) -> None:
         aside.run(self._release_all)
@@ -276,7 +277,7 @@ class Expiry:
                 if found is None:
                     done = True
                     self._due = self._heap[0][0] if self._heap else NEVER
-                    self._deferred.append(self._arm)
+                    self._deferred.append(functools.partial(self._arm))
                     break
                 future, max_wait = found
                 error = TaskExpiredError(

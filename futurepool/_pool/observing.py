@@ -17,6 +17,7 @@ that hangs would otherwise hold all futures. After a fork the child forgets what
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -90,7 +91,7 @@ class Feed:
         else:
             self._lost += 1
         if not self._called:
-            self._deferred.append(self._call)
+            self._deferred.append(functools.partial(self._call))
             self._called = True
 
     def submitted(self, task: AnyFuture) -> None:

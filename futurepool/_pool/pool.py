@@ -243,7 +243,7 @@ class Pool(Section):
     def reserve(self) -> None:
         """One worker more, if there may be. Section held."""
         if self.workers.reserve():
-            self.deferred.append(self._start_worker)
+            self.deferred.append(functools.partial(self._start_worker))
 
     def reserve_missing(self) -> None:
         """As many as would have something to do. Section held."""
@@ -511,7 +511,7 @@ class Pool(Section):
             # mutant freed-limit-wakes-a-worker
             self.signal_work()
         if limits.awaited:
-            self.deferred.append(self.run_awaited)
+            self.deferred.append(functools.partial(self.run_awaited))
 
     # -- cancel --------------------------------------------------------------------------------
 
@@ -627,7 +627,7 @@ class Pool(Section):
             future._state = CANCELLED
             if self.feed is not None:
                 self.feed.cancelled(future)
-            self.deferred.append(self._rebuild)
+            self.deferred.append(functools.partial(self._rebuild))
             self.deferred.append(future._announce)
             self.deferred.append(future._tell_aside)  # this thread may be about to take locks
         return future._state in (CANCELLED, NOTIFIED)
@@ -638,7 +638,7 @@ class Pool(Section):
         while shed:
             future = shed[0]
             if future._state is PENDING and not self.try_expire(future, late(self, future)):
-                self.deferred.append(self._expire_shed)  # it has a condition
+                self.deferred.append(functools.partial(self._expire_shed))  # it has a condition
                 return
             shed.popleft()
 
@@ -707,7 +707,7 @@ class Pool(Section):
         """Refuse new tasks, turn blocked submitters away, let idle workers leave."""
         if self.mutex._is_owned():
             self.state = max(self.state, state)
-            self.deferred.append(self._send_home)
+            self.deferred.append(functools.partial(self._send_home))
             return
         with self.mutex:
             self.state = max(self.state, state)
@@ -754,7 +754,7 @@ class Pool(Section):
             for parker in self.waiters.take_terminated():
                 self.deferred.append(functools.partial(unpark, parker))
             if self.state:
-                self.deferred.append(self.engine.ended)
+                self.deferred.append(functools.partial(self.engine.ended))
 
     @repairing
     def breaks(self, why: str, slot: WorkerSlot | None = None) -> None:
@@ -803,7 +803,7 @@ class Pool(Section):
                 queued += sum(
                     [task._state is PENDING and id(task) not in there for task in self.queue.shed]
                 )
-                self.deferred.append(self._expire_shed)
+                self.deferred.append(functools.partial(self._expire_shed))
             self.capacity.rebuild(queued + running)
             if self.limits is not None:
                 tasks = [slot.task for slot in self.workers.slots]
@@ -849,7 +849,7 @@ class Pool(Section):
             slot.fresh = []
         self.workers.add(slot, thread)
         if self.slow is not None:
-            self.deferred.append(self.slow.arm)
+            self.deferred.append(functools.partial(self.slow.arm))
         return True
 
     def not_started(self, slot: WorkerSlot) -> bool:

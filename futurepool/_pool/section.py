@@ -21,8 +21,10 @@ What is deferred has obligations of its own:
    a user's, and does not block.
 3. It is called outside of any section, and enters one if it needs to.
 4. It does not call `run_deferred`: whoever runs it goes on with the rest.
-5. Two that are equal (bound methods of one object are) must be as good as each other: which of them is
-   taken off after one was called, nobody can say.
+5. No two are equal, as bound methods of one object are, unless it does not matter whether the second one is called at all. Two
+   threads may call the same one, and each takes off one that equals it: if another was appended meanwhile, that
+   goes, too, and nobody has called it since. A `functools.partial` equals itself only. (A future may be announced
+   as often as one likes: its state is final.)
 
 **Repair** has two steps. `repair` releases the mutex, withdraws the tasks whose submit is about to raise,
 has the pool count everything again (`_rebuild`), and runs what is deferred. Before that it appends

@@ -594,3 +594,33 @@ def test_a_place_handed_on_by_its_own_worker_is_no_time_in_advance(
         assert slot.fresh is not None
         assert len(slot.fresh) == 4
         assert slot.fresh[3] == 0.0
+
+
+def test_what_two_threads_do_at_once_is_not_taken_off_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that is ordered while another one is being started, by two who came by, is started as well."""
+    with BoundedExecutor(2) as ex:
+        pool = ex._futurepool
+        start = pool.engine.start_worker
+        began: list[int] = []
+
+        def start_slowly() -> None:
+            began.append(1)
+            first = len(began) == 1
+            if first:
+                other = threading.Thread(target=pool.run_deferred)  # calls the same one
+                other.start()
+                other.join(30)
+            start()
+            if first:
+                with pool.mutex:
+                    pool.reserve()
+
+        monkeypatch.setattr(type(pool.engine), "start_worker", lambda _: start_slowly())
+        with pool.mutex:
+            pool.reserve()
+        pool.run_deferred()
+        there = pool.workers.reserved, len(pool.workers.listed)
+        pool.repair()  # or leaving would wait for ever
+        assert there == (0, 2)
