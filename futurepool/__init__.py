@@ -16,6 +16,7 @@ from futurepool._errors import (
     QueueFullError,
     SubmitTimeoutError,
     TaskExpiredError,
+    TaskTimeoutError,
 )
 from futurepool._executor import BoundedExecutor, ExecutorView, TaskGroup
 from futurepool._failures import TaskError
@@ -55,6 +56,7 @@ __all__ = [
     "TaskEvent",
     "TaskExpiredError",
     "TaskGroup",
+    "TaskTimeoutError",
     "Trace",
     "ViewStats",
     "current_token",
@@ -81,6 +83,7 @@ for _public in (
     TaskError,
     TaskExpiredError,
     TaskGroup,
+    TaskTimeoutError,
     current_token,
     pools,
 ):

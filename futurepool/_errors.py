@@ -26,6 +26,7 @@ __all__ = [
     "QueueFullError",
     "SubmitTimeoutError",
     "TaskExpiredError",
+    "TaskTimeoutError",
     "safe_text",
 ]
 
@@ -161,6 +162,47 @@ class TaskExpiredError(FuturePoolError, TimeoutError):
             text += f", {self.waited:.3g} s"
         if self.max_wait is not None:
             text += f" (max_wait={self.max_wait:g})"
+        return text
+
+    def __repr__(self) -> str:
+        return super().__repr__() if self.args else f"{type(self).__name__}({str(self)!r})"
+
+
+class TaskTimeoutError(FuturePoolError, TimeoutError):
+    """The task ran for longer than it may: see `options(run_timeout=)`. Its function may go on all the same.
+
+    Attributes:
+        pool: Name of the executor; None where that is not known, as any of the following.
+        task: Name of the task.
+        task_id: Its number in its executor.
+        run_timeout: Seconds that it might run.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: str | None = None,
+        task: str | None = None,
+        task_id: int | None = None,
+        run_timeout: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.pool = pool
+        self.task = task
+        self.task_id = task_id
+        self.run_timeout = run_timeout
+
+    def __str__(self) -> str:
+        if self.args:  # a subclass's own
+            return super().__str__()
+        text = "task" if self.task_id is None else f"task {self.task_id}"
+        if self.task is not None:
+            text += f" ({self.task})"
+        if self.pool is not None:
+            text += f" of pool {self.pool!r}"
+        text += " ran for longer than it may"
+        if self.run_timeout is not None:
+            text += f" (run_timeout={self.run_timeout:g})"
         return text
 
     def __repr__(self) -> str:

@@ -516,6 +516,8 @@ class _Submitting(NoCopy, Submitting):
         on_full: OnFull = UNSET,
         name: str | None = UNSET,
         max_wait: float | None = UNSET,
+        run_timeout: float | None = UNSET,
+        abandon: bool = UNSET,
         limit: int = UNSET,
         key: str | int | bytes = UNSET,
         key_limit: int = UNSET,
@@ -539,6 +541,14 @@ class _Submitting(NoCopy, Submitting):
             max_wait: Seconds, more than 0, that a task may wait, for a place and for a worker, from its
                 submission on. One that has not started by then is not run: its future fails with
                 `TaskExpiredError`, without a worker having to come by. None: for as long as it takes.
+            run_timeout: Seconds, more than 0, that a task may run. After that its token is cancelled (see
+                `current_token`) and its future fails with `TaskTimeoutError`. A thread cannot be killed: the
+                worker is not to be had until the function returns, and what it returns is dropped. A chunk of `map`
+                is one task. None: for as long as it takes. Not with an `engine`.
+            abandon: True: the thread of a task that runs for longer is written off. Another worker takes its place,
+                nobody waits for it any more, and it ends when the function returns. At most twice `max_workers`
+                threads are written off at a time; after that, and in a thread that is no worker's, it is as
+                without. Only with a `run_timeout`.
 
         Raises:
             InvalidConfigError: An option has an impossible value, or two contradict each other.
@@ -553,8 +563,13 @@ class _Submitting(NoCopy, Submitting):
                 f"on_full={on_full!s} is for a whole executor: BoundedExecutor(on_full=OnFull.SHED)"
             )
         options = self._futurepool_options.changed(
-            priority, timeout, token, on_full, name, max_wait
+            priority, timeout, token, on_full, name, max_wait, run_timeout, abandon
         )
+        if options.run_timeout is not None and self._futurepool.engine.apart:
+            raise InvalidConfigError(
+                f"run_timeout={options.run_timeout:g} is for threads: what an engine runs goes on in there, and its "
+                "place cannot be had again"
+            )
         if limit is not UNSET or key is not UNSET or key_limit is not UNSET:
             from futurepool._pool.limits import limited_options
 
@@ -599,9 +614,19 @@ class ExecutorView(_Submitting):
         options = self._futurepool_options
         shown = ", ".join(
             f"{name}={getattr(options, name)!r}"
-            for name in ("priority", "timeout", "token", "on_full", "name", "max_wait")
+            for name in (
+                "priority",
+                "timeout",
+                "token",
+                "on_full",
+                "name",
+                "max_wait",
+                "run_timeout",
+            )
             if getattr(options, name) is not None
         )
+        if options.abandon:
+            shown += ", abandon=True"
         if options.limiter is not None:
             shown += f", {options.limiter!r}"
         return f"<ExecutorView of {self._pool!r}: {shown}>"

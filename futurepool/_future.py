@@ -3,7 +3,7 @@
 States are the standard library's strings and only ever move down this list:
 
     PENDING                 queued, or about to be              -> RUNNING, CANCELLED*, FINISHED (expired)
-    RUNNING                 claimed by exactly one thread       -> FINISHED
+    RUNNING                 claimed by exactly one thread       -> FINISHED (by that one, or timed out)
     CANCELLED               never ran; waiters not told yet     -> CANCELLED_AND_NOTIFIED
     CANCELLED_AND_NOTIFIED  never ran; final
     FINISHED                has a result or an exception; final

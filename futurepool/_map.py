@@ -156,7 +156,12 @@ def _fixed(
     """For "auto": how many calls are to travel together; None where workers draw them."""
     if _overridden(keep) or patched.look():
         return 1  # somebody wants to see each call
-    if options.max_wait is not None or options.limiter is not None or pool.sheds:
+    if (
+        options.max_wait is not None
+        or options.limiter is not None
+        or options.run_timeout is not None
+        or pool.sheds
+    ):
         return 1  # each has a time of its own, or is counted by itself
     if not pool.engine.apart:
         return None

@@ -107,6 +107,7 @@ class Options:
     """
 
     __slots__ = (
+        "abandon",
         "limiter",
         "loop_submitter",
         "max_wait",
@@ -114,6 +115,7 @@ class Options:
         "on_full",
         "priority",
         "row",
+        "run_timeout",
         "special",
         "subscribers",
         "timeout",
@@ -130,6 +132,8 @@ class Options:
         name: str | None = None,
         max_wait: float | None = None,
         limiter: Any = None,
+        run_timeout: float | None = None,
+        abandon: bool = False,
     ) -> None:
         self.priority: int = priority
         self.timeout: float | None = timeout
@@ -138,9 +142,11 @@ class Options:
         self.name: str | None = name
         self.max_wait: float | None = max_wait
         self.limiter: Any = limiter  # a Limiter or Key of futurepool._pool.limits
+        self.run_timeout: float | None = run_timeout  # see futurepool._pool.overdue
+        self.abandon: bool = abandon  # only with a run_timeout
         # PLAIN; TIMED: the fast paths see to its `max_wait`; LONG: it takes the long way.
         self.special: int = PLAIN if max_wait is None else TIMED
-        if token is not None or name is not None or limiter is not None:
+        if token is not None or name is not None or limiter is not None or run_timeout is not None:
             self.special = LONG
 
         self.waits: bool = False  # without a place, in the line of coroutines
@@ -158,7 +164,15 @@ class Options:
     def under(self, token: CancelToken | None) -> Options:
         """The same under another token."""
         return Options(
-            self.priority, self.timeout, token, self.on_full, self.name, self.max_wait, self.limiter
+            self.priority,
+            self.timeout,
+            token,
+            self.on_full,
+            self.name,
+            self.max_wait,
+            self.limiter,
+            self.run_timeout,
+            self.abandon,
         )
 
     def changed(
@@ -169,6 +183,8 @@ class Options:
         on_full: Any = UNSET,
         name: Any = UNSET,
         max_wait: Any = UNSET,
+        run_timeout: Any = UNSET,
+        abandon: Any = UNSET,
     ) -> Options:
         """A copy with the named options replaced.
 
@@ -208,8 +224,26 @@ class Options:
         new_max_wait = self.max_wait
         if max_wait is not UNSET:
             new_max_wait = _check_span("max_wait", max_wait)
+        new_run_timeout = self.run_timeout
+        if run_timeout is not UNSET:
+            new_run_timeout = _check_span("run_timeout", run_timeout)
+        new_abandon = self.abandon
+        if abandon is not UNSET:
+            new_abandon = _check_bool("abandon", abandon)
+            if new_abandon and new_run_timeout is None:
+                raise InvalidConfigError(
+                    "abandon=True needs a run_timeout: it says what becomes of the thread when that is over"
+                )
         return Options(
-            new_priority, new_timeout, new_token, new_policy, new_name, new_max_wait, self.limiter
+            new_priority,
+            new_timeout,
+            new_token,
+            new_policy,
+            new_name,
+            new_max_wait,
+            self.limiter,
+            new_run_timeout,
+            new_abandon and new_run_timeout is not None,
         )
 
     def limited(self, limiter: Any) -> Options:

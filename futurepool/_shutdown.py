@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from futurepool import _logs, _sync
 from futurepool._cancellation import CancelToken
-from futurepool._errors import ForcedShutdownError
+from futurepool._errors import ForcedShutdownError, is_among
 from futurepool._foreign import aside
 from futurepool._future import CANCELLED, FINISHED, NOTIFIED
 from futurepool._pool.ending import abandon, wait_empty, wait_ended
@@ -68,12 +68,20 @@ def _left(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - _sync.clock())
 
 
+def _written_off(pool: Pool) -> list[threading.Thread]:
+    """Threads that nobody waits for: `options(run_timeout=, abandon=True)`."""
+    return [run.slot.thread for run, gone in pool.going_on() if gone] if pool.overdue else []
+
+
 def join(pool: Pool, timeout: float | None = None) -> bool:
     """Wait until a closed pool has finished everything and its threads have ended; True if so."""
     end = None if timeout is None else _sync.clock() + timeout
     if pool.abandoned or not wait_empty(pool, _left(end)) or not wait_ended(pool, _left(end)):
         return False
+    written_off = _written_off(pool)
     for thread in list(pool.engine.threads):
+        if is_among(thread, written_off):
+            continue
         _sync.join(thread, _left(end))
         if thread.is_alive():
             return False
@@ -129,7 +137,7 @@ def stop(
         if ident is not None:
             return  # nor can a worker join itself
         left = _left(end)
-        if join(pool, None if left is None else left + GRACE):
+        if join(pool, None if left is None else left + GRACE) and _gone(pool):
             pool.engine.joined(wait=timeout is None)
             return
     pool.close(RunState.STOPPING)
@@ -147,6 +155,14 @@ def stop(
             raise error
         finally:
             del error  # its traceback holds this frame
+
+
+def _gone(pool: Pool) -> bool:
+    """Whether no function goes on after its task has ended; those that are about to return may."""
+    end = _sync.clock() + GRACE
+    for thread in _written_off(pool):
+        _sync.join(thread, _left(end))
+    return not pool.overdue
 
 
 def _wait_told(

@@ -138,12 +138,16 @@ class RunningTask:
     Without the frames of threading and of this package; empty if it is in a function that is not Python's, None if
     the stack was not asked for or is another process's.
     """
+    timed_out: bool = False
+    """Whether the task has ended by its `run_timeout`, and its function goes on all the same."""
 
     def __str__(self) -> str:
         text = (
             f"task {self.task_id} ({self.name}) in {self.worker}: "
             f"running for {self.seconds:.3f} s after waiting for {self.waited:.3f} s"
         )
+        if self.timed_out:
+            text += ", its run_timeout is over"
         return f"{text}\n{self.stack.rstrip()}" if self.stack else text
 
 
@@ -216,6 +220,10 @@ class Stats:
       `average_latency` and `average_wait`; `last_error`.
     - With `enable_metrics=True`, else None: the histograms `latency`, `wait`, `admission`.
     - Of views with a name and a limit: `views`.
+    - Of tasks that have run for too long: `abandoned_workers`.
+
+    A task that has run for longer than its `run_timeout` has ended: it counts as completed and failed, though its
+    function may go on. The worker it keeps is one of the `workers`, but none of the `active_workers`.
     """
 
     __module__ = "futurepool"
@@ -291,6 +299,11 @@ class Stats:
     """
     views: Mapping[str, ViewStats] = field(default_factory=dict[str, ViewStats], hash=False)
     """By name what is counted of each view that was made with a name and a limit."""
+    abandoned_workers: int = 0
+    """Threads that were written off (`options(run_timeout=, abandon=True)`) and have not ended yet.
+
+    They are not among the `workers`.
+    """
 
 
 _sync.import_now(__name__)

@@ -31,6 +31,7 @@ class Engine(Protocol):
     """What a pool asks of an engine."""
 
     apart: bool  # whether tasks run in another executor, most likely in another process
+    writes_off: bool  # whether `write_off` can be
     threads: set[Any]  # all it has started, for those who join them
 
     def start_worker(self) -> None:
@@ -64,6 +65,10 @@ class Engine(Protocol):
 
     def calls_back(self, waiting: bool = False) -> bool:
         """Whether every worker is inside done-callbacks; with `waiting`, or waits for a thread."""
+        ...
+
+    def write_off(self, slot: WorkerSlot) -> None:
+        """The thread of a worker, which is to leave, is not to be joined. Section held."""
         ...
 
     def worker_name(self, slot: WorkerSlot) -> str:
@@ -154,6 +159,10 @@ class PoolPort(Protocol):
 
     def token_of(self, future: AnyFuture) -> CancelToken:
         """The running task's own token."""
+        ...
+
+    def task_in(self, slot: WorkerSlot) -> AnyFuture | None:
+        """What runs in a slot, also if its time is over."""
         ...
 
     def own_slot(self) -> WorkerSlot | None:

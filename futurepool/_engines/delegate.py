@@ -127,6 +127,7 @@ class DelegateEngine:
     """See `futurepool._engines.Engine`."""
 
     apart = True
+    writes_off = False
 
     __slots__ = (
         "_broken",
@@ -293,6 +294,9 @@ class DelegateEngine:
         """The dispatcher is in a callback: it serves nobody meanwhile."""
         with self._pool.mutex:
             return NOTIFYING in [slot.status for slot in self._pool.workers.listed]
+
+    def write_off(self, slot: WorkerSlot) -> None:
+        """No task here has a `run_timeout`."""
 
     def worker_name(self, slot: WorkerSlot) -> str:
         """The other executor's class."""

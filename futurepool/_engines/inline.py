@@ -34,6 +34,7 @@ class InlineEngine:
     """See `futurepool._engines.Engine`."""
 
     apart = False
+    writes_off = False  # a thread is its submitter's
 
     __slots__ = ("_initargs", "_initializer", "_local", "_pool", "threads")
 
@@ -162,6 +163,9 @@ class InlineEngine:
 
     def calls_back(self, waiting: bool = False) -> bool:
         return False
+
+    def write_off(self, slot: WorkerSlot) -> None:
+        """None can be."""
 
     def worker_name(self, slot: WorkerSlot) -> str:
         return "?" if slot.thread is None else str(slot.thread.name)

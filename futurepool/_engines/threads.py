@@ -32,7 +32,7 @@ from futurepool._engines.rescue import Guard, Witness, dead, make_will
 from futurepool._engines.worker_loop import run_one, work
 from futurepool._foreign import contexts, patched
 from futurepool._future import Future
-from futurepool._pool.workers import NOTIFYING, Kind, WorkerSlot
+from futurepool._pool.workers import NOTIFYING, OVERDUE, Kind, WorkerSlot
 
 _log = logging.getLogger("concurrent.futures")
 BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
@@ -42,6 +42,7 @@ class ThreadEngine:
     """See `futurepool._engines.Engine`."""
 
     apart = False
+    writes_off = True
 
     __slots__ = (
         "_initargs",
@@ -72,6 +73,8 @@ class ThreadEngine:
 
     def start_worker(self) -> None:
         pool = self._pool()
+        if pool is None:
+            raise RuntimeError("the pool is being collected")  # with whoever asks for this
         patched.look()
         slot = WorkerSlot(pool, Kind.THREAD)
         slot.parker = _sync.Parker()
@@ -85,6 +88,8 @@ class ThreadEngine:
             thread.name = f"{self._prefix}_{next(self._numbers)}"
             _sync.start(thread)
             self.threads.add(thread)
+            if slot.leave and slot.status == OVERDUE:
+                self.threads.discard(thread)  # written off so soon
         except BaseException as error:
             with pool.mutex:
                 started = slot.ident is not None
@@ -93,6 +98,9 @@ class ThreadEngine:
             if others and isinstance(error, Exception):
                 return  # fewer workers, that is all
             raise
+
+    def write_off(self, slot: WorkerSlot) -> None:
+        self.threads.discard(slot.thread)
 
     def worker_name(self, slot: WorkerSlot) -> str:
         return "?" if slot.thread is None else str(slot.thread.name)

@@ -252,12 +252,15 @@ def run_one(pool: PoolPort, future: Future[Any]) -> bool:
 def current_token() -> CancelToken:
     """The token of the task that runs in this thread.
 
-    It is cancelled by `Future.cancel()`, by the token the task was submitted under, and by a
-    `stop()` that runs out of time. Outside any task it is a fresh token that nobody cancels, so
+    It is cancelled by `Future.cancel()`, by the token the task was submitted under, when its `run_timeout` is
+    over, and by a `stop()` that runs out of time. Outside any task it is a fresh token that nobody cancels, so
     code that looks at its token runs anywhere.
     """
     slot: WorkerSlot | None = _sync.here.slot
-    if slot is None or slot.task is None:
+    if slot is None:
         return CancelToken()
-    token: CancelToken = slot.pool.token_of(slot.task)
+    task = slot.task or slot.pool.task_in(slot)
+    if task is None:
+        return CancelToken()
+    token: CancelToken = slot.pool.token_of(task)
     return token

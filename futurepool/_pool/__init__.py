@@ -21,6 +21,7 @@
 - `workers`: the slots where tasks run; who sleeps; the invariant of wake-ups
 - `limits`: tasks of which only so many may run at a time; stands before the queue
 - `expiry`: tasks that may wait only so long
+- `overdue`: tasks that may run only so long; whose threads are written off
 - `waiters`: who waits for a place, who waits for the end
 - `meters`: what is counted; `histogram`, `summaries`: how durations and the latest failure are kept
 
@@ -48,6 +49,7 @@ take     queue.take              slot.task = it          PENDING -> RUNNING
 commit   slot.task = None        RUNNING -> FINISHED     meters.count_run   capacity.give -> waiters
 cancel   PENDING -> CANCELLED    a tombstone in queue    capacity.give -> waiters
 expire   PENDING -> FINISHED     a tombstone in queue    capacity.give -> waiters
+overrun  a commit by the timer   slot is OVERDUE, or off the list of workers
 ```
 
 **The life of a pool**:

@@ -54,7 +54,9 @@ def _complete(
     `aside`: by whoever comes by, so what is users' to hear is told in another thread.
     """
     task = slot.task or slot.notifying
-    if task is None:  # we are in the child of a fork, or this was done before
+    if pool.overdue:
+        pool.function_ended(slot)
+    if task is None:  # its time was over; or we are in the child of a fork, or this was done before
         return
     failure = latest = None
     if error is not None and task._state is RUNNING:

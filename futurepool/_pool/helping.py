@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from futurepool import _sync
 from futurepool._future import PENDING, RUNNING, Future
 from futurepool._pool.section import repairing
-from futurepool._pool.workers import NOTIFYING, Kind
+from futurepool._pool.workers import NOTIFYING, OVERDUE, Kind
 
 if TYPE_CHECKING:
     from futurepool._pool.pool import Pool
@@ -87,7 +87,8 @@ def _is_seen_to(pool: Pool, future: AnyFuture, again: bool, waits: AnyFuture | N
             # Who waits may not look again, and then the workers may all wait as this one does.
             limits.awaited[future] = None
             return True
-        free = sum([slot.task is None and slot.status != NOTIFYING for slot in workers.listed])
+        taken = (NOTIFYING, OVERDUE)
+        free = sum([slot.task is None and slot.status not in taken for slot in workers.listed])
         wanted = pool.unfinished - workers.active - workers.held - free - workers.reserved
         if wanted > 0 and not again:
             for _ in range(min(wanted, workers.max_workers - workers.threads)):

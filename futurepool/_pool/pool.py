@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from futurepool import _sync
 from futurepool._cancellation import CancelToken
-from futurepool._errors import ExitRuntimeError, PoolClosedError, QueueFullError, TaskExpiredError
+from futurepool._errors import (
+    ExitRuntimeError,
+    PoolClosedError,
+    QueueFullError,
+    TaskExpiredError,
+    is_among,
+)
 from futurepool._failures import Failure, TaskError
 from futurepool._foreign import aside, contexts
 from futurepool._foreign.aside import run as run_aside
@@ -33,7 +39,7 @@ from futurepool._future import (
     Future,
 )
 from futurepool._options import UNSET, Config, OnFull
-from futurepool._pool import completion, ending, helping, overload, sizing, submission
+from futurepool._pool import completion, ending, helping, overdue, overload, sizing, submission
 from futurepool._pool.capacity import Capacity
 from futurepool._pool.expiry import Expiry, expire_shed, late
 from futurepool._pool.meters import Meters
@@ -96,6 +102,7 @@ class Pool(Section):
         "min_workers",
         "name",
         "order",
+        "overdue",
         "overload",
         "queue",
         "sheds",
@@ -154,6 +161,8 @@ class Pool(Section):
         self.expiry: Expiry = Expiry(self, self.deferred)
         self.meters: Meters = Meters(config.enable_metrics)
         self.overload: overload.Overload = overload.Overload()
+        # Slots in which a function goes on though its task has ended: see futurepool._pool.overdue.
+        self.overdue: dict[WorkerSlot, overdue.TimedRun] = {}
         # What observers are told of, if there are any: see futurepool._pool.observing.
         self.feed: Feed | None = None
 
@@ -166,6 +175,7 @@ class Pool(Section):
             slot.task = None
             slot.leave = True
             self.count_times(slot)
+        self.overdue.clear()
         self.queue = self.make_queue()
         if self.limits is not None:
             inner: Any = self.queue
@@ -363,6 +373,8 @@ class Pool(Section):
 
     def come_back(self, slot: WorkerSlot) -> None:
         """A worker that slept, or told subscribers, is there again; it may have to leave. Section held."""
+        if self.overdue:
+            overdue.returned(self, slot)
         if self.workers.come_back(slot):
             self.leave(slot)
             self.signal_work()  # what it was woken for is another's now
@@ -432,9 +444,11 @@ class Pool(Section):
         result: Any,
         failure: Failure | None,
         latest: Latest | None,
+        goes_on: bool = False,
     ) -> None:
         """RUNNING -> FINISHED. Section held. The outcome is stored before the state that shows it.
 
+        `goes_on`: its function does, and keeps what the task has of its limit (`give_limit`).
         Unrolled in `fast.next_task`, for tasks that nobody but a thread in `result` waits for.
         """
         now = _sync.clock()
@@ -458,9 +472,28 @@ class Pool(Section):
             self.workers.remove_caller(slot)
         else:
             self.workers.begin_notifying(slot)
-        if self.limits is not None and task._limit is not None:
+        if self.limits is not None and task._limit is not None and not goes_on:
             self._free_limit(self.limits, slot, task, now, failure is not None)
         self.place_freed()
+
+    def write_off(self, slot: WorkerSlot) -> None:
+        """A worker is not to be had any more; it leaves when it comes back. Section held."""
+        self.count_times(slot)
+        self.workers.write_off(slot)
+        self.engine.write_off(slot)
+        self.reserve_missing()  # first, or there may be no thread for a moment
+        self.threads_changed()
+
+    def function_ended(self, slot: WorkerSlot) -> None:
+        """One in this slot that went on after its task."""
+        with self.mutex:
+            overdue.returned(self, slot)
+
+    def give_limit(self, slot: WorkerSlot, task: AnyFuture) -> None:
+        """A function has ended after its task, and gives back what that had of its limit. Section held."""
+        if self.limits is not None:
+            # mutant overdue-gives-its-limit-back
+            self._free_limit(self.limits, slot, task, _sync.clock(), True)
 
     complete = completion.complete
     complete_aside = completion.complete_aside
@@ -808,6 +841,11 @@ class Pool(Section):
             if self.limits is not None:
                 tasks = [slot.task for slot in self.workers.slots]
                 active = [task for task in tasks if task is not None and task._state is RUNNING]
+                active += [
+                    run.task
+                    for run in self.overdue.values()
+                    if run.holds_limit and run.task._state is not RUNNING
+                ]
                 self.limits.recount(active, self.queue.token_cancelled)
                 self._count_held()
             if self.waiters.blocked:
@@ -943,6 +981,7 @@ class Pool(Section):
             max_workers, queue_size = self.workers.max_workers, capacity.queue_size
             waiting, state = self.waiters.count(), self.state
             workers, heads = len(self.workers.listed), self.queue.heads()
+            abandoned = len(overdue.abandoned(self)) if self.overdue else 0
             meters = self.meters.copy(slots)
             noted = [slot.fresh.copy() for slot in slots if slot.fresh]
             views = [] if self.limits is None else self.limits.copies()
@@ -962,6 +1001,7 @@ class Pool(Section):
             oldest_queued=max(0.0, now - since),
             closed=state > RunState.RUNNING,
             views={view.name: view.snapshot() for view in views},
+            abandoned_workers=abandoned,
             **meters.fields(now),
         )
 
@@ -974,6 +1014,24 @@ class Pool(Section):
                 for slot in self.workers.slots
                 if slot.task is not None
             ]
+
+    def task_in(self, slot: WorkerSlot) -> AnyFuture | None:
+        """What runs in a slot, also if its time is over. In its own thread, or section held."""
+        task = slot.task
+        if task is None:
+            # The timer notes the one before it clears the other.
+            try:
+                task = self.overdue[slot].task
+            except KeyError:
+                pass
+        return task
+
+    @repairing
+    def going_on(self) -> list[tuple[overdue.TimedRun, bool]]:
+        """Functions that go on though their task has ended; and whether their thread is written off."""
+        with self.mutex:
+            gone = overdue.abandoned(self)
+            return [(run, is_among(run, gone)) for run in self.overdue.values()]
 
     @repairing
     def waiting_tasks(self) -> list[AnyFuture]:

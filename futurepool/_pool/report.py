@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _RUNNER = "futurepool._engines.worker_loop"  # the module whose frames call tasks
+_TIMED = "futurepool._pool.overdue"  # the module whose frame stands between, with a `run_timeout`
 _DEEP = 100  # innermost frames of a stack that are shown
 
 #: A frame in words: file, line, function.
@@ -74,7 +75,7 @@ def waited_for(*pools: Any) -> tuple[str, list[str]]:
     lines: list[str] = []
     with _Frames() as frames:
         for pool in pools:
-            entries, callers = _running(pool), _calling(pool, frames)
+            entries, callers = _running(pool, False), _calling(pool, frames)
             tasks += len(entries)
             calls += len(callers)
             queued += pool.queued()
@@ -84,11 +85,19 @@ def waited_for(*pools: Any) -> tuple[str, list[str]]:
     return " and ".join(parts), shortened(lines)
 
 
-def _running(pool: Any) -> list[tuple[RunningTask, Any]]:
-    """What runs, and the slot it runs under."""
+def _running(pool: Any, all_threads: bool = True) -> list[tuple[RunningTask, Any]]:
+    """What runs, and the slot it runs under; also what goes on though its task has ended.
+
+    Without `all_threads` not in threads that are written off.
+    """
     found = pool.running()
+    overdue = (
+        [run for run, gone in pool.going_on() if all_threads or not gone] if pool.overdue else []
+    )
     now = _sync.clock()
     names: dict[Any, str] = {thread.ident: thread.name for thread in threading.enumerate()}
+    late = {run.slot for run in overdue}
+    found += [(run.task, run.slot, run.started) for run in overdue]
     entries = [
         (
             RunningTask(
@@ -97,6 +106,7 @@ def _running(pool: Any) -> list[tuple[RunningTask, Any]]:
                 worker=names.get(slot.ident) or pool.engine.worker_name(slot),
                 seconds=max(0.0, now - started),
                 waited=max(0.0, started - task._queued_at),
+                timed_out=slot in late,
             ),
             slot,
         )
@@ -110,7 +120,7 @@ def _calling(pool: Any, frames: _Frames) -> list[tuple[RunningTask, Any]]:
     now = _sync.clock()
     entries: list[tuple[RunningTask, Any]] = []
     for slot in list(pool.workers.listed):
-        if slot.task is None and frames.calls(slot):
+        if slot.task is None and slot not in pool.overdue and frames.calls(slot):
             told = slot.notifying
             entry = RunningTask(
                 task_id=told.task_id if told is not None else 0,
@@ -181,6 +191,9 @@ def _places(frame: FrameType | None, depth: int) -> list[Place]:
         code = frame.f_code
         place = code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_name
         module = frame.f_globals.get("__name__")
+        if module == _TIMED:
+            frame = frame.f_back
+            continue
         if module == _RUNNER:
             if runners and runners[-1][2] == "_work_in_rows":
                 runners[-1] = (*runners[-1][:2], code.co_name)  # its loop in C

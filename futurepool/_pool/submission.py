@@ -18,6 +18,7 @@ from futurepool._foreign import patched
 from futurepool._future import NOTIFIED, PENDING, Future, Subscribers, name_of, new_future
 from futurepool._options import OnFull, Options
 from futurepool._pool import overload
+from futurepool._pool.overdue import TimedCall
 
 if TYPE_CHECKING:
     from futurepool._pool.pool import Pool
@@ -147,6 +148,9 @@ def submit_future(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
         future._name = options.name
     if options.max_wait is not None:
         future._max_wait = options.max_wait
+    if options.run_timeout is not None:
+        future._name = future.name  # of what it stands for
+        future._fn = TimedCall(future._fn, options.run_timeout, options.abandon)
     if options.limiter is not None:
         future._limit = options.limiter
         future._meters = options.limiter.meters

@@ -38,6 +38,7 @@ __all__ = [
     "BUSY",
     "CHECKING",
     "NOTIFYING",
+    "OVERDUE",
     "PARKED",
     "Kind",
     "WorkerSlot",
@@ -51,6 +52,7 @@ BUSY = 0  # a worker runs tasks, or looks for one
 PARKED = 1  # it sleeps at its parker, or is about to
 NOTIFYING = 2  # it tells subscribers after a task: not free, though it runs nothing
 CHECKING = 3  # as BUSY; in its next section it looks whether the pool has become smaller
+OVERDUE = 4  # what it runs goes on though its task has ended, see `futurepool._pool.overdue`
 
 
 class Kind(Enum):
@@ -65,8 +67,9 @@ class WorkerSlot:
     """One place where tasks run.
 
     Its task and status change under the mutex: in the thread it belongs to, as it takes and commits; by
-    others only to mark it (CHECKING), and to take a task off it whose thread is gone. `parker` is
-    released by others; `wanted` is shared with a spare thread, see `ThreadEngine.start_spare`.
+    others only to mark it (CHECKING), and to take a task off it whose thread is gone, or whose time is over
+    (OVERDUE). `parker` is released by others; `wanted` is shared with a spare thread, see
+    `ThreadEngine.start_spare`.
     """
 
     __slots__ = (
@@ -144,7 +147,7 @@ class Workers:
         self.reserved: int = 0  # workers ordered, thread not there yet
         # These can be counted again.
         self.threads: int = 0  # listed + reserved
-        self.notifying: int = 0  # slots in callbacks
+        self.notifying: int = 0  # slots in callbacks, and those that are OVERDUE
         self.held: int = 0  # queued tasks that wait for their limit
         # Unfinished tasks that no worker is needed for: those of slots that are no worker's, and the held ones.
         self.caller_runs: int = 0
@@ -163,8 +166,8 @@ class Workers:
         """How many more workers would have something to do, with so many unfinished tasks.
 
         Needed are: a thread for each unfinished task, queued or running; plus one for each worker that
-        has finished its task but is still inside done-callbacks (`notifying`: it runs nothing, yet
-        cannot take a task); less the tasks that run in their submitter's own thread, or wait for their
+        has finished its task but is still inside done-callbacks, or whose task has run for too long
+        (`notifying`: it cannot take a task); less the tasks that run in their submitter's own thread, or wait for their
         limit (`caller_runs`).
         """
         return unfinished + self.notifying - self.caller_runs - self.threads
@@ -252,9 +255,26 @@ class Workers:
             self.wakeup_pending = False
             if slot in self.parked:  # not woken by a submit, but by a repair or a shutdown
                 self.parked.remove(slot)
+        elif slot.status == OVERDUE:
+            if slot.leave:  # written off
+                slot.status = BUSY
+                return slot in self.listed  # whoever wrote it off was interrupted
+            self.notifying -= 1
         slot.status = BUSY
         # mutant too-many-workers-leave
         return self.threads > self.max_workers and self.threads > self.room and slot in self.listed
+
+    def begin_overdue(self, slot: WorkerSlot) -> None:
+        """Its task has ended, and its function has not; instead of `begin_notifying`, or after it. Idempotent."""
+        if slot.status not in (NOTIFYING, OVERDUE):
+            self.notifying += 1
+        slot.status = OVERDUE
+
+    def write_off(self, slot: WorkerSlot) -> None:
+        """An OVERDUE worker counts no more; its thread ends when it comes back."""
+        counted = slot in self.slots  # not if an interruption came, and all was counted again
+        self.leave(slot)
+        self.notifying -= counted
 
     def parkers(self) -> list[Any]:
         """Those of all that sleep, or are about to."""
@@ -287,7 +307,7 @@ class Workers:
                 running += 1
             elif slot.kind is Kind.CALLER:
                 del self.slots[slot]
-        self.notifying = sum([slot.status == NOTIFYING for slot in self.slots])
+        self.notifying = sum([slot.status in (NOTIFYING, OVERDUE) for slot in self.slots])
         self.caller_runs = sum([slot.kind is Kind.CALLER for slot in self.slots])
         self.held = 0
         self.reserved = 0

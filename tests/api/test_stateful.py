@@ -32,6 +32,7 @@ from futurepool import (
     SubmitTimeoutError,
     TaskError,
     TaskExpiredError,
+    TaskTimeoutError,
     current_token,
 )
 from futurepool._foreign import aside
@@ -40,6 +41,7 @@ PATIENCE = 20
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 EXPIRED = "expired"
+OVERDUE = "overdue"  # its time is over, its function waits for the driver
 
 POLICIES = [policy for policy in OnFull if policy is not OnFull.SHED]  # which is a pool's
 
@@ -61,6 +63,8 @@ class Task:
         self.priority = priority
         self.of_view = of_view  # of which some may run at a time
         self.quick = quick  # does not wait for the driver
+        self.overruns = False  # its time is over as soon as it runs
+        self.abandoned = False  # then its thread is written off
         self.fails = fails
         self.under = token
         self.state = QUEUED
@@ -126,11 +130,12 @@ class Pool(RuleBasedStateMachine):
         for task in self.tasks:
             assert task.future.done()
             never = task.future.cancelled() or task.state is EXPIRED
-            assert never or task.future.exception(0) is None or task.fails
+            assert never or task.future.exception(0) is None or task.fails or task.overruns
             assert task.calls == task.watched
             assert task.runs == (0 if task.state in (CANCELLED, EXPIRED) else 1)
         stats = self.ex.stats()
         assert stats.completed_tasks + stats.cancelled_tasks == len(self.tasks)
+        self.until_back(0)
 
     # -- the model ---------------------------------------------------------------------------------
 
@@ -143,13 +148,36 @@ class Pool(RuleBasedStateMachine):
             queued.reverse()
         return max(queued, key=lambda task: task.priority) if queued else None  # the first of them
 
+    def kept(self) -> list[Task]:
+        """Those whose time is over, and whose function keeps its worker."""
+        return [task for task in self.those(OVERDUE) if not task.abandoned]
+
     def view_is_full(self) -> bool:
-        return sum(task.of_view for task in self.those(RUNNING)) >= self.some
+        return sum(task.of_view for task in self.those(RUNNING) + self.kept()) >= self.some
+
+    def busy(self) -> int:
+        return len(self.those(RUNNING)) + len(self.kept())
+
+    def until_back(self, overdue: int) -> None:
+        """Wait until no more functions than that go on after their tasks."""
+        pause = threading.Event()
+        for _ in range(100 * PATIENCE):
+            if len(self.ex._futurepool.overdue) <= overdue:
+                return
+            pause.wait(0.01)
+        raise AssertionError("a function does not return")
 
     def settle(self) -> None:
         """Let the model do what workers do by themselves, and wait until they have done it."""
-        while len(self.those(RUNNING)) < self.workers and (task := self.due()) is not None:
-            task.state = RUNNING if not task.quick else FAILED if task.fails else DONE
+        while self.busy() < self.workers and (task := self.due()) is not None:
+            if task.overruns:
+                task.state, task.told = OVERDUE, True
+                assert task.started.wait(PATIENCE)
+                assert isinstance(task.future.exception(PATIENCE), TaskTimeoutError)
+                assert task.token is not None
+                assert task.token.wait(PATIENCE)
+            else:
+                task.state = RUNNING if not task.quick else FAILED if task.fails else DONE
         for task in self.tasks:
             if task.state is RUNNING:
                 assert task.started.wait(PATIENCE), "a task that is due does not start"
@@ -176,12 +204,13 @@ class Pool(RuleBasedStateMachine):
                 st.integers(0, 5),
                 st.sampled_from([False, False, True]),
                 st.sampled_from([False, False, True]),
+                st.sampled_from([None, None, None, None, False, True]),
             ),
             min_size=1,
             max_size=4,
         )
     )
-    def submit(self, calls: list[tuple[int, Any, bool, bool, int, bool, bool]]) -> None:
+    def submit(self, calls: list[tuple[int, Any, bool, bool, int, bool, bool, Any]]) -> None:
         """Submit a few tasks."""
         for call in calls:
             self.submit_one(*call)
@@ -195,12 +224,13 @@ class Pool(RuleBasedStateMachine):
         token: int,
         limited: bool,
         of_view: bool,
+        overruns: bool | None,
     ) -> None:
         """Submit in any way, with room or without."""
         under = self.tokens[token] if token < len(self.tokens) else None
         full = len(self.those(QUEUED, RUNNING)) >= self.limit
         # It expires for sure only where it is queued, and nothing ends before the driver says so.
-        expires = limited and not full and len(self.those(RUNNING)) == self.workers
+        expires = limited and not full and self.busy() == self.workers
         of_view = of_view and self.view is not None
         held = of_view and self.view_is_full()
         if full and (policy is OnFull.BLOCK or (policy is OnFull.CALLER_RUNS and held)):
@@ -208,6 +238,10 @@ class Pool(RuleBasedStateMachine):
         if policy is OnFull.CALLER_RUNS and full:
             quick = True  # the same
         task = Task(priority, quick, fails, under, of_view)
+        task.overruns = overruns is not None and not quick
+        # So many may be written off; which, if there were more at a time, nobody knows.
+        written_off = [other.abandoned and other.state in (QUEUED, OVERDUE) for other in self.tasks]
+        task.abandoned = bool(overruns) and sum(written_off) < 2 * self.workers
         self.made.append(task)
         options: dict[str, Any] = {"priority": priority, "token": under}
         if policy == "timeout":
@@ -216,6 +250,9 @@ class Pool(RuleBasedStateMachine):
             options["on_full"] = policy
         if limited:
             options["max_wait"] = 0.0005 if expires else 1000
+        if overruns is not None:
+            options["run_timeout"] = 0.0005 if task.overruns else 1000
+            options["abandon"] = task.abandoned
         view = (self.view if of_view else self.ex).options(**options)  # type: ignore[union-attr]
         send = view.try_submit if policy == "try_submit" else view.submit
         try:
@@ -280,6 +317,17 @@ class Pool(RuleBasedStateMachine):
         task.state = FAILED if task.fails else DONE
         self.settle()
 
+    @precondition(lambda self: self.those(OVERDUE))
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        """Let a function return whose time is over: what it says is dropped."""
+        overdue = self.those(OVERDUE)
+        task = overdue[data.draw(st.integers(0, len(overdue) - 1))]
+        task.gate.set()
+        self.until_back(len(overdue) - 1)
+        task.state = FAILED
+        self.settle()
+
     @precondition(lambda self: self.tasks)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
@@ -336,11 +384,12 @@ class Pool(RuleBasedStateMachine):
         """Close the pool with no time left."""
         self.closed = True
         running = self.those(RUNNING)
-        if running:
+        named = running + self.those(OVERDUE)
+        if named:
             with pytest.raises(ForcedShutdownError) as caught:
                 self.ex.stop(0)
             unfinished = {entry.task_id for entry in caught.value.unfinished}
-            assert unfinished == {task.future.task_id for task in running}
+            assert unfinished == {task.future.task_id for task in named}
         else:
             self.ex.stop(0)
         for task in self.those(QUEUED):
@@ -359,16 +408,17 @@ class Pool(RuleBasedStateMachine):
             future = task.future
             assert future.running() is (task.state is RUNNING)
             assert future.cancelled() is (task.state is CANCELLED)
-            assert future.done() is (task.state in (DONE, FAILED, CANCELLED, EXPIRED))
-            assert task.runs == (task.state in (RUNNING, DONE, FAILED))
+            assert future.done() is (task.state in (DONE, FAILED, CANCELLED, EXPIRED, OVERDUE))
+            assert task.runs == (task.state in (RUNNING, DONE, FAILED, OVERDUE))
             assert future.priority == task.priority
-            if task.state is RUNNING:
+            if task.state in (RUNNING, OVERDUE):
                 assert task.token is not None
                 assert task.token.cancelled is task.told
             if task.state in (CANCELLED, EXPIRED):
                 assert task.calls == task.watched
-            if task.state is FAILED:
-                assert isinstance(future.exception(0), LookupError)
+            if task.state in (FAILED, OVERDUE):
+                kind = TaskTimeoutError if task.overruns else LookupError
+                assert isinstance(future.exception(0), kind)
 
     @invariant()
     def stats_agree(self) -> None:
@@ -380,8 +430,9 @@ class Pool(RuleBasedStateMachine):
         assert stats.active_workers == len(running)
         assert stats.queued_tasks == len(queued) == self.ex._work_queue.qsize()
         assert stats.submitted_tasks == len(self.tasks)
-        assert stats.completed_tasks == len(self.those(DONE, FAILED))
-        assert stats.failed_tasks == len(self.those(FAILED))
+        assert stats.completed_tasks == len(self.those(DONE, FAILED, OVERDUE))
+        assert stats.failed_tasks == len(self.those(FAILED, OVERDUE))
+        assert stats.abandoned_workers == sum(task.abandoned for task in self.those(OVERDUE))
         assert stats.cancelled_tasks == len(self.those(CANCELLED, EXPIRED))
         assert {
             reason: count for reason, count in stats.rejections.items() if count
@@ -391,16 +442,18 @@ class Pool(RuleBasedStateMachine):
         if self.view is None:
             return
         view = stats.views["some"]
-        assert view.active_tasks == sum(task.of_view for task in running) <= self.some
+        kept = self.kept()
+        assert view.active_tasks == sum(task.of_view for task in running + kept) <= self.some
         assert view.queued_tasks == sum(task.of_view for task in queued)
         assert view.submitted_tasks == sum(task.of_view for task in self.tasks)
-        assert view.failed_tasks == sum(task.of_view for task in self.those(FAILED))
+        failed = [task for task in self.those(FAILED, OVERDUE) if task not in kept]
+        assert view.failed_tasks == sum(task.of_view for task in failed)
         never = self.those(CANCELLED, EXPIRED)
         assert view.cancelled_tasks == sum(task.of_view for task in never)
         assert stats.closed is self.ex.closed is self.closed
         assert len(queued) + len(running) <= self.limit
-        assert {entry.task_id for entry in self.ex.running()} == {
-            task.future.task_id for task in running
+        assert {(entry.task_id, entry.timed_out) for entry in self.ex.running()} == {
+            (task.future.task_id, task.state is OVERDUE) for task in running + self.those(OVERDUE)
         }
 
 

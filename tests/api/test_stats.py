@@ -192,6 +192,7 @@ def test_stats_has_the_promised_fields_in_order():
         "wait",
         "admission",
         "views",
+        "abandoned_workers",
     ]
 
 

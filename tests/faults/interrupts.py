@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import futurepool
-from futurepool import CancelToken, ForcedShutdownError, OnFull, QueueFullError
+from futurepool import (
+    CancelToken,
+    ForcedShutdownError,
+    OnFull,
+    QueueFullError,
+    TaskTimeoutError,
+)
+from futurepool._pool import overdue
 from tests.faults.tools import (
     PATIENCE,
+    SOON,
     Subject,
     Tracer,
     check,
@@ -298,6 +307,78 @@ def interrupt_other_methods(subject: Subject) -> None:
     every_point(subject, "wait", 15, wait)
     every_point(subject, "stats", 15, lambda case: case.ex.stats)
     every_point(subject, "running", 15, lambda case: lambda: case.ex.running(stack=True))
+
+
+class _Looks:
+    """In place of the timer: notes who wants it to look."""
+
+    def __init__(self) -> None:
+        self.targets: list[Any] = []
+
+    def schedule(self, _when: float, target: Any) -> None:
+        self.targets.append(target)
+
+
+@probe
+def interrupt_run_timeout(subject: Subject) -> None:
+    """KeyboardInterrupt at any point at which a `run_timeout` ends a task, and its function returns after that"""
+    subject.only_bounded()
+    looks = _Looks()
+
+    def all_back(case: Case) -> None:
+        pool = case.ex._pool
+        check(until(lambda: not pool.overdue), "it has not come back")
+        check(case.ex.stats().abandoned_workers == 0, "one is still written off")
+        check(
+            pool.workers.notifying == 0 or until(lambda: pool.workers.notifying == 0), "notifying"
+        )
+
+    def in_the_timer(case: Case, abandon: bool) -> Operation:
+        future = case.ex.options(run_timeout=1000, abandon=abandon).submit(case.gate.wait, PATIENCE)
+        check(until(lambda: looks.targets), "it does not begin")
+        run = looks.targets.pop()
+
+        def operation() -> None:
+            try:
+                run._expire()
+            except KeyboardInterrupt:
+                run._expire()  # the timer comes for it once more
+                raise
+            finally:
+                sys.settrace(None)
+                check(type(future.exception(SOON)) is TaskTimeoutError, future)
+                check(case.ex.submit(int).result(SOON) == 0, "no worker works")
+                case.gate.set()
+                all_back(case)
+
+        return operation
+
+    def in_its_thread(case: Case) -> Operation:
+        case.fill(4)
+        view = case.ex.options(run_timeout=1000, limit=1, on_full=OnFull.CALLER_RUNS)
+
+        def late() -> None:
+            looks.targets[-1]._expire()
+
+        def operation() -> None:
+            try:
+                view.submit(late)
+            finally:
+                sys.settrace(None)
+                looks.targets.clear()
+                case.ex._pool.run_deferred()
+                all_back(case)
+                check(view._futurepool_options.limiter.running == 0, "it has kept its limit")
+
+        return operation
+
+    timer, overdue.timer = overdue.timer, looks  # type: ignore[assignment]
+    try:
+        every_point(subject, "kept", 40, lambda case: in_the_timer(case, False))
+        every_point(subject, "abandoned", 40, lambda case: in_the_timer(case, True))
+        every_point(subject, "as it returns", 60, in_its_thread)
+    finally:
+        overdue.timer = timer
 
 
 @probe

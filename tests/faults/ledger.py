@@ -28,6 +28,7 @@ from futurepool import (
     QueueFullError,
     SubmitTimeoutError,
     TaskExpiredError,
+    TaskTimeoutError,
 )
 
 POLICIES = [policy for policy in OnFull if policy is not OnFull.SHED]  # which is a pool's
@@ -98,7 +99,10 @@ class Ledger:
                 options["on_full"] = chance.choice(POLICIES)
             if chance.random() < 0.2:
                 options["max_wait"] = chance.choice([0.0005, 0.002, 10.0])
-            tried.update(option for option in options if option in ("token", "timeout", "max_wait"))
+            if chance.random() < 0.1:
+                options["run_timeout"] = chance.choice([0.00001, 0.0005, 10.0])
+            kinds = ("token", "timeout", "max_wait", "run_timeout")
+            tried.update(option for option in options if option in kinds)
             if "on_full" in options:
                 tried[options["on_full"].name] += 1
             view: Any = self.ex
@@ -108,6 +112,8 @@ class Ledger:
             elif chance.random() < 0.2:
                 view, task = self.view, self.limited
                 tried["limit"] += 1
+            elif "run_timeout" in options and chance.random() < 0.5:
+                options["abandon"] = True  # which frees a limit at once
             elif chance.random() < 0.2:
                 options.update(key=number % 5, key_limit=1 + number % 2)
                 tried["key"] += 1
@@ -142,6 +148,8 @@ class Ledger:
         except TaskExpiredError:
             assert self.ran[number] == 0, f"task {number} ran and has expired"
             return
+        except TaskTimeoutError:
+            return  # its function has begun, and ends at some time
         assert self.ran[number] == 1, f"task {number} ran {self.ran[number]} times"
 
     def run(self) -> None:
@@ -169,7 +177,11 @@ class Ledger:
             raise errors[0]
         assert self.ex.wait(60), self.ex.stats()
         self.ex.shutdown()
+        patience = time.monotonic() + 60
+        while self.ex._futurepool.overdue and time.monotonic() < patience:
+            time.sleep(0.01)
         stats = self.ex.stats()
+        assert (stats.abandoned_workers, stats.workers) == (0, 0)
         ran, refused = sum(self.ran), sum(self.refused)
         assert stats.completed_tasks == ran, (stats, ran)
         assert max(self.ran) == 1

@@ -40,6 +40,7 @@ def test_the_books_balance(seed: int) -> None:
         "tokens cancelled",
         "timeout",
         "max_wait",
+        "run_timeout",
         "cancel",
         "limit",
         "key",

@@ -27,6 +27,7 @@ from futurepool import (  # noqa: E402 - after the check above
     PoolClosedError,
     QueueFullError,
     TaskExpiredError,
+    TaskTimeoutError,
     _sync,
 )
 from futurepool._batches import Batch  # noqa: E402
@@ -44,6 +45,7 @@ from futurepool._pool import (  # noqa: E402
     expiry,
     fast,
     helping,
+    overdue,
     overload,
     sizing,
     submission,
@@ -72,6 +74,9 @@ MORE_CODE: dict[str, list[Any]] = {
     "shed_against_cancel": [expiry, SheddingQueue],
     "expiry_against_blocked_submit": [expiry],
     "limit_against_commit": [LimitedQueue],
+    "abandon_against_commit": [overdue],
+    "abandon_against_submit": [overdue],
+    "overdue_against_limit": [overdue],
 }
 CODE = [
     Aside,
@@ -691,6 +696,89 @@ def expiry_against_start() -> Any:
     return [let_go], check
 
 
+def at(seconds: float, act: Callable[[], object]) -> Callable[[], None]:
+    """Act at this very moment."""
+
+    def wait() -> None:
+        loom.sleep(seconds)
+        act()
+
+    return wait
+
+
+def all_returned(ex: BoundedExecutor) -> None:
+    """Wait until no function goes on after its task."""
+    while ex._pool.overdue:
+        loom.sleep(0.1)
+
+
+def abandon_against_commit() -> Any:
+    """A call that ends as its time is over is the outcome, or has timed out; its worker is there or replaced."""
+    ex = BoundedExecutor(1)
+    gate = Gate()
+    future = ex.options(run_timeout=1.0, abandon=True).submit(gate)
+    gate.began.acquire()
+    other = ex.submit(int)
+
+    def check() -> None:
+        error = future.exception()
+        assert other.result() == 0
+        all_returned(ex)
+        ex.shutdown()
+        assert future.exception() is error
+        assert type(error) in (TaskTimeoutError, type(None))
+        assert error is not None or future.result() == 0
+        stats = ex.stats()
+        assert (stats.completed_tasks, stats.failed_tasks) == (2, error is not None)
+        assert (stats.submitted_tasks, stats.abandoned_workers) == (2, 0)
+        workers = ex._pool.workers
+        assert ex._pool.unfinished == workers.threads == workers.notifying == 0
+
+    return [at(1.0, gate.open)], check
+
+
+def abandon_against_submit() -> Any:
+    """Who submits as a worker is written off, or before, is served by another one."""
+    ex = BoundedExecutor(1)
+    gate = Gate()
+    future = ex.options(run_timeout=1.0, abandon=True).submit(gate)
+    gate.began.acquire()
+    others: list[Any] = []
+
+    def check() -> None:
+        assert type(future.exception()) is TaskTimeoutError
+        assert [other.result() for other in others] == [0]
+        ex.shutdown()
+        assert ex.stats().abandoned_workers == 1
+        gate.open()
+        all_returned(ex)
+
+    return [at(1.0, lambda: others.append(ex.submit(int)))], check
+
+
+def overdue_against_limit() -> Any:
+    """What waits for its limit starts when the function of a task that has timed out returns, and not before."""
+    ex = BoundedExecutor(2)
+    view = ex.options(limit=1)
+    tasks, gate = Counted(), Gate()
+    future = view.options(run_timeout=1.0).submit(tasks.long, gate)
+    gate.began.acquire()
+    assert ex.submit(int).result() == 0  # there is another worker, and it sleeps
+    others: list[Any] = []
+
+    def check() -> None:
+        assert type(future.exception()) is TaskTimeoutError
+        assert [other.result() for other in others] == [1]
+        assert tasks.most == 1
+        ex.shutdown()
+        assert ex._pool.unfinished == ex._pool.workers.held == 0
+
+    return [
+        at(2.0, gate.open),
+        at(2.0, lambda: others.append(view.submit(tasks.short))),
+    ], check
+
+
 def expiry_against_blocked_submit() -> Any:
     """Who waits for a place has it in time, or comes back with a task that has expired."""
     ex = BoundedExecutor(1, queue_size=0)
@@ -948,6 +1036,9 @@ SCENARIOS: list[Build] = [
     drawing_with_a_failure,
     expiry_against_start,
     expiry_against_blocked_submit,
+    abandon_against_commit,
+    abandon_against_submit,
+    overdue_against_limit,
     limit_against_commit,
     limit_against_two_workers,
     limit_of_idle_workers,
@@ -986,7 +1077,9 @@ SCENARIOS: list[Build] = [
 def scenario_of(build: Build) -> Any:
     """With the code whose instructions are switch points, and a timer of its own."""
     code = CODE + MORE_CODE.get(build.__name__, [])
-    return loom.Scenario(build, code=code, rebind=[(expiry, "timer", Timer)])
+    return loom.Scenario(
+        build, code=code, rebind=[(expiry, "timer", Timer), (overdue, "timer", Timer)]
+    )
 
 
 @pytest.mark.slow
@@ -1013,6 +1106,10 @@ MUTANTS: list[tuple[Build, str, Any]] = [
     (expiry_against_start, "first-deadline-is-arranged", loom.DROP),
     (expiry_against_start, "expired-gives-its-place-back", loom.DROP),
     (expiry_against_blocked_submit, "expired-wakes-its-submitter", loom.DROP),
+    (abandon_against_commit, "ended-call-does-not-expire", loom.WITHOUT_FIRST),
+    (abandon_against_commit, "expired-call-does-not-end", loom.ALWAYS),
+    (abandon_against_submit, "abandoned-worker-makes-room", loom.DROP),
+    (overdue_against_limit, "overdue-gives-its-limit-back", loom.DROP),
     (limit_against_two_workers, "full-limiter-is-passed", loom.instead("true = item.best()")),
     (limit_against_commit, "ended-task-frees-its-limit", loom.DROP),
     (limit_against_commit, "freed-limiter-is-offered", loom.DROP),

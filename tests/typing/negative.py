@@ -61,6 +61,8 @@ pool.options(on_full="block")  # E: reportArgumentType / arg-type
 pool.options(on_full=None)  # E: reportArgumentType / arg-type
 pool.options(name=3)  # E: reportArgumentType / arg-type
 pool.options(max_wait="1")  # E: reportArgumentType / arg-type
+pool.options(run_timeout="1")  # E: reportArgumentType / arg-type
+pool.options(run_timeout=1, abandon="yes")  # E: reportArgumentType / arg-type
 pool.options(queue_size=3)  # E: reportCallIssue / call-arg
 pool.options(3)  # E: reportCallIssue / call-arg|misc
 print(OnFull.WAIT)  # E: reportAttributeAccessIssue / attr-defined

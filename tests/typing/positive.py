@@ -33,6 +33,7 @@ from futurepool import (
     TaskEvent,
     TaskExpiredError,
     TaskGroup,
+    TaskTimeoutError,
     Trace,
     ViewStats,
     current_token,
@@ -128,6 +129,7 @@ view = pool.options(priority=3, timeout=1.0, token=None, on_full=OnFull.BLOCK, n
 assert_type(view, ExecutorView)
 assert_type(pool.options(), ExecutorView)
 assert_type(pool.options(max_wait=0.5).options(max_wait=None), ExecutorView)
+assert_type(pool.options(run_timeout=0.5, abandon=True).options(run_timeout=None), ExecutorView)
 assert_type(pool.options(limit=2, name="db").options(key="a", key_limit=1), ExecutorView)
 assert_type(view.options(priority=Priority.LOW, timeout=None, token=CancelToken()), ExecutorView)
 assert_type(view.submit(scale, "a", 2.0), Future[bytes])
@@ -233,6 +235,7 @@ assert_type(stats.last_error, "TaskError | None")
 assert_type(stats.uptime, float)
 assert_type(stats.closed, bool)
 assert_type(stats.waiting_submitters, int)
+assert_type(stats.abandoned_workers, int)
 assert_type(stats.oldest_queued, float)
 assert_type(stats.rejections, Mapping[str, int])
 for histogram in (stats.latency, stats.wait, stats.admission):
@@ -299,6 +302,9 @@ except QueueFullError as error:
 except TaskExpiredError as expired:
     timeout = expired
     assert_type(expired.waited, "float | None")
+except TaskTimeoutError as overdue:
+    timeout = overdue
+    assert_type(overdue.run_timeout, "float | None")
 except PoolClosedError as closed:
     base: FuturePoolError = closed
     runtime: RuntimeError = closed
