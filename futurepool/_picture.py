@@ -54,6 +54,7 @@ def _pool(executor: BoundedExecutor) -> dict[str, Any]:
         "max_workers": stats.max_workers,
         "workers": stats.workers,
         "active_workers": stats.active_workers,
+        "abandoned_workers": stats.abandoned_workers,
         "queued_tasks": stats.queued_tasks,
         "queue_size": stats.queue_size,
         "waiting_submitters": stats.waiting_submitters,
@@ -77,6 +78,7 @@ def _pool(executor: BoundedExecutor) -> dict[str, Any]:
                 "worker": entry.worker,
                 "seconds": entry.seconds,
                 "waited": entry.waited,
+                "timed_out": entry.timed_out,
                 "at": _line(entry.stack),
             }
             for entry in entries

@@ -330,18 +330,25 @@ def _time(seconds: float) -> str:
 
 
 def _details(pool: Picture, width: int) -> Iterator[str]:
+    abandoned = pool.get("abandoned_workers", 0)  # not there before they were
     if not pool["running"] and not pool["queue"]:
         return
     yield ""
     yield f"{shorten(pool['name'], width - 10)}:"
     room = max(14, width // 3 - 4)
-    for task in pool["running"][:_TASKS]:
+    shown = pool["running"][:_TASKS]
+    for task in shown:
         at = task["at"] or ""
+        if task.get("timed_out", False):
+            at = f"timed out, {at}".removesuffix(", ")
         label = shorten(f"{task['task_id']} {task['name']}", room)
         yield f"  {label.ljust(room)} {_time(task['seconds']):>8}  {escape(at)}".rstrip()
-    more = pool["active_workers"] - len(pool["running"][:_TASKS])
+    overdue = sum(task.get("timed_out", False) for task in pool["running"])
+    more = pool["active_workers"] + overdue - len(shown)
     if more > 0:
         yield f"  and {more} more running"
+    if abandoned:
+        yield f"  threads that were abandoned: {abandoned}"
     if pool["queue"]:
         names = ", ".join(f"{entry['count']} {escape(entry['name'])}" for entry in pool["queue"])
         yield f"  queued: {names}"

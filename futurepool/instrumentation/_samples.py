@@ -69,6 +69,7 @@ class Sample:
     kind: str
     workers: int = 0
     active: int = 0
+    abandoned: int = 0
     max_workers: int = 0
     queued: int = 0
     capacity: int | None = 0  # None: unbounded
@@ -81,6 +82,7 @@ class Sample:
     def add(self, stats: Stats, counts: Counts) -> None:
         """Take in one more pool."""
         self.workers += stats.workers
+        self.abandoned += stats.abandoned_workers
         self.active += stats.active_workers
         self.max_workers += stats.max_workers
         self.queued += stats.queued_tasks

@@ -118,6 +118,10 @@ def _view_quantiles(what: str) -> Callable[[Sample], _Values]:
 _INSTRUMENTS: list[tuple[str, str, str, str, Callable[[Sample], _Values]]] = [
     ("thread.count", "up_down_counter", "{thread}", "Threads, by state.", _threads),
     (
+        *("thread.abandoned", "up_down_counter", "{thread}", "Threads written off, not ended yet."),
+        _one(lambda sample: sample.abandoned),
+    ),
+    (
         *("thread.limit", "up_down_counter", "{thread}", "How many tasks may run at a time."),
         _one(lambda sample: sample.max_workers),
     ),

@@ -129,6 +129,9 @@ def _gauges(samples: list[Sample]) -> Iterator[Metric]:
         "Threads that run a task (active), and those that do not (idle).",
         labels=["executor", "state"],
     )
+    abandoned = _gauge(
+        "executor_threads_abandoned", "Threads that were written off and have not ended yet."
+    )
     limit = _gauge("executor_threads_limit", "How many tasks may run at a time.")
     queue = _gauge("executor_queue_size", "Tasks that wait for a worker.")
     capacity = _gauge("executor_queue_capacity", "How many may wait; absent if any number may.")
@@ -140,13 +143,14 @@ def _gauges(samples: list[Sample]) -> Iterator[Metric]:
         labels = [sample.name]
         threads.add_metric([*labels, "active"], sample.active)
         threads.add_metric([*labels, "idle"], max(0, sample.workers - sample.active))
+        abandoned.add_metric(labels, sample.abandoned)
         limit.add_metric(labels, sample.max_workers)
         queue.add_metric(labels, sample.queued)
         if sample.capacity is not None:
             capacity.add_metric(labels, sample.capacity)
         waiters.add_metric(labels, sample.waiters)
         oldest.add_metric(labels, sample.oldest)
-    yield from (threads, limit, queue, capacity, waiters, oldest)
+    yield from (threads, abandoned, limit, queue, capacity, waiters, oldest)
 
 
 def _counters(samples: list[Sample]) -> Iterator[Metric]:

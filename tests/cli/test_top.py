@@ -257,6 +257,23 @@ def test_the_table() -> None:
         "  7 load                    1.2 s  app.py:31 in load",
         "  queued: 2 load, 1 save",
     ]
+    late = {
+        **task,
+        "task_id": 1,
+        "name": "hang",
+        "seconds": 30.0,
+        "at": "app.py:9 in hang",
+        "timed_out": True,
+    }
+    others = dict(running=[late, {**task, "at": None}], abandoned_workers=1, active_workers=2)
+    then = {**now, "pools": [{**now["pools"][0], **others}]}
+    assert list(top.table(then, before, 80))[5:] == [
+        "  1 hang                   30.0 s  timed out, app.py:9 in hang",
+        "  7 load                    1.2 s",
+        "  and 1 more running",
+        "  threads that were abandoned: 1",
+        "  queued: 2 load, 1 save",
+    ]
     now["pools"][0]["closed"] = False
     assert list(top.table(now, None, 40))[1:3] == [
         "POOL  BUSY  QUEUE  RATE",

@@ -78,6 +78,7 @@ def test_what_pools_show(reader: InMemoryMetricReader, gate: threading.Event) ->
         assert found == {
             "o-db thread.count{executor.thread.state=active}": 1,
             "o-db thread.count{executor.thread.state=idle}": 0,
+            "o-db thread.abandoned{}": 0,
             "o-db thread.limit{}": 1,
             "o-db queue.size{}": 1,
             "o-db queue.capacity{}": 1,
@@ -94,6 +95,7 @@ def test_what_pools_show(reader: InMemoryMetricReader, gate: threading.Event) ->
             },
             "o-web thread.count{executor.thread.state=active}": 0,
             "o-web thread.count{executor.thread.state=idle}": 1,
+            "o-web thread.abandoned{}": 0,
             "o-web thread.limit{}": 2,
             "o-web queue.size{}": 0,
             "o-web queue.waiters{}": 0,

@@ -101,6 +101,7 @@ def test_what_a_pool_shows(scrape: Scrape, gate: threading.Event) -> None:
         assert found == {
             "threads{state=active}": 1,
             "threads{state=idle}": 0,
+            "threads_abandoned{}": 0,
             "threads_limit{}": 1,
             "queue_size{}": 2,
             "queue_capacity{}": 2,
