@@ -6,8 +6,8 @@
  * them in Python sees no difference.
  *
  * What is not the plain case is handed to the Python function whose twin it is, before anything was changed:
- * each function here is called through a `Twin`, which holds that function. A mutex that is not of the class
- * that it was when the package was imported is such a case, so a model of the primitives gets the Python code.
+ * each function here is called through a `Twin`, which holds that function. A mutex that is not a `Mutex` of this
+ * module is such a case, so a model of the primitives gets the Python code.
  *
  * Rules, beside those of futurepool/_pool/section.py:
  *
@@ -16,7 +16,7 @@
  *    was interrupted there, as it may be in Python.
  * 3. Fields that are guarded by the mutex are read plainly inside of a section. Others may read them outside,
  *    so without a GIL each is changed in a critical section of its object (`put`), as the interpreter does: a
- *    reader may be about to count a reference to what is let go of.
+ *    reader may be about to count a reference to what is let go of. That does not matter for what is immortal.
  *    What is read outside of a section is never changed once it can be seen (`_pool`, options, a result).
  * 4. No static state: all is in the module, so each interpreter has its own.
  */
@@ -311,10 +311,7 @@ static int unpark(State *st, PyObject *parker) {
 static inline int run_deferred(State *st, PyObject *pool) {
     PyObject *deferred = GET(pool, Section, deferred); /* set once */
     Py_ssize_t count = count_of(deferred);
-    if (count == 0) {
-        return 0;
-    }
-    return count < 0 ? -1 : CALL(pool, run_deferred);
+    return count <= 0 ? (int)count : CALL(pool, run_deferred);
 }
 
 /* -- tracking by the collector ---------------------------------------------------------------- */
@@ -544,8 +541,8 @@ static PyObject *submit(State *st, PyObject *const *args, Py_ssize_t count, PyOb
         starts = 1;
     }
 #ifndef Py_GIL_DISABLED
-    if (((Mutex *)mutex)->rows > 0) {
-        PyObject_GC_UnTrack(future);
+    if (((Mutex *)mutex)->rows > 0 && GET(future, Future, _state) == st->o.PENDING) {
+        PyObject_GC_UnTrack(future); /* unless a finalizer within this section has cancelled it */
     }
 #endif
     GOTO_IF(PyErr_Occurred() || free_mutex(mutex) < 0, repair);
@@ -762,9 +759,7 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
         || run_deferred(st, pool) < 0) {
         goto failed;
     }
-    if (following == NULL) {
-        following = Py_NewRef(Py_None);
-    }
+    following = following == NULL ? Py_NewRef(Py_None) : following;
     goto end;
 
 failed:
@@ -931,8 +926,6 @@ static PyObject *row_call(PyObject *self, PyObject *args, PyObject *kwargs) {
 }
 
 static PyObject *row_forget(PyObject *self, PyObject *unused) {
-    State *st = ((Row *)self)->st;
-    (void)st;
     Py_CLEAR(((Row *)self)->task);
     Py_CLEAR(((Row *)self)->known);
     PyObject *another = PyContext_New();
