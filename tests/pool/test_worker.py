@@ -313,7 +313,7 @@ def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, aga
     # The one who waits must not look in the other case, or it may run what was left to be done first.
     monkeypatch.setattr(_sync, "_LOOK", 0.01 if again == "look" else 60.0)
     monkeypatch.setattr(threads, "Guard", deaf)
-    gate, struck = threading.Event(), threading.Event()
+    gate, struck, called = threading.Event(), threading.Event(), threading.Event()
     announce = Future._announce
 
     def strike(future: Future[Any]) -> None:
@@ -329,6 +329,7 @@ def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, aga
         told: list[object] = []
         if again == "run_deferred":
             first.add_done_callback(told.append)
+            first.add_done_callback(lambda _: called.set())
         waiter = threading.Thread(target=lambda: told.append(first.exception(30)))
         waiter.start()
         while not first.running() or first._subscribers is None or not first._subscribers.parkers:
@@ -343,6 +344,7 @@ def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, aga
                 pool.run_deferred()
             assert first.done()
             pool.run_deferred()
+            assert called.wait(30)  # in a thread aside
         waiter.join(30)
         assert struck.is_set()
         assert len(told) == (2 if again == "run_deferred" else 1)
