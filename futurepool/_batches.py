@@ -355,7 +355,9 @@ class Batch:
                 self._recall(piece)
         if self._spare:
             piece = self._spare.popleft()
-            share = max(1, min(number, len(piece.todo) // max(1, len(self._drawers))))
+            # For each drawer some, but no crumbs: those would cost more than they are worth.
+            share = len(piece.todo) // max(1, len(self._drawers))
+            share = max(1, min(number, max(share, number // 8)))
             if share < len(piece.todo):
                 calls = list(piece.todo.copy())
                 rest = self._insert(piece, calls[share:])
