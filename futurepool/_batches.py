@@ -84,6 +84,16 @@ class Piece:
         return self.closed or self.read < len(self.results)
 
 
+def _drain(todo: deque[Any], into: list[Any]) -> None:
+    """Move all to the list, last one first, each by one C call: others may take some of them meanwhile."""
+    take = todo.pop
+    try:
+        while True:
+            into.append(take())
+    except IndexError:
+        pass
+
+
 class Drawer:
     """What a task of the map calls."""
 
@@ -316,12 +326,7 @@ class Batch:
     def _recall(self, piece: Piece) -> None:
         """Take back what has not been started of a piece. Lock held; its drawer goes on meanwhile."""
         calls: list[Any] = []
-        take = piece.todo.pop
-        try:
-            while True:
-                calls.append(take())
-        except IndexError:
-            pass
+        _drain(piece.todo, calls)
         if calls:
             calls.reverse()
             self._spare.appendleft(self._insert(piece, calls))  # in front of what came after
@@ -359,7 +364,7 @@ class Batch:
             share = len(piece.todo) // max(1, len(self._drawers))
             share = max(1, min(number, max(share, number // 8)))
             if share < len(piece.todo):
-                calls = list(piece.todo.copy())
+                calls = _sync.contents(piece.todo)  # `stop` may be emptying it
                 rest = self._insert(piece, calls[share:])
                 piece.todo = deque(calls[:share])
                 self._spare.appendleft(rest)
@@ -452,11 +457,10 @@ class Batch:
     def stop(self) -> None:
         """Start no call any more. Any thread; runs nothing of a user's."""
         self.stopped = True
-        kept: list[Any] = [self._todo.copy()]  # to be let go of where finalizers may run
-        self._todo.clear()
+        kept: list[Any] = []  # to be let go of where finalizers may run
+        _drain(self._todo, kept)
         for piece in self._known():
-            kept.append(piece.todo.copy())
-            piece.todo.clear()
+            _drain(piece.todo, kept)
         aside.run(kept.clear)
         self._wake()
 
@@ -472,8 +476,8 @@ class Batch:
                 future.cancel()
 
     def _known(self) -> list[Piece]:
-        """Those in which a call may not have started. By C calls: others may add to them meanwhile."""
-        return [*list(self._pieces), *self._spare.copy()]
+        """Those in which a call may not have started. Others may add to them meanwhile."""
+        return [*list(self._pieces), *_sync.contents(self._spare)]
 
     def tasks(self) -> list[AnyFuture]:
         """Those that are under way."""

@@ -787,7 +787,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         return (
             []
             if subscribers is None or subscribers.callbacks is None
-            else list(subscribers.callbacks)
+            else _sync.contents(subscribers.callbacks)
         )
 
     def set_running_or_notify_cancel(self) -> bool:

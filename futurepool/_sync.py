@@ -17,6 +17,7 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ __all__ = [
     "SimpleQueue",
     "Thread",
     "clock",
+    "contents",
     "free_threaded",
     "get_at",
     "get_ident",
@@ -244,6 +246,19 @@ def get_at(inbox: SimpleQueue[T], timeout: float | None, look: Callable[[], obje
 
 #: `start_new_thread(function, arguments)`: one C call.
 start_new_thread: Callable[..., int] = _thread.start_new_thread
+
+
+def contents(queue: deque[T]) -> list[T]:
+    """What is in a deque that other threads may change meanwhile.
+
+    In the free-threaded build of Python 3.13 neither `copy()` nor `list()` of a deque is one step: they raise
+    RuntimeError if it changed. For short deques, or such as are changed now and then.
+    """
+    while True:
+        try:
+            return list(queue)
+        except RuntimeError:  # noqa: PERF203 - each time
+            pass
 
 
 def _daemons_allowed() -> bool:

@@ -95,7 +95,7 @@ class Trace(Observer):
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         """The trace events, in the order of their times."""
-        events = sorted(self._events.copy(), key=lambda event: event.time)
+        events = sorted(_sync.contents(self._events), key=lambda event: event.time)
         base = {"pid": os.getpid()}
         began = min([event.time - (event.ran or 0.0) for event in events], default=0.0)
         yield base | _meta("process_name", 0, f"pool {self._name}")

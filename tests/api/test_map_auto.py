@@ -8,6 +8,7 @@ import gc
 import itertools
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent import futures as cf
 from typing import Any
@@ -20,6 +21,7 @@ from futurepool import (
     OnFull,
     PoolClosedError,
     QueueFullError,
+    _batches,
     _sync,
     current_token,
 )
@@ -487,3 +489,44 @@ def test_it_is_a_map_whatever_happens(workers: int) -> None:
                     call, range(size), chunksize="auto", return_exceptions=True, **shape
                 )
                 assert sorted(map(shown, mixed)) == sorted(map(plain, range(size)))
+
+
+class Changing(deque[Any]):
+    """As in the free-threaded build of 3.13: a copy fails where another thread changes it just then."""
+
+    changed = False
+
+    def __iter__(self) -> Iterator[Any]:
+        self.changed = not self.changed
+        if self.changed:
+            raise RuntimeError("deque mutated during iteration")
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("way", ["leave", "token", "shutdown"])
+def test_it_ends_while_others_take_calls(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To leave it, or to cancel it, does not fail because workers take calls at the same time."""
+    monkeypatch.setattr(_batches, "deque", Changing)
+    token = CancelToken()
+    with BoundedExecutor(max_workers=1) as pool:
+        gate = threading.Event()
+        hold(pool, gate)
+        results = pool.options(token=token).map(abs, range(5000), chunksize="auto")
+        if way == "leave":
+            gate.set()
+            assert next(results) == 0
+            results.close()  # type: ignore[attr-defined]
+        elif way == "token":
+            token.cancel()
+        else:
+            pool.shutdown(wait=False, cancel_futures=True)
+        gate.set()
+        assert pool.wait(10)
+    if way != "leave":
+        with pytest.raises(cf.CancelledError):
+            list(results)
+
+
+def test_contents_of_a_deque_that_changes() -> None:
+    """It is read again."""
+    assert _sync.contents(Changing([1, 2])) == [1, 2]
