@@ -475,9 +475,12 @@ class Batch:
             if pieces or future._state is PENDING:
                 future.cancel()
 
-    def _known(self) -> list[Piece]:
-        """Those in which a call may not have started. Others may add to them meanwhile."""
-        return [*list(self._pieces), *_sync.contents(self._spare)]
+    def _known(self, contents: Any = _sync.contents) -> list[Piece]:
+        """Those in which a call may not have started. Others may add to them meanwhile.
+
+        `contents`: a generator may be closed when the interpreter has already emptied this module.
+        """
+        return [*list(self._pieces), *contents(self._spare)]
 
     def tasks(self) -> list[AnyFuture]:
         """Those that are under way."""

@@ -491,3 +491,15 @@ def test_ctrl_c_at_exit_ends_all_waiting(make: str) -> None:
     if make == OURS:
         assert "futurepool: interpreter exit, tasks abandoned after" in out.stderr
         assert "in endless" in out.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+def test_a_map_that_is_half_read_at_exit(method: str) -> None:
+    """Its generator, kept by the module, is closed after the modules of the package are empty: in silence."""
+    ended = program(f"""
+        pool = Pool(2)
+        results = pool.{method}(abs, range(40000), chunksize="auto")
+        next(results)
+    """)
+    assert (ended.returncode, ended.stderr) == (0, "")
