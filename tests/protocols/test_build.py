@@ -13,6 +13,10 @@ import pytest
 TOP = Path(__file__).parents[2]
 VARIABLE = "FUTUREPOOL_BUILD_C"
 
+pytestmark = pytest.mark.skipif(
+    not (TOP / ".hatch_build.py").is_file(), reason="what builds the package is in a checkout only"
+)
+
 
 @pytest.fixture(name="said")
 def fixture_said() -> list[str]:
