@@ -183,7 +183,8 @@ class ViewStats:
     name: str
     """Name of the view."""
     limit: int | None
-    """How many of its tasks may run at a time; None if that is for each key. The latest view's of this name."""
+    """How many of its tasks may run at a time; None if that is for each key. The latest that a view
+    of this name had."""
     active_tasks: int
     """How many run now."""
     queued_tasks: int

@@ -81,7 +81,7 @@ class ViewMeter:
 
     def __init__(self, name: str, limit: int | None, histograms: bool) -> None:
         self.name: str = name
-        self.limit: int | None = limit  # the latest view's of this name
+        self.limit: int | None = limit  # the latest that a view of this name had
         self.submitted: int = 0
         self.completed: int = 0
         self.failed: int = 0
@@ -137,7 +137,7 @@ class Limiter:
         "limit",
         "meters",
         "offered",
-        "path",
+        "over",
         "round",
         "running",
         "turn",
@@ -154,8 +154,8 @@ class Limiter:
     ) -> None:
         self.above: Limiter | None = above
         self.limit: int = limit
-        #: From this one to the root.
-        self.path: tuple[Limiter, ...] = (self,) if above is None else (self, *above.path)
+        #: Those above, up to the root.
+        self.over: tuple[Limiter, ...] = () if above is None else above.path
         #: Those of the views that it stands for, its own and those above.
         self.meters: tuple[ViewMeter, ...] = _with_meter(above.meters if above else (), meter)
         self.keys: Keys | None = None  # what is below it by key
@@ -183,6 +183,11 @@ class Limiter:
         if self.key is not None and isinstance(self.above, Keys):
             return self.above.limiters.setdefault(self.key, self)
         return self
+
+    @property
+    def path(self) -> tuple[Limiter, ...]:
+        """From this one to the root. Not kept: it would be a cycle, for the collector to find."""
+        return (self, *self.over)
 
     @property
     def full(self) -> bool:
@@ -396,7 +401,8 @@ class LimitedQueue:
             found = self.meters[name]
         except KeyError:
             found = self.meters[name] = ViewMeter(name, limit, self._histograms)
-        found.limit = limit
+        if limit is not None:  # a view by key, made from one with a limit, has its name
+            found.limit = limit
         return found
 
     def copies(self) -> list[ViewMeter]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import random
@@ -23,6 +24,7 @@ from futurepool import (
     OnFull,
     QueueFullError,
 )
+from futurepool._pool.limits import Limiter
 from tests.helpers import WAYS, Way, hold
 
 
@@ -671,6 +673,23 @@ def test_a_key_changes_alone(gate: threading.Event) -> None:
         idle(ex)
 
 
+def test_a_key_leaves_nothing_for_the_collector() -> None:
+    """Its memory is free with its last task."""
+    with BoundedExecutor(1) as ex:
+        view = ex.options(limit=1)
+        ex.submit(int).result(30)
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(50):
+                view.options(key=number, key_limit=1).submit(int).result(30)
+            idle(ex)
+            left = [found for found in gc.get_objects() if type(found) is Limiter]
+        finally:
+            gc.enable()
+        assert len(left) <= 2  # the root, and that of the view
+
+
 def test_keys_are_equal_as_plain_values() -> None:
     """Of a subclass of str or int the plain value counts, whatever its `__eq__` says."""
 
@@ -754,6 +773,8 @@ def test_what_views_have_done(gate: threading.Event) -> None:
         assert (found.submitted_tasks, found.completed_tasks, found.failed_tasks) == (7, 3, 1)
         assert (found.active_tasks, found.queued_tasks, found.cancelled_tasks) == (2, 1, 1)
         assert views["reports"].completed_tasks == views["tenants"].completed_tasks == 1
+        db.options(key="a", key_limit=1)  # has its name
+        assert ex.stats().views["db"].limit == 2
         assert found.latency is not None
         assert found.wait is not None
         assert found.latency.count == found.wait.count == 3
