@@ -135,7 +135,7 @@ class Pool(RuleBasedStateMachine):
             assert task.runs == (0 if task.state in (CANCELLED, EXPIRED) else 1)
         stats = self.ex.stats()
         assert stats.completed_tasks + stats.cancelled_tasks == len(self.tasks)
-        self.until_back(0)
+        self.until_back(self.tasks)
 
     # -- the model ---------------------------------------------------------------------------------
 
@@ -158,12 +158,14 @@ class Pool(RuleBasedStateMachine):
     def busy(self) -> int:
         return len(self.those(RUNNING)) + len(self.kept())
 
-    def until_back(self, overdue: int) -> None:
-        """Wait until no more functions than that go on after their tasks."""
-        pause = threading.Event()
+    def until_back(self, tasks: list[Task]) -> None:
+        """Wait until none of these functions goes on. Others may begin to meanwhile."""
+        pause, pool = threading.Event(), self.ex._futurepool
+        futures = [task.future for task in tasks]
         for _ in range(100 * PATIENCE):
-            if len(self.ex._futurepool.overdue) <= overdue:
-                return
+            with pool.mutex:
+                if not any(run.task in futures for run in pool.overdue.values()):
+                    return
             pause.wait(0.01)
         raise AssertionError("a function does not return")
 
@@ -324,7 +326,7 @@ class Pool(RuleBasedStateMachine):
         overdue = self.those(OVERDUE)
         task = overdue[data.draw(st.integers(0, len(overdue) - 1))]
         task.gate.set()
-        self.until_back(len(overdue) - 1)
+        self.until_back([task])
         task.state = FAILED
         self.settle()
 
