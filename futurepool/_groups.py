@@ -209,8 +209,7 @@ def token_for(token: CancelToken | None) -> GroupToken:
     group_class()
     slot: Any = _sync.here.slot
     here: CancelToken | None = None
-    task = None if slot is None else slot.pool.task_in(slot)
-    if task is not None:
+    if slot is not None and (task := slot.pool.task_in(slot)) is not None:
         here = slot.pool.token_of(task)
     if token is None or here is None:
         return GroupToken(here if token is None else token, None)
