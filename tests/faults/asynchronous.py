@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from itertools import compress
-from operator import methodcaller, not_
+from operator import gt, methodcaller, not_
 from typing import Any
 
 from futurepool import TaskError
@@ -33,15 +33,19 @@ class Asynchronous(BaseException):
 def strike(thread: threading.Thread) -> None:
     """Strike it if it lives: the identifier of one that has died may be another's by now.
 
-    So nobody is struck while being born: `Thread.start` waits for such a thread for ever. Between the
-    last look and the blow only C code runs, so where there is a GIL no other thread comes in between.
+    So nobody is struck while being born: `Thread.start` waits for such a thread for ever. Before 3.12
+    a thread that is being started goes by its parent's identifier for a moment, and would be struck in
+    its place: so nobody is struck meanwhile. Between the last look and the blow only C code runs, so
+    where there is a GIL no other thread comes in between.
     """
     if not thread.is_alive():
         return
     lives = one_look(thread)
     blow = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    starting = map(bool, [threading._limbo])  # type: ignore[attr-defined]
+    may = map(gt, lives, starting)  # lives, and nobody is starting
     idents = [ctypes.c_ulong(thread.ident or 0)]
-    deque(map(blow, compress(idents, lives), [ctypes.py_object(Asynchronous)]), maxlen=0)
+    deque(map(blow, compress(idents, may), [ctypes.py_object(Asynchronous)]), maxlen=0)
 
 
 def one_look(thread: Any) -> Iterator[bool]:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -148,7 +149,9 @@ def test_every_panel_has_data(
             time.sleep(0.2)
             try:
                 left = [query for query in left if not ask(port, "query", query=query)]
-            except OSError:  # it has not come so far
+            except urllib.error.HTTPError as error:  # it has not come so far
+                error.close()
+            except OSError:
                 pass
         assert left == []
         (found,) = ask(port, "query", query='executor_tasks_rejected_total{reason="full"}')

@@ -200,7 +200,9 @@ def test_gunicorn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as at:
                         text: str = at.read().decode()
                         return text
-                except urllib.error.URLError:
+                except urllib.error.URLError as error:
+                    if isinstance(error, urllib.error.HTTPError):
+                        error.close()
                     # Status 500: the client library cannot read a file that a new worker has opened and
                     # not filled yet. Or nobody was there to connect to. Nothing was counted then.
                     if time.monotonic() > end:
