@@ -115,9 +115,9 @@ def scraped(pool: BoundedExecutor, looks: Looks) -> contextlib.AbstractContextMa
 
 @contextlib.contextmanager
 def topped(_pool: BoundedExecutor, looks: Looks) -> Iterator[None]:
-    from futurepool import _picture
+    from futurepool._living import picture
 
-    text = _picture.text
+    text = picture.text
 
     def timed() -> bytes:
         began = time.thread_time()
@@ -141,7 +141,7 @@ def topped(_pool: BoundedExecutor, looks: Looks) -> Iterator[None]:
     process.stdout.readline()  # it has started, and that is no part of it
     reader = threading.Thread(target=process.stdout.read)
     reader.start()
-    _picture.text = timed
+    picture.text = timed
     try:
         yield
     finally:
@@ -149,7 +149,7 @@ def topped(_pool: BoundedExecutor, looks: Looks) -> Iterator[None]:
         process.wait()
         reader.join()
         process.stdout.close()
-        _picture.text = text
+        picture.text = text
 
 
 class Counting(Observer):

@@ -127,7 +127,7 @@ def main() -> None:
         print(f"{name:26} {changes:3} changes {files:3} files")
         if "-v" in sys.argv:
             for way in steps.files.values():
-                print("   ", " ".join(Path(file).stem for file in way))
+                print("   ", " ".join(str(Path(file).relative_to(HERE)) for file in way))
 
 
 if __name__ == "__main__":

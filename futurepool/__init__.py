@@ -18,18 +18,18 @@ from futurepool._errors import (
     TaskExpiredError,
     TaskTimeoutError,
 )
+from futurepool._errors.failures import TaskError
 from futurepool._executor import BoundedExecutor, ExecutorView, TaskGroup
-from futurepool._failures import TaskError
 from futurepool._future import Future
 from futurepool._living import pools
 from futurepool._options import OnFull, Priority
 from futurepool._pool.fast import form as form  # the form of the hot paths, see there
 
 if TYPE_CHECKING:
-    from futurepool._observers import Observer, TaskEvent
-    from futurepool._serving import serve
-    from futurepool._stats import Histogram, QueuedTask, RunningTask, Stats, ViewStats
-    from futurepool._trace import Trace
+    from futurepool._living.serving import serve
+    from futurepool._telemetry.observers import Observer, TaskEvent
+    from futurepool._telemetry.stats import Histogram, QueuedTask, RunningTask, Stats, ViewStats
+    from futurepool._telemetry.trace import Trace
 
 __version__ = "0.1.0"
 
@@ -94,17 +94,18 @@ del _public
 #: Public names, and the modules they are imported from when they are first asked for.
 _LATE = {
     **dict.fromkeys(
-        ("Histogram", "QueuedTask", "RunningTask", "Stats", "ViewStats"), "futurepool._stats"
+        ("Histogram", "QueuedTask", "RunningTask", "Stats", "ViewStats"),
+        "futurepool._telemetry.stats",
     ),
-    **dict.fromkeys(("Observer", "TaskEvent"), "futurepool._observers"),
-    "Trace": "futurepool._trace",
-    "serve": "futurepool._serving",
+    **dict.fromkeys(("Observer", "TaskEvent"), "futurepool._telemetry.observers"),
+    "Trace": "futurepool._telemetry.trace",
+    "serve": "futurepool._living.serving",
 }
 
 if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
 
     def __getattr__(name: str) -> Any:
-        # Late: see the head of futurepool._stats.
+        # Late: see the head of futurepool._telemetry.stats.
         if name in _LATE:
             value = globals()[name] = getattr(importlib.import_module(_LATE[name]), name)
             return value
@@ -112,9 +113,9 @@ if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
 
 
 def _serve() -> None:
-    from futurepool import _serving
+    from futurepool._living import serving
 
-    _serving.serve_quietly()
+    serving.serve_quietly()
 
 
 if os.environ.get("FUTUREPOOL_TOP", "") not in ("", "0"):

@@ -28,11 +28,11 @@ from types import FunctionType
 from typing import Any, Protocol, cast
 
 from futurepool import _sync
-from futurepool._chunks import Chunk, single
 from futurepool._deadlines import timer
 from futurepool._errors import SubmitTimeoutError, is_a
-from futurepool._failures import Failure
+from futurepool._errors.failures import Failure
 from futurepool._future import FINISHED, PENDING, Future, Subscribers, name_of
+from futurepool._map.chunks import Chunk, single
 from futurepool._options import Options
 from futurepool._pool.fast import Submitting
 from futurepool._pool.pool import Pool

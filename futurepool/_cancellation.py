@@ -32,9 +32,9 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 from futurepool import _logs, _sync
-from futurepool._checks import NoCopy, check_callable, check_timeout
 from futurepool._deadlines import timer
 from futurepool._errors import safe_text
+from futurepool._errors.checks import NoCopy, check_callable, check_timeout
 from futurepool._foreign import aside
 
 if sys.version_info >= (3, 11):

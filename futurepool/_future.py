@@ -50,9 +50,9 @@ from types import (
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from futurepool import _sync
-from futurepool._checks import NoCopy, check_callable, check_timeout
 from futurepool._errors import is_among, safe_text
-from futurepool._failures import Failure, TaskError
+from futurepool._errors.checks import NoCopy, check_callable, check_timeout
+from futurepool._errors.failures import Failure, TaskError
 from futurepool._foreign import aside
 
 if TYPE_CHECKING:

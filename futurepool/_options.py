@@ -8,7 +8,8 @@ from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any, cast
 
 from futurepool._cancellation import CancelToken
-from futurepool._checks import (
+from futurepool._errors import InvalidConfigError, safe_text
+from futurepool._errors.checks import (
     check_callable,
     check_int,
     check_priority,
@@ -17,12 +18,11 @@ from futurepool._checks import (
     check_workers,
     show,
 )
-from futurepool._errors import InvalidConfigError, safe_text
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as _record
 
-    from futurepool._failures import TaskError
+    from futurepool._errors.failures import TaskError
 else:
 
     def _record(cls: type) -> type:

@@ -275,7 +275,7 @@ _DAEMONS = _daemons_allowed()
 class Thread(threading.Thread):
     """A thread for tasks: the interpreter does not wait for it, and it says `daemon == False`.
 
-    The hook of `futurepool._shutdown` waits instead, so that it can give up on one that never
+    The hook of `futurepool._executor.shutdown` waits instead, so that it can give up on one that never
     ends. To the interpreter it is a daemon, which is settled while it is started. From then on it
     answers as a worker of the standard library's does: threads that a task starts inherit that,
     and a daemon's would be killed at exit with their work undone.

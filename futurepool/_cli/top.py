@@ -25,8 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from futurepool import _serving
 from futurepool._cli.progress import escape, shorten
+from futurepool._living import serving
 
 __all__ = ["add_arguments", "main"]
 
@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
             try:
                 now = look(pid)
             except UnreachableError:
-                if before is None or _serving.is_alive(pid):
+                if before is None or serving.is_alive(pid):
                     raise
                 return 0  # it has ended
             _show(args, now, before)
@@ -110,7 +110,7 @@ def look(pid: int) -> Picture:
     Raises:
         UnreachableError: It cannot be asked, or does not answer.
     """
-    if not _serving.is_alive(pid):
+    if not serving.is_alive(pid):
         raise UnreachableError(f"there is no process {pid}")
     raw = _by_socket(pid)
     if raw is None:
@@ -135,7 +135,7 @@ def _uid(pid: int) -> int:
 
 def _only_one() -> int:
     """The process that can be looked at, if there is but one."""
-    found = _serving.living(os.getuid()) if hasattr(os, "getuid") else []
+    found = serving.living(os.getuid()) if hasattr(os, "getuid") else []
     if len(found) != 1:
         shown = ", ".join(map(str, found)) or "none has a socket"
         raise UnreachableError(f"say which process: futurepool top PID ({shown})")
@@ -147,9 +147,9 @@ def _by_socket(pid: int) -> bytes | None:
     if not hasattr(socket, "AF_UNIX") or not hasattr(os, "getuid"):
         return None
     uid = _uid(pid)
-    path = _serving.path_of(pid, uid)
+    path = serving.path_of(pid, uid)
     try:
-        if not _serving.is_private(path.parent, uid):
+        if not serving.is_private(path.parent, uid):
             raise UnreachableError(
                 f"{path.parent} is not a folder that only the process's user can enter"
             )
@@ -180,7 +180,7 @@ _TEXT = """
 import os, sys
 if "futurepool" in sys.modules:
     try:
-        from futurepool._picture import answer
+        from futurepool._living.picture import answer
     except ImportError:
         os.mkdir(path + ".old")
     else:
@@ -232,7 +232,7 @@ def _wait_for(pid: int, answer: Path, run: Any) -> bytes:
         try:
             return answer.read_bytes()
         except FileNotFoundError:
-            if not _serving.is_alive(pid):
+            if not serving.is_alive(pid):
                 break
             time.sleep(0.01)
     # It would run the script when it wakes up, and complain that there is none: give it an empty one.

@@ -1,7 +1,7 @@
 """The thread engine: one thread for each worker, started when there is work for it.
 
 The interpreter does not wait for these threads (see `_sync.Thread`), so that one which never ends
-can be left behind; at interpreter exit `futurepool._shutdown` drains the pools in its place. A
+can be left behind; at interpreter exit `futurepool._executor.shutdown` drains the pools in its place. A
 thread holds the pool and its slot, never the executor.
 
 A worker is in `pool.workers.listed` before its thread starts, so that a shutdown finds it. The thread's

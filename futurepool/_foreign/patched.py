@@ -4,7 +4,7 @@ Tools that follow work from thread to thread (Sentry, OpenTelemetry, Datadog) re
 the code in it, by one that wraps the function and then calls the original: to fork a scope, to hand
 on a span, to time. Our `submit` overrides it, so they would not hear of our tasks. So while it is
 not the original, each submission goes through theirs first, with our executor as `self`. The
-original, which stands at its end, finds in our executor all that it asks for (futurepool._internals),
+original, which stands at its end, finds in our executor all that it asks for (futurepool._executor.internals),
 down to a queue; what it puts there is kept (`_sync.here.caught`), and that is what we submit, now
 that it has returned and let go of its locks.
 

@@ -23,7 +23,7 @@ from types import BuiltinFunctionType
 from typing import Any
 
 from futurepool import _sync
-from futurepool._failures import Failure
+from futurepool._errors.failures import Failure
 from futurepool._foreign import patched
 from futurepool._future import (
     CANCELLED,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from futurepool import _logs, _sync
 from futurepool._errors import is_a
-from futurepool._failures import Failure, failure_of
+from futurepool._errors.failures import Failure, failure_of
 from futurepool._foreign.aside import run as run_aside
 from futurepool._future import RUNNING, Future, traceback_slot
 from futurepool._pool.summaries import Latest

@@ -1,4 +1,4 @@
-"""Waiting for a pool's end, and cutting short what is left of it. See `futurepool._shutdown` for who does."""
+"""Waiting for a pool's end, and cutting short what is left of it. See `futurepool._executor.shutdown` for who does."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from typing import Any, ParamSpec, TypeVar
 from weakref import ref
 
 from futurepool import _sync
-from futurepool._checks import check_callable
 from futurepool._errors import InvalidConfigError
+from futurepool._errors.checks import check_callable
 from futurepool._foreign import patched
 from futurepool._future import CANCELLED, FINISHED, PENDING, RUNNING, Future, new_future
 from futurepool._options import TIMED, Options

@@ -18,7 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from futurepool._stats import Histogram
+    from futurepool._telemetry.stats import Histogram
 
 _PARTS = 16  # of an octave; four bits
 _FIRST, _LAST = -20, 12  # powers of two, in seconds
@@ -128,7 +128,7 @@ class HistogramRecorder:
 
     def snapshot(self, total: float) -> Histogram:
         """The state now, `total` being the sum of the values. Some 10 microseconds."""
-        from futurepool._stats import Histogram
+        from futurepool._telemetry.stats import Histogram
 
         counts = self.counts
         buckets = list(_EMPTY)

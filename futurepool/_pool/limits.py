@@ -42,8 +42,8 @@ from heapq import heapify, heappop, heappush, merge
 from typing import TYPE_CHECKING, Any
 
 from futurepool import _sync
-from futurepool._checks import check_int, show
 from futurepool._errors import InvalidConfigError
+from futurepool._errors.checks import check_int, show
 from futurepool._future import PENDING, RUNNING, Future
 from futurepool._options import UNSET, Options
 from futurepool._pool.capacity import UNBOUNDED
@@ -52,7 +52,7 @@ from futurepool._pool.task_queue import BOTTOM, Level, RankedQueue, is_token_can
 
 if TYPE_CHECKING:
     from futurepool._pool.pool import Pool
-    from futurepool._stats import ViewStats
+    from futurepool._telemetry.stats import ViewStats
 
 __all__ = ["Key", "Keys", "LimitedQueue", "Limiter", "ViewMeter", "limited_options"]
 
@@ -105,7 +105,7 @@ class ViewMeter:
 
     def snapshot(self) -> ViewStats:
         """The same as users have it. What is derived here makes it add up whatever was counted."""
-        from futurepool._stats import ViewStats
+        from futurepool._telemetry.stats import ViewStats
 
         completed = self.completed
         return ViewStats(

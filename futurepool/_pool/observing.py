@@ -27,11 +27,11 @@ from collections.abc import Callable
 from typing import Any
 
 from futurepool import _logs, _sync
-from futurepool._failures import Failure
+from futurepool._errors.failures import Failure
 from futurepool._future import Future
-from futurepool._observers import Observer, TaskEvent
 from futurepool._pool.task_queue import QueueBefore, TaskQueue
 from futurepool._pool.workers import Kind, WorkerSlot
+from futurepool._telemetry.observers import Observer, TaskEvent
 
 AnyFuture = Future[Any]
 

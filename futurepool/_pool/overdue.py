@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from futurepool import _sync
 from futurepool._deadlines import timer
 from futurepool._errors import TaskTimeoutError
-from futurepool._failures import Failure
+from futurepool._errors.failures import Failure
 from futurepool._foreign.aside import run as run_aside
 from futurepool._future import RUNNING, Future
 from futurepool._pool.completion import tell_outcome

@@ -27,7 +27,7 @@ from futurepool._errors import (
     TaskExpiredError,
     is_among,
 )
-from futurepool._failures import Failure, TaskError
+from futurepool._errors.failures import Failure, TaskError
 from futurepool._foreign import aside, contexts
 from futurepool._foreign.aside import run as run_aside
 from futurepool._future import (
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from futurepool._engines import Engine
     from futurepool._pool.limits import LimitedQueue
     from futurepool._pool.observing import Feed
-    from futurepool._stats import Stats
+    from futurepool._telemetry.stats import Stats
 
 __all__ = ["Pool", "RunState"]
 
@@ -121,7 +121,7 @@ class Pool(Section):
     def __init__(self, config: Config) -> None:
         # Late, see its head; but not so late as `stats`, which may be called by a signal handler while
         # the import goes on.
-        from futurepool._stats import Stats
+        from futurepool._telemetry.stats import Stats
 
         super().__init__()
         self.snapshot: type[Stats] = Stats

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from futurepool import _sync
 from futurepool._errors import shortened
 from futurepool._future import PENDING
-from futurepool._stats import QueuedTask, RunningTask
+from futurepool._telemetry.stats import QueuedTask, RunningTask
 
 if TYPE_CHECKING:
     from typing_extensions import Self

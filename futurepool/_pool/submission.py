@@ -13,7 +13,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, cast
 
 from futurepool import _sync
-from futurepool._checks import check_callable
+from futurepool._errors.checks import check_callable
 from futurepool._foreign import patched
 from futurepool._future import NOTIFIED, PENDING, Future, Subscribers, name_of, new_future
 from futurepool._options import OnFull, Options

@@ -21,7 +21,7 @@ from types import CodeType, MappingProxyType, TracebackType, WrapperDescriptorTy
 from typing import Any, cast
 
 from futurepool._errors import LostCauseError, is_a, is_among, safe_text
-from futurepool._failures import (
+from futurepool._errors.failures import (
     Failure,
     Parts,
     TaskError,

@@ -23,7 +23,6 @@ from email.message import Message
 
 import pytest
 
-from futurepool import _failures
 from futurepool._errors import (
     ForcedShutdownError,
     FuturePoolError,
@@ -32,9 +31,10 @@ from futurepool._errors import (
     PoolClosedError,
     QueueFullError,
     SubmitTimeoutError,
+    failures,
 )
-from futurepool._failures import Failure, TaskError, failure_of, wrap_failure
-from futurepool._stats import RunningTask
+from futurepool._errors.failures import Failure, TaskError, failure_of, wrap_failure
+from futurepool._telemetry.stats import RunningTask
 
 NOTES = sys.version_info >= (3, 11)
 
@@ -778,9 +778,9 @@ def test_constructor_in_c_that_refuses_gets_the_original(monkeypatch):
     assert failure.raised() is cause
     assert isinstance(failure.task_error(), TaskError)
     other = failure_of(cause, 1, "f")
-    monkeypatch.setattr(_failures, "TaskError", lambda *args: 1 // 0)
+    monkeypatch.setattr(failures, "TaskError", lambda *args: 1 // 0)
     assert other.raised() is cause
-    assert other.task_error() is _failures._spare
+    assert other.task_error() is failures._spare
 
 
 @pytest.mark.skipif(not NOTES, reason="notes came with 3.11")
@@ -821,7 +821,7 @@ def test_namespace_copied_into_another_class_is_not_mistaken():
     space = {k: v for k, v in vars(type(first)).items() if k not in ("__dict__", "__weakref__")}
     second = type("Second", (Exception,), space)("s")
     assert isinstance(wrap_failure(second, 1, "f"), type(second))
-    key = _failures._KEY
+    key = failures._KEY
     assert pickle.loads(pickle.dumps(vars(type(first))[key])) is None
 
 

@@ -107,7 +107,7 @@ def test_results_are_read_after_or_within() -> None:
 
 def test_who_comes_while_it_is_left_is_waited_for() -> None:
     """The one who leaves looks twice, and tasks may go on to submit."""
-    from futurepool._groups import GroupToken
+    from futurepool._executor.groups import GroupToken
 
     token = GroupToken(None, None)
     token.enter()
@@ -539,7 +539,7 @@ def test_a_second_interruption_ends_the_waiting(
     gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task that does not look at its token may never end."""
-    from futurepool import _groups
+    from futurepool._executor import groups
 
     with BoundedExecutor(1) as ex:
         waits = 0
@@ -549,7 +549,7 @@ def test_a_second_interruption_ends_the_waiting(
             waits += 1
             raise KeyboardInterrupt(waits)
 
-        monkeypatch.setattr(_groups, "_wait", interrupted)
+        monkeypatch.setattr(groups, "_wait", interrupted)
         with pytest.raises(KeyboardInterrupt, match="2"), ex.group() as group:
             group.submit(gate.wait, 30)
         assert group.token.cancelled
@@ -792,9 +792,9 @@ def test_an_async_group_in_a_task_of_the_same_pool() -> None:
 
 def test_without_exception_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the call, and it says what to install."""
-    from futurepool import _groups
+    from futurepool._executor import groups
 
-    monkeypatch.setattr(_groups, "builtins", object())
+    monkeypatch.setattr(groups, "builtins", object())
     monkeypatch.setitem(sys.modules, "exceptiongroup", None)
     with BoundedExecutor(1) as ex, pytest.raises(ImportError, match="install the package"):
         ex.group()

@@ -15,7 +15,7 @@ import pytest
 
 import futurepool
 from futurepool import BoundedExecutor, Future, _logs
-from futurepool._failures import failure_of
+from futurepool._errors.failures import failure_of
 from tests.programs import python
 
 

@@ -21,10 +21,10 @@ from futurepool import (
     OnFull,
     PoolClosedError,
     QueueFullError,
-    _batches,
     _sync,
     current_token,
 )
+from futurepool._map import batches
 from tests.helpers import hold
 
 METHODS = ["map", "map_unordered"]
@@ -506,7 +506,7 @@ class Changing(deque[Any]):
 @pytest.mark.parametrize("way", ["leave", "token", "shutdown"])
 def test_it_ends_while_others_take_calls(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To leave it, or to cancel it, does not fail because workers take calls at the same time."""
-    monkeypatch.setattr(_batches, "deque", Changing)
+    monkeypatch.setattr(batches, "deque", Changing)
     token = CancelToken()
     with BoundedExecutor(max_workers=1) as pool:
         gate = threading.Event()

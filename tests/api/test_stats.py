@@ -12,9 +12,9 @@ import random
 import pytest
 
 from futurepool import BoundedExecutor
-from futurepool._failures import wrap_failure
+from futurepool._errors.failures import wrap_failure
 from futurepool._pool.histogram import BOUNDS, HistogramRecorder, tally
-from futurepool._stats import Histogram, RunningTask, Stats
+from futurepool._telemetry.stats import Histogram, RunningTask, Stats
 
 
 def histogram(*values):

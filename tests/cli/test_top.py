@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 import futurepool
-from futurepool import BoundedExecutor, _picture, _serving
+from futurepool import BoundedExecutor
 from futurepool._cli import main, top
+from futurepool._living import picture as _picture
+from futurepool._living import serving
 from tests.cli.command import Terminal
 
 pytestmark = pytest.mark.skipif(
@@ -32,8 +34,8 @@ PACKAGE = str(Path(futurepool.__file__).parent.parent)
 def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the sockets lie, in place of the user's; its name is short, as the system wants it."""
     folder = Path(f"/tmp/fp-{os.getpid()}")
-    monkeypatch.setattr(_serving, "folder_of", lambda _uid: folder)
-    monkeypatch.setattr(_serving, "_server", None)
+    monkeypatch.setattr(serving, "folder_of", lambda _uid: folder)
+    monkeypatch.setattr(serving, "_server", None)
     return folder
 
 
@@ -41,8 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 def served(folder: Path) -> Iterator[Path]:
     """A socket of this very process."""
     yield Path(futurepool.serve())
-    assert _serving._server is not None
-    _serving._server.close()
+    assert serving._server is not None
+    serving._server.close()
     folder.rmdir()
 
 
@@ -103,7 +105,7 @@ def test_another_user_gets_nothing(
     served: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Should he get through to the socket all the same."""
-    monkeypatch.setattr(_serving, "_uid", lambda _asker: os.getuid() + 1)
+    monkeypatch.setattr(serving, "_uid", lambda _asker: os.getuid() + 1)
     status, out, err = command(capsys, str(os.getpid()), "--once")
     assert (status, out) == (1, "")
     assert "belongs to another user" in err
@@ -114,7 +116,7 @@ def test_the_system_says_who_asks(served: Path) -> None:
     """Not the asker."""
     one, other = socket.socketpair()
     with one, other:
-        assert _serving._uid(one) == os.getuid()
+        assert serving._uid(one) == os.getuid()
 
 
 def test_a_folder_that_others_can_enter_is_refused(
@@ -153,8 +155,8 @@ def test_who_opens_one_removes_what_was_left(folder: Path) -> None:
     left = folder / f"{dead.pid}.sock"
     left.touch()
     futurepool.serve()
-    assert _serving._server is not None
-    _serving._server.close()
+    assert serving._server is not None
+    serving._server.close()
     assert not left.exists()
     folder.rmdir()
 
@@ -188,7 +190,7 @@ def test_a_child_has_its_own(served: Path) -> None:
         try:
             mine = Path(futurepool.serve())
             there = mine != served and mine.exists() and served.exists()
-            server = _serving._server
+            server = serving._server
             assert server is not None
             server.close()
             status = not (there and not mine.exists() and served.exists())
@@ -335,7 +337,7 @@ def ends_well(process: subprocess.Popen[str]) -> None:
 def test_by_its_environment(capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever its main thread does; the socket goes with it."""
     process = other("sleep", FUTUREPOOL_TOP="1")
-    path = _serving.path_of(process.pid, os.getuid())
+    path = serving.path_of(process.pid, os.getuid())
     try:
         status, out, err = command(capsys, str(process.pid), "--once")
         assert (status, err) == (0, "")

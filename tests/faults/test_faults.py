@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
-from futurepool import _errors, _failures, _future, _shutdown
+from futurepool import _errors, _future
 from futurepool._engines import worker_loop
+from futurepool._errors import failures
+from futurepool._executor import shutdown
 from futurepool._pool import completion, ending, summaries
 from futurepool._pool.pool import Pool
 from tests.faults import __main__ as faults
@@ -53,19 +55,19 @@ def test_alive(name: str) -> None:
         *(
             worker_loop.work,
             worker_loop.run_one,
-            _shutdown.join,
+            shutdown.join,
             _future.name_of,
             _future._class_name,
         ),
-        *(_errors.is_among, _failures.failure_of, _failures.recipe_for, _failures._new_recipe),
-        *(_failures._build, _failures._Recipe.__init__, _failures.Failure.__init__),
+        *(_errors.is_among, failures.failure_of, failures.recipe_for, failures._new_recipe),
+        *(failures._build, failures._Recipe.__init__, failures.Failure.__init__),
         *(
-            _failures.Failure.task_error,
-            _failures.Failure.raised,
-            _failures._make_dual,
-            _failures._add_note,
+            failures.Failure.task_error,
+            failures.Failure.raised,
+            failures._make_dual,
+            failures._add_note,
         ),
-        *(_failures.Failure.watch, summaries.Latest.__init__, summaries.Latest.complete),
+        *(failures.Failure.watch, summaries.Latest.__init__, summaries.Latest.complete),
         *(
             Pool.next_task,
             Pool.complete,

@@ -9,14 +9,14 @@ from fractions import Fraction
 import pytest
 
 from futurepool import _sync
-from futurepool._checks import (
+from futurepool._errors import InvalidConfigError
+from futurepool._errors.checks import (
     check_buffersize,
     check_callable,
     check_int,
     check_priority,
     check_timeout,
 )
-from futurepool._errors import InvalidConfigError
 from futurepool._options import Priority
 
 

@@ -19,19 +19,14 @@ import pytest
 LAYERS: list[set[str]] = [
     {"_sync"},
     {"_logs"},
-    {"_deadlines", "_errors", "_foreign", "_observers"},
-    {"_checks", "_failures"},
-    {"_cancellation", "_stats"},
+    {"_deadlines", "_errors", "_foreign"},
+    {"_cancellation", "_telemetry"},
     {"_future"},
     {"_options"},
     {"_pool"},
     {"_engines"},
-    {"_chunks"},
-    {"_batches"},
-    {"_aio", "_internals", "_map", "_shutdown"},
-    {"_groups", "_leaving", "_living", "_trace"},
-    {"_picture"},
-    {"_serving"},
+    {"_living", "_map"},
+    {"_aio"},
     {"_executor"},
     {"testing"},
 ]
@@ -42,7 +37,7 @@ OUTSIDE = {"_cli", "__main__", "instrumentation"}
 #: (from, to) that cross a layer all the same, and why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("__main__", "_cli"): "it is the command line's entry",
-    ("_cli", "_serving"): "`top` has to know where the socket lies",
+    ("_cli", "_living"): "`top` has to know where the socket lies",
     ("_future", "_aio"): "`await future`; loaded when first awaited, as asyncio is slow to import",
 }
 
@@ -197,6 +192,16 @@ def test_the_tables_name_no_module_twice() -> None:
     """A module has one place."""
     named = [name for names in [*LAYERS, OUTSIDE] for name in names]
     assert len(named) == len(set(named))
+
+
+def test_the_map_is_small() -> None:
+    """One has it in one's head: what belongs together has one name at the top."""
+    named = {"__init__", *OUTSIDE}.union(*LAYERS)
+    rooms = {path.stem for path in ROOT.glob("*.py")} | {
+        path.parent.name for path in ROOT.glob("*/*.py")
+    }
+    assert rooms == named
+    assert len(rooms - {"_cli"}) < 20
 
 
 @pytest.mark.parametrize(

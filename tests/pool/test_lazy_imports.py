@@ -37,7 +37,7 @@ with BoundedExecutor(1) as pool, pool.record() as trace:
     assert (pool.submit(int).result(), pool.queued()) == (0, [])
 trace.save(os.devnull)
 futurepool.serve
-import futurepool._picture
+import futurepool._living.picture
 if __name__ == "__main__":
     with BoundedExecutor(engine=cf.ProcessPoolExecutor(1)) as pool:
         assert list(pool.map(abs, [-1, 2])) == [1, 2]

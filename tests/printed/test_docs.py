@@ -166,7 +166,7 @@ def test_the_reference_has_every_public_name() -> None:
 def field_docstrings() -> set[tuple[str, str]]:
     """(class, name) of each assignment in a class of the package that a string follows."""
     found: set[tuple[str, str]] = set()
-    for path in PACKAGE.glob("_*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not isinstance(node, ast.ClassDef):
                 continue

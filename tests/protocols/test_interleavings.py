@@ -30,14 +30,14 @@ from futurepool import (  # noqa: E402 - after the check above
     TaskTimeoutError,
     _sync,
 )
-from futurepool._batches import Batch  # noqa: E402
 from futurepool._deadlines import Timer  # noqa: E402
 from futurepool._engines.threads import ThreadEngine  # noqa: E402
 from futurepool._engines.worker_loop import run_one, work  # noqa: E402
+from futurepool._executor.groups import GroupToken  # noqa: E402
 from futurepool._foreign import aside  # noqa: E402
 from futurepool._foreign.aside import Aside  # noqa: E402
 from futurepool._future import Future, Subscribers  # noqa: E402
-from futurepool._groups import GroupToken  # noqa: E402
+from futurepool._map.batches import Batch  # noqa: E402
 from futurepool._options import Options  # noqa: E402
 from futurepool._pool import (  # noqa: E402
     completion,

@@ -20,9 +20,10 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from futurepool import _logs, _shutdown, _sync
+from futurepool import _logs, _sync
 from futurepool._cancellation import CancelToken
 from futurepool._errors import ForcedShutdownError
+from futurepool._executor import shutdown
 from futurepool._pool.workers import Kind
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ def leave(executor: Any, exc_type: Raised) -> None:
     """`with`. Calls `shutdown` as the standard class does: a subclass may have one of its own."""
     told = None
     if _is(exc_type, KeyboardInterrupt, SystemExit):
-        told = _shutdown.cancel_queued(executor._futurepool)
+        told = shutdown.cancel_queued(executor._futurepool)
     executor.shutdown(wait=True)
-    if told is not None and not _shutdown.is_own_worker(executor._futurepool):
-        told(_shutdown.TELLING)
+    if told is not None and not shutdown.is_own_worker(executor._futurepool):
+        told(shutdown.TELLING)
 
 
 async def leave_async(executor: Any, exc_type: Raised) -> None:
@@ -59,16 +60,16 @@ async def leave_async(executor: Any, exc_type: Raised) -> None:
     if _is(exc_type, GeneratorExit):
         executor.shutdown(wait=False)
         return
-    if _shutdown.is_own_worker(pool):
+    if shutdown.is_own_worker(pool):
         leave(executor, exc_type)  # which does not wait for itself
         return
     thread_call = _send(executor, partial(leave, executor, exc_type), "async with")
     try:
-        await thread_call.end(_shutdown.GRACE if cancelled else None)
+        await thread_call.end(shutdown.GRACE if cancelled else None)
     except asyncio.CancelledError:
         if not cancelled:
             _cut_short(pool)
-            await thread_call.wait(_shutdown.GRACE)
+            await thread_call.wait(shutdown.GRACE)
         raise
 
 
@@ -88,22 +89,22 @@ async def stop(
     call: Callable[[], object] = partial(executor.stop, timeout, token=time_is_up)
     if slot is not None:
         # A task of this pool that runs a loop, and cannot wait for itself.
-        call = partial(_shutdown.stop, pool, timeout, time_is_up, _sync.get_ident())
+        call = partial(shutdown.stop, pool, timeout, time_is_up, _sync.get_ident())
     thread_call = _send(executor, call, word)
     try:
         await thread_call.end()
     except asyncio.CancelledError:
         time_is_up.cancel("whoever waited for the executor to stop was cancelled")
         _cut_short(pool)
-        await thread_call.wait(_shutdown.GRACE)
+        await thread_call.wait(shutdown.GRACE)
         raise
 
 
 def _cut_short(pool: Any) -> None:
     """Cancel what has not started, and the tokens of what runs, but for the task that runs the loop."""
     why = "whoever waited for the executor's end was cancelled"
-    _shutdown.cancel_queued(pool)
-    _shutdown.cancel_running(pool, why, _sync.get_ident())
+    shutdown.cancel_queued(pool)
+    shutdown.cancel_running(pool, why, _sync.get_ident())
 
 
 def _send(executor: Any, call: Callable[[], object], word: str) -> Any:
@@ -136,7 +137,7 @@ class Stopping(Generic[E]):
         exc_tb: TracebackType | None,
     ) -> Literal[False]:
         if _is(exc_type, KeyboardInterrupt, SystemExit):
-            _shutdown.cancel_queued(self._executor._futurepool)
+            shutdown.cancel_queued(self._executor._futurepool)
         try:
             self._executor.stop(self._timeout, token=self._token)
         except ForcedShutdownError as error:
@@ -158,7 +159,7 @@ class Stopping(Generic[E]):
         if _is(exc_type, asyncio.CancelledError):
             _cut_short(executor._futurepool)
         if _is(exc_type, KeyboardInterrupt, SystemExit):
-            _shutdown.cancel_queued(executor._futurepool)
+            shutdown.cancel_queued(executor._futurepool)
         if _is(exc_type, GeneratorExit):
             executor.shutdown(wait=False)
             return False

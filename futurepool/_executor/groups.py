@@ -40,7 +40,7 @@ from typing import Any
 from futurepool import _sync
 from futurepool._cancellation import CancelToken, Opener
 from futurepool._errors import PoolClosedError, is_a
-from futurepool._failures import Failure, failure_behind
+from futurepool._errors.failures import Failure, failure_behind
 from futurepool._foreign import aside
 from futurepool._future import FINISHED, PENDING, RUNNING, Future
 

@@ -1,6 +1,9 @@
 """The errors of the package: the tree under `FuturePoolError`, but for `TaskError`.
 
-That one is in `futurepool._failures`. And some texts and questions that trust no class of the user's.
+And some texts and questions that trust no class of the user's. Beside it:
+
+- `checks`: of arguments; the errors that name the argument
+- `failures`: what becomes of what a task raises; `TaskError`
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from itertools import accumulate
 from operator import itemgetter
 
 from futurepool import _sync
-from futurepool._failures import TaskError
+from futurepool._errors.failures import TaskError
 
 __all__ = ["Histogram", "QueuedTask", "RunningTask", "Stats", "ViewStats"]
 

@@ -3,6 +3,9 @@
 Listed weakly, in the order in which they were made. The table changes by single C calls only: an
 executor may be made, and may die, in any thread, finalizer or signal handler. The child of a fork has
 the table it inherits: its executors are there, empty and ready for work.
+
+For those who ask from outside the process (`python -m futurepool top`): `picture` is what they are told,
+and `serving` by which way.
 """
 
 from __future__ import annotations

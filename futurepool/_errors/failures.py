@@ -84,7 +84,7 @@ _module_of: Callable[[type], object] = type.__dict__["__module__"].__get__
 _name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
 _namespace_of: Callable[[type], MappingProxyType[str, Any]] = type.__dict__["__dict__"].__get__
 
-_WORKER = ("futurepool._engines.worker_loop", "futurepool._batches", "futurepool._pool.overdue")
+_WORKER = ("futurepool._engines.worker_loop", "futurepool._map.batches", "futurepool._pool.overdue")
 _NOTES = sys.version_info >= (3, 11)
 _Group: Any = getattr(builtins, "BaseExceptionGroup", None)  # from Python 3.11
 

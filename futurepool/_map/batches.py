@@ -39,10 +39,10 @@ from typing import Any, cast
 
 from futurepool import _sync
 from futurepool._cancellation import Opener
-from futurepool._chunks import attempt
 from futurepool._errors import QueueFullError, safe_text
 from futurepool._foreign import aside, contexts
 from futurepool._future import PENDING, Future, Subscribers, name_of
+from futurepool._map.chunks import attempt
 from futurepool._options import OnFull, Options
 from futurepool._pool.helping import in_event_loop
 from futurepool._pool.pool import Pool, RunState

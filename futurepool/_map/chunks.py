@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent import futures as cf
 from typing import Any
 
-from futurepool._failures import Failure, failure_of
+from futurepool._errors.failures import Failure, failure_of
 
 __all__: list[str] = []  # internal
 

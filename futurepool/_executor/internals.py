@@ -18,8 +18,8 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
 from futurepool import _sync
-from futurepool._checks import check_workers, show
 from futurepool._engines.threads import BROKEN
+from futurepool._errors.checks import check_workers, show
 from futurepool._foreign import patched
 from futurepool._options import Options
 from futurepool._pool.pool import Pool, RunState

@@ -4,8 +4,9 @@ The eager map admits many tasks to a section where the inputs are containers, wh
 nothing to produce; from other iterables it admits one task at a time, so that no task waits for
 the production of the next item. A chunk is one task that makes several calls.
 
-With `chunksize="auto"` workers draw the calls off one shared batch, see `futurepool._batches`; behind an engine, and
-where somebody has to see each task (a `submit` that was overridden or patched), chunks of a fixed size do.
+With `chunksize="auto"` workers draw the calls off one shared batch, see `batches`; behind an engine, and
+where somebody has to see each task (a `submit` that was overridden or patched), chunks of a fixed size do,
+see `chunks`.
 
 With `return_exceptions` ("keep" here) an error is handed out as a result is. It is never raised on its
 way, so it leads to no frame of ours or of the reader's: nothing keeps itself alive.
@@ -22,24 +23,24 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from futurepool import _sync
-from futurepool._checks import (
+from futurepool._errors import is_a, is_among
+from futurepool._errors.checks import (
     check_bool,
     check_buffersize,
     check_callable,
     check_chunksize,
     check_timeout,
 )
-from futurepool._chunks import Chunk, error_of, failures
-from futurepool._errors import is_a, is_among
-from futurepool._failures import Failure
+from futurepool._errors.failures import Failure
 from futurepool._foreign import patched
 from futurepool._future import FINISHED, PENDING, Future, Subscribers, name_of
+from futurepool._map.chunks import Chunk, error_of, failures
 from futurepool._options import Options
 from futurepool._pool.fast import SUBMITS
 from futurepool._pool.pool import Pool
 
 if TYPE_CHECKING:
-    from futurepool._batches import Batch, Piece
+    from futurepool._map.batches import Batch, Piece
 
 T = TypeVar("T")
 
@@ -546,7 +547,7 @@ class _Feed:
         # In a group, what a call raises must not be a failure of its task, which would end the group.
         self.apart: bool = keep_going and options.token is not None and options.token._gathers
         single = len(iterables) == 1
-        from futurepool._batches import Batch
+        from futurepool._map.batches import Batch
 
         self.batch: Batch = Batch(pool, options, fn, single, self.apart)
         self._ready = all(type(iterable) in _CONTAINERS for iterable in iterables)

@@ -6,10 +6,14 @@ What happens is written elsewhere:
     running a task                    futurepool._engines.worker_loop
     where tasks run                   futurepool._engines
     what the constructor checks       futurepool._options
-    stop, interpreter exit, fork      futurepool._shutdown
-    leaving `with` and `async with`   futurepool._leaving
-    groups                            futurepool._groups
     map                               futurepool._map
+
+Beside it is what nobody but an executor needs:
+
+    stop, interpreter exit, fork      shutdown
+    leaving `with` and `async with`   leaving
+    tasks that end together           groups
+    what others read and set of it    internals
 
 An executor owns nothing but its pool. Workers hold the pool, so a dropped executor is collected,
 and its weak reference closes the pool, which runs what it has accepted and ends.
@@ -29,9 +33,11 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
-from futurepool import _groups, _leaving, _living, _map, _shutdown, _sync
+from futurepool import _living, _map, _sync
 from futurepool._cancellation import CancelToken
-from futurepool._checks import (
+from futurepool._engines.threads import ThreadEngine
+from futurepool._errors import InvalidConfigError
+from futurepool._errors.checks import (
     NoCopy,
     check_bool,
     check_buffersize,
@@ -41,12 +47,11 @@ from futurepool._checks import (
     check_workers,
     show,
 )
-from futurepool._engines.threads import ThreadEngine
-from futurepool._errors import InvalidConfigError
-from futurepool._failures import TaskError
+from futurepool._errors.failures import TaskError
+from futurepool._executor import groups, leaving, shutdown
+from futurepool._executor.internals import Internals, refuse_overrides
 from futurepool._foreign import patched
 from futurepool._future import Future
-from futurepool._internals import Internals, refuse_overrides
 from futurepool._options import UNSET, Config, OnFull, Options, check_engine, checked_config
 from futurepool._pool import sizing
 from futurepool._pool.ending import cancel_queued, wait_empty
@@ -664,9 +669,9 @@ class TaskGroup(_Submitting):
     def __init__(self, executor: BoundedExecutor, options: Options) -> None:
         self._pool = executor
         self._futurepool = executor._futurepool
-        self._futurepool_token = token = _groups.token_for(options.token)
+        self._futurepool_token = token = groups.token_for(options.token)
         self._futurepool_options = options.under(token)
-        self._futurepool_body: _groups.Body | None = None
+        self._futurepool_body: groups.Body | None = None
 
     def __repr__(self) -> str:
         token = self._futurepool_token
@@ -704,13 +709,13 @@ class TaskGroup(_Submitting):
     ) -> Literal[False]:
         """Wait for all tasks, and raise what has gone wrong, as the class says."""
         try:
-            _groups.leave(self._futurepool_token, exc_val)
+            groups.leave(self._futurepool_token, exc_val)
         finally:
             del exc_val, exc_tb  # the traceback of what is raised holds this frame
         return False
 
     async def __aenter__(self) -> Self:
-        self._futurepool_body = _groups.Body(self._futurepool_token)
+        self._futurepool_body = groups.Body(self._futurepool_token)
         self._futurepool_token.enter()
         return self
 
@@ -848,7 +853,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         self._futurepool_options = Options(on_full=on_full)
         self._futurepool_engine(pool, config)
         patched.look()
-        _shutdown.register(pool)
+        shutdown.register(pool)
         # When the executor is collected: no new tasks, run what there is, end the threads. At exit
         # all that has been done, and by now our modules may be empty.
         self._futurepool_collected: Any = weakref.ref(self, lambda _: pool.exiting or pool.close())
@@ -869,7 +874,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             from futurepool._engines.delegate import DelegateEngine
 
             pool.engine = DelegateEngine(pool, config.engine, config.close_engine)
-            _shutdown.precede(config.engine)
+            shutdown.precede(config.engine)
 
     def __repr__(self) -> str:
         pool = self._futurepool
@@ -897,7 +902,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         exc_tb: TracebackType | None,
     ) -> Literal[False]:
         """`shutdown()`; leaving by Ctrl-C or SystemExit also cancels what has not started."""
-        _leaving.leave(self, exc_type)
+        leaving.leave(self, exc_type)
         return False
 
     async def __aenter__(self) -> Self:
@@ -915,7 +920,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         has not started is cancelled, and so are the tokens of what runs; a tenth of a second later
         this returns, though tasks may run on.
         """
-        await _leaving.leave_async(self, exc_type)
+        await leaving.leave_async(self, exc_type)
         return False
 
     # -- its size ------------------------------------------------------------------------------
@@ -992,10 +997,10 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         pool.close(RunState.STOPPING if cancel_futures else RunState.DRAINING)
         self._futurepool_collected = pool.collected = None  # nothing left to do for it
         told = cancel_queued(pool) if cancel_futures else None
-        if wait and not _shutdown.is_own_worker(pool):
-            _shutdown.shutdown(pool)
+        if wait and not shutdown.is_own_worker(pool):
+            shutdown.shutdown(pool)
             if told is not None:
-                told(_shutdown.TELLING)
+                told(shutdown.TELLING)
 
     def stop(self, timeout: float | None = UNSET, *, token: CancelToken | None = None) -> None:
         """Refuse new tasks and finish what was accepted, but for a bounded time only.
@@ -1014,8 +1019,8 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         another worker takes its place meanwhile.
         """
         limit = self._stop_limit(timeout, token)
-        ident = _sync.get_ident() if _shutdown.is_own_worker(self._futurepool) else None
-        _shutdown.stop(self._futurepool, limit, token, ident)
+        ident = _sync.get_ident() if shutdown.is_own_worker(self._futurepool) else None
+        shutdown.stop(self._futurepool, limit, token, ident)
 
     async def astop(
         self, timeout: float | None = UNSET, *, token: CancelToken | None = None
@@ -1031,11 +1036,11 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
 
         Cancelling it says that time is up.
         """
-        await _leaving.stop(self, self._stop_limit(timeout, token), token)
+        await leaving.stop(self, self._stop_limit(timeout, token), token)
 
     def stopping(
         self, timeout: float | None = UNSET, *, token: CancelToken | None = None
-    ) -> _leaving.Stopping[Self]:
+    ) -> leaving.Stopping[Self]:
         """For `with` and `async with`: a block that is left by `stop(timeout, token=token)`.
 
         For services, which are to end soon after SIGTERM even if a task hangs::
@@ -1051,7 +1056,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             timeout: As in `stop`.
             token: As in `stop`.
         """
-        return _leaving.Stopping(self, self._stop_limit(timeout, token), token)
+        return leaving.Stopping(self, self._stop_limit(timeout, token), token)
 
     def _stop_limit(self, timeout: float | None, token: CancelToken | None) -> float | None:
         if token is not None and not isinstance(cast(object, token), CancelToken):
@@ -1074,7 +1079,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             RuntimeError: A task of this executor would wait for itself, for ever.
         """
         limit = check_timeout("timeout", timeout)
-        if limit is None and _shutdown.is_own_worker(self._futurepool):
+        if limit is None and shutdown.is_own_worker(self._futurepool):
             raise RuntimeError("wait() in a task of the executor would wait for itself")
         return wait_empty(self._futurepool, limit)
 
@@ -1120,7 +1125,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         Thread safety: any thread. Cost: one lock acquisition and some microseconds for each task; with `stack` about
         a hundred, as it formats the stack.
         """
-        return _shutdown.running(self._futurepool, stack)
+        return shutdown.running(self._futurepool, stack)
 
     def add_observer(self, observer: futurepool.Observer) -> None:
         """Tell `observer` of each task, some hundredths of a second after something has happened to it.
@@ -1170,7 +1175,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
 
         Cost: that of an observer.
         """
-        from futurepool._trace import Trace
+        from futurepool._telemetry.trace import Trace
 
         trace = Trace(self._futurepool, check_int("limit", limit, minimum=1))
         self._futurepool.observe(trace)

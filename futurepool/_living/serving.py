@@ -109,9 +109,9 @@ class _Server:
                 with asker:
                     asker.settimeout(_PATIENCE)
                     if _uid(asker) in (None, 0, os.getuid()):
-                        from futurepool import _picture
+                        from futurepool._living import picture
 
-                        asker.sendall(_picture.text())
+                        asker.sendall(picture.text())
             except OSError:  # it did not wait
                 pass
             except Exception:

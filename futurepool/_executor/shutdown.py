@@ -36,7 +36,7 @@ from futurepool._pool.pool import Pool, RunState
 from futurepool._pool.workers import Kind
 
 if TYPE_CHECKING:
-    from futurepool._stats import RunningTask
+    from futurepool._telemetry.stats import RunningTask
 
 _log = _logs.log
 _pools: dict[weakref.ref[Pool], None] = {}  # in order of construction; single C calls only

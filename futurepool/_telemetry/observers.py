@@ -1,6 +1,6 @@
 """What an observer of an executor is told. Imported when it is first asked for."""
 
-# Annotations are not postponed: see the head of `futurepool._stats`.
+# Annotations are not postponed: see the head of `futurepool._telemetry.stats`.
 
 from typing import NamedTuple
 

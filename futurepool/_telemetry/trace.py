@@ -9,7 +9,7 @@ draws an arrow from the wrong bar then. Short tasks and submissions lie closer t
 time since the epoch, as a float, comes in steps of a quarter of a microsecond. So bars are moved by that much.
 """
 
-# Annotations are not postponed: see the head of `futurepool._stats`.
+# Annotations are not postponed: see the head of `futurepool._telemetry.stats`.
 
 import json
 import os
@@ -23,7 +23,7 @@ from typing import Any
 from typing_extensions import Self
 
 from futurepool import _sync
-from futurepool._observers import Observer, TaskEvent
+from futurepool._telemetry.observers import Observer, TaskEvent
 
 __all__ = ["Trace"]
 

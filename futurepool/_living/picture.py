@@ -1,8 +1,8 @@
 """What all pools of this process are doing, as plain data: for `python -m futurepool top`.
 
-Asked for by a thread of `futurepool._serving`, or by a script that `sys.remote_exec` has run in the main
-thread, at any point of whatever that does. It may hold any lock, so nothing is done there but to start a
-thread that does it.
+Asked for by a thread of `futurepool._living.serving`, or by a script that `sys.remote_exec` has run in
+the main thread, at any point of whatever that does. It may hold any lock, so nothing is done there but to
+start a thread that does it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from futurepool._pool.report import running
 
 if TYPE_CHECKING:
     from futurepool._executor import BoundedExecutor
-    from futurepool._stats import Histogram
+    from futurepool._telemetry.stats import Histogram
 
 __all__: list[str] = []  # internal
 
