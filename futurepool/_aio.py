@@ -385,7 +385,7 @@ async def amap(  # noqa: C901 - one loop over what is under way
     keep_going: bool,
 ) -> AsyncIterator[Any]:
     """See `BoundedExecutor.amap`. `keep` is kept alive while this is; `keep_going` is `return_exceptions`."""
-    width = buffersize or 2 * pool.workers.max_workers
+    width = buffersize or 2 * pool.workers.size
     flying: dict[asyncio.Future[None], PendingCall] = {}  # in order of submission
     # In a group, what a call raises must not be a failure of its task, which would end the group.
     apart = keep_going and options.token is not None and options.token._gathers

@@ -3,7 +3,8 @@
 States are the standard library's strings and only ever move down this list:
 
     PENDING                 queued, or about to be              -> RUNNING, CANCELLED*, FINISHED (expired)
-    RUNNING                 claimed by exactly one thread       -> FINISHED (by that one, or timed out)
+    RUNNING                 claimed by exactly one thread       -> FINISHED (by that one, or timed out),
+                                                                   CANCELLED* (an engine gave it back)
     CANCELLED               never ran; waiters not told yet     -> CANCELLED_AND_NOTIFIED
     CANCELLED_AND_NOTIFIED  never ran; final
     FINISHED                has a result or an exception; final
@@ -391,7 +392,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             cancelled, see `current_token`) or has finished.
         Cost: one lock acquisition; memory of the queue entry is given back soon after.
         """
-        pending = self._state is PENDING
+        pending = self._state is PENDING or self._state is RUNNING
         cancelled = self._pool.cancel(self)
         if pending and cancelled:
             self._why = "its future was cancelled"

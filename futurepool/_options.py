@@ -277,6 +277,7 @@ class Config:
     aging: float | None
     engine: cf.Executor | None
     close_engine: bool
+    read_ahead: int | None
     keeps_context: bool
     exit_timeout: float | None
     idle_timeout: float | None
@@ -299,6 +300,17 @@ def check_engine(engine: object, initializer: object, idle_timeout: object) -> N
             raise InvalidConfigError(
                 f"idle_timeout={show(idle_timeout)} is for threads, which a pool with an engine has none of"
             )
+
+
+def _check_read_ahead(read_ahead: object, engine: object) -> int | None:
+    if read_ahead is None:
+        return None
+    number = check_int("read_ahead", read_ahead, minimum=0)
+    if number and engine is None:
+        raise InvalidConfigError(
+            f"read_ahead={number} needs an engine: threads have nothing to wait for between two tasks"
+        )
+    return number
 
 
 def _check_initializer(initializer: object, initargs: Any) -> tuple[Any, ...]:
@@ -401,6 +413,7 @@ def checked_config(
     aging: float | None,
     engine: cf.Executor | None,
     close_engine: bool,
+    read_ahead: int | None,
     context: str,
     exit_timeout: float | None,
     idle_timeout: float | None,
@@ -426,6 +439,7 @@ def checked_config(
         aging: See there.
         engine: See there; `check_engine` has looked at it.
         close_engine: See there.
+        read_ahead: See there.
         context: See there.
         exit_timeout: See there.
         idle_timeout: See there.
@@ -468,6 +482,7 @@ def checked_config(
         aging=checked_aging,
         engine=engine,
         close_engine=close_engine,
+        read_ahead=_check_read_ahead(read_ahead, engine),
         keeps_context=_check_context(context),
         exit_timeout=_check_exit_timeout(exit_timeout),
         idle_timeout=checked_idle,

@@ -68,7 +68,7 @@ class InlineExecutor(BoundedExecutor):
         """As there; `max_workers` counts for the bound only."""
         size = self._futurepool_size if max_workers is None else max_workers
         super().resize(size, queue_size=queue_size)
-        self._futurepool_size = self._futurepool.workers.max_workers
+        self._futurepool_size = self._futurepool.workers.size
         self._futurepool_one()
 
     def prestart(self, number: int | None = None) -> int:

@@ -59,6 +59,14 @@ class Engine(Protocol):
         """
         ...
 
+    def read_ahead(self, max_workers: int) -> int:
+        """How many workers there may be besides `max_workers`: for what is inside and runs next."""
+        ...
+
+    def take_back(self, task: AnyFuture, by: int | None) -> None:
+        """Cancel a running task with which another executor has not begun, see `PoolPort.take_back`."""
+        ...
+
     def takes_chunks(self, fn: Any) -> bool:
         """Whether several calls of `fn` can be made by one task."""
         ...
@@ -147,6 +155,13 @@ class PoolPort(Protocol):
         self, slot: WorkerSlot, result: Any, error: BaseException | None, wrap: bool = True
     ) -> None:
         """Commit what `slot` has run, and tell everyone."""
+        ...
+
+    def take_back(self, slot: WorkerSlot, task: AnyFuture, by: int | None) -> None:
+        """A task that `slot` has, or had, is cancelled, as it had not begun elsewhere. Section held.
+
+        `by`: the thread that tells of it; None: one aside.
+        """
         ...
 
     def complete_aside(self, slot: WorkerSlot, error: BaseException) -> None:

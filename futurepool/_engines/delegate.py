@@ -1,7 +1,7 @@
 """The delegate engine: the queue, policies, tokens and stats of this package before another executor.
 
-Each of at most `max_workers` places is a `WorkerSlot` of the pool, with no thread. All are served by one
-thread, the dispatcher: it claims tasks, hands them to the other executor, commits what has come
+Each of at most `max_workers + read_ahead` places is a `WorkerSlot` of the pool, with no thread. All are
+served by one thread, the dispatcher: it claims tasks, hands them to the other executor, commits what has come
 back. Whoever has news puts it into the inbox and goes on: a section that wakes a place (`_Gate`), a
 future of the other executor that is done. So neither a submitter nor a thread of the other
 executor (a process pool's manager, dask's event loop) ever runs anything of ours or of a user's
@@ -12,6 +12,14 @@ callbacks, nothing recurses, and an executor whose `submit` blocks delays only w
     left       the pool is closed and has nothing more for it
 
 News that does not fit the state is stale and ignored: a wake while away, a done of an earlier flight.
+
+**Reading ahead.** An executor that has to bring each call to another process or machine is idle meanwhile, unless
+the next one is there already. So there are more places than it runs tasks at a time: what is in
+them waits there, no longer here. For this package it runs: it is claimed, counted, and named as what runs. Only a
+cancel can tell: `take_back` asks the executor to cancel it, and if that does, nobody has begun with it. Who asks
+notes first who is to tell of it (`_Flight.by`), as the dispatcher may be the first to see that it
+was cancelled. What an executor cancels unasked is a failure of the task.
+
 An asynchronous exception may come anywhere in the dispatcher; then what may be lost is asked for
 again: `repair` wakes all who sleep, flights are listened to once more, and a task that was claimed
 but is on no flight fails with the exception. If it comes between two instructions that catch it, the
@@ -37,16 +45,17 @@ from functools import partial
 from typing import Any, cast
 
 from futurepool import _sync
-from futurepool._cancellation import CancelToken
 from futurepool._engines import PoolPort
 from futurepool._engines.sealed import script
 from futurepool._engines.transport import (
+    ClusterEnvelope,
     DaskEnvelope,
     Envelope,
     LokyEnvelope,
     StandardEnvelope,
 )
 from futurepool._engines.worker_loop import run_one
+from futurepool._foreign import aside
 from futurepool._future import PENDING, RUNNING, Future
 from futurepool._pool.workers import NOTIFYING, PARKED, Kind, WorkerSlot
 
@@ -67,6 +76,16 @@ def capacity(engine: cf.Executor) -> int:
     return os.cpu_count() or 1
 
 
+def _known_capacity(engine: cf.Executor) -> int | None:
+    """The same; None if it cannot be asked, or fails to answer."""
+    if getattr(getattr(engine, "_client", None), "asynchronous", False):
+        return None  # it answers coroutines only
+    try:
+        return capacity(engine)
+    except Exception:
+        return None
+
+
 def envelope_for(executor: cf.Executor) -> Envelope:
     """The envelope for calls to `executor`."""
     for kind in type(executor).__mro__:
@@ -83,6 +102,8 @@ def envelope_for(executor: cf.Executor) -> Envelope:
             return InterpreterEnvelope(executor)
         if kind.__module__ == "distributed.cfexecutor":
             return DaskEnvelope()
+        if kind.__module__.startswith("mpi4py.futures."):
+            return ClusterEnvelope()
     return Envelope()
 
 
@@ -95,18 +116,19 @@ class _Gate:
         self.release = release
 
 
-class _TakeBack:
-    """Listens to the token of a task: takes it back from an engine that has not begun with it."""
+class _Flight:
+    """A task that is in the other executor, and its future there."""
 
-    __slots__ = ("_inner", "_token_cancelled", "_token_expired")
+    __slots__ = ("asked", "by", "inner", "task")
 
-    def __init__(self, inner: cf.Future[Any]) -> None:
-        self._inner = inner
-        self._token_cancelled: Any = self._cancel
-        self._token_expired: Any = self._cancel
-
-    def _cancel(self, _token: CancelToken) -> None:
-        self._inner.cancel()
+    def __init__(self, task: AnyFuture, inner: cf.Future[Any]) -> None:
+        self.task = task
+        self.inner = inner
+        # Guarded by the pool's mutex.
+        self.asked: bool = False  # to have it back
+        self.by: int | None = (
+            None  # the thread that asks; None: nobody waits for what is told of it
+        )
 
 
 class _Guard:
@@ -132,31 +154,38 @@ class DelegateEngine:
     __slots__ = (
         "_broken",
         "_busy",
+        "_capacity",
         "_close",
         "_envelope",
         "_flights",
         "_forked",
         "_inbox",
         "_pool_ref",
+        "_read_ahead",
         "_script",
         "_thread",
         "executor",
         "threads",
     )
 
-    def __init__(self, pool: PoolPort, executor: cf.Executor, close: bool) -> None:
+    def __init__(
+        self, pool: PoolPort, executor: cf.Executor, close: bool, read_ahead: int | None = None
+    ) -> None:
         # Weak, as the pool holds this; the dispatcher and its places hold the pool.
         self._pool_ref = weakref.ref(pool)
         self._close = close
         self._forked = False
         self._broken: BaseException | None = None  # what the executor says of itself
         self._envelope: Envelope = envelope_for(executor)
+        self._read_ahead = read_ahead
+        wanted = read_ahead is None and self._envelope.read_ahead > 0
+        self._capacity: int | None = _known_capacity(executor) if wanted else None
         self._script = script()
         self.executor: cf.Executor = executor
         self.threads: set[Any] = set()  # the dispatcher
         self._thread: Any = None  # guarded by the pool's mutex
         # The dispatcher's own, but for looks at all flights.
-        self._flights: dict[WorkerSlot, cf.Future[Any]] = {}
+        self._flights: dict[WorkerSlot, _Flight] = {}
         # In the dispatcher's hands, perhaps further up its stack.
         self._busy: set[WorkerSlot] = set()
         self._inbox: _sync.SimpleQueue[Any] = _sync.SimpleQueue()
@@ -286,6 +315,49 @@ class DelegateEngine:
     def start_spare(self, future: AnyFuture, waiting: WorkerSlot | None) -> None:
         """Nothing: what is queued is for the engine, which no thread of ours holds up."""
 
+    def read_ahead(self, max_workers: int) -> int:
+        """As its user has said, or by the kind of the executor.
+
+        An executor that can run more than `max_workers` tasks would run them, too: then none. And what is
+        more than it can run is ahead already.
+        """
+        if self._read_ahead is not None:
+            return self._read_ahead
+        count = self._capacity
+        if count is None or count > max_workers:
+            return 0
+        return max(0, self._envelope.read_ahead * count - (max_workers - count))
+
+    def take_back(self, task: AnyFuture, by: int | None) -> None:
+        """If it has not begun there: RUNNING -> CANCELLED, and `by` tells of it (None: a thread aside)."""
+        if not self._envelope.cancels:
+            return
+        found = [item for item in self._flights.copy().items() if item[1].task is task]
+        if not found:
+            return  # it has come back; or is not there yet, see `_forward`
+        slot, flight = found[0]
+        pool = self._pool
+        if (
+            pool.mutex._is_owned()
+        ):  # a finalizer's, or a signal handler's: nothing of the engine's runs here
+            pool.deferred.append(partial(aside.run, partial(self.take_back, task, None)))
+            return
+        if not self._envelope.cancels_pending_only:
+            flight.inner.cancel()  # it may have run for a while, so it is not cancelled, but fails
+            return
+        with pool.mutex:
+            flight.asked, flight.by = True, by
+        cancelled = False
+        try:
+            cancelled = flight.inner.cancel()
+        finally:
+            with pool.mutex:
+                if cancelled:
+                    pool.take_back(slot, task, by)
+                else:
+                    flight.asked, flight.by = False, None
+            pool.run_deferred()
+
     def takes_chunks(self, fn: Any) -> bool:
         """Not a function that travels by its code alone."""
         return self._envelope.takes_chunks(fn)
@@ -369,24 +441,29 @@ class DelegateEngine:
 
     def _news(self, slot: WorkerSlot, inner: cf.Future[Any] | None) -> None:
         """One place was woken, or its task has come back."""
-        flights = self._flights
+        flight = self._flights.get(slot)
         busy = slot in self._busy
-        if slot.leave or (busy and inner is None) or flights.get(slot) is not inner:
+        if (
+            slot.leave
+            or (busy and inner is None)
+            or (None if flight is None else flight.inner) is not inner
+        ):
             return  # stale
         self._busy.add(slot)
         try:
-            self._serve(slot, inner)
+            self._serve(slot, flight)
         finally:
             if not busy:
                 self._busy.discard(slot)
 
-    def _serve(self, slot: WorkerSlot, inner: cf.Future[Any] | None) -> None:
+    def _serve(self, slot: WorkerSlot, flight: _Flight | None) -> None:
         """Commit what has come back, and send away the next."""
         flights = self._flights
         result: Any = None
         error: BaseException | None = None
-        if inner is not None:
-            result, error = self._outcome(inner)
+        if flight is not None and not self._is_taken_back(slot, flight):
+            result, error = self._outcome(flight.inner)
+        flight = None
         next_task = self._pool.next_task
         while True:
             # Only now, so that what comes before finds the flight still to be done.
@@ -423,14 +500,24 @@ class DelegateEngine:
             task._release_call()
             return error
         task._release_call()
-        self._flights[slot] = inner
-        # The token goes with the task, so nobody has to take the listener off.
-        if self._envelope.cancels:
-            token = self._pool.token_of(task)
-            if not token._add_listener(_TakeBack(inner)):
-                inner.cancel()
+        self._flights[slot] = _Flight(task, inner)
+        # Who cancels it cancels its token first, and then looks for the flight: one of the two sees the other.
+        token = task._own_token
+        if token is not None and token.cancelled:
+            self.take_back(task, None)
         inner.add_done_callback(partial(_put, self._inbox, slot))
         return None
+
+    def _is_taken_back(self, slot: WorkerSlot, flight: _Flight) -> bool:
+        """Whether somebody has asked for it, and the executor gave it back; then it is cancelled."""
+        if not (flight.asked and flight.inner.cancelled()):
+            return False
+        pool = self._pool
+        with pool.mutex:
+            if flight.asked:
+                pool.take_back(slot, flight.task, flight.by)
+        pool.run_deferred()
+        return slot.task is None
 
     def _outcome(self, inner: cf.Future[Any]) -> tuple[Any, BaseException | None]:
         try:
@@ -453,20 +540,20 @@ class DelegateEngine:
             return
         self._broken = error
         self._envelope.end_broken(self.executor)
-        for slot, inner in list(self._flights.items()):
-            self._inbox.put((slot, inner))
+        for slot, flight in list(self._flights.items()):
+            self._inbox.put((slot, flight.inner))
 
     def _amend(self, error: BaseException) -> None:
         """After an exception that is no task's: nothing is lost. See the head of this module."""
         pool = self._pool
         pool.repair()
         for slot in list(pool.workers.listed):
-            inner = self._flights.get(slot)
+            flight = self._flights.get(slot)
             task = slot.task
-            if inner is not None:
-                inner.add_done_callback(partial(_put, self._inbox, slot))
+            if flight is not None:
+                flight.inner.add_done_callback(partial(_put, self._inbox, slot))
             elif task is None or task._state is not RUNNING:
-                if task is not None and task._state is PENDING:
+                if task is not None and (task._state is PENDING or task.cancelled()):
                     with pool.mutex:
                         slot.task = None
                 self._inbox.put((slot, None))
@@ -488,14 +575,16 @@ class DelegateEngine:
 
     def _end(self) -> None:
         """Time was up: take back what can be; worker processes of this machine are ended."""
-        for inner in list(self._flights.values()):
-            inner.cancel()
+        for flight in list(self._flights.values()):
+            flight.inner.cancel()
         if self._close and not self._forked:
             self._envelope.kill(self.executor)
 
 
 def _put(inbox: Any, slot: WorkerSlot, inner: cf.Future[Any]) -> None:
-    inbox.put((slot, inner))
+    inbox.put(
+        (slot, inner)
+    )  # not the flight: a future keeps its callbacks, and they would make a cycle
 
 
 def _reborn(executor: cf.Executor) -> cf.Executor | None:

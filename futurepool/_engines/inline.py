@@ -158,6 +158,12 @@ class InlineEngine:
     def start_spare(self, future: Future[Any], waiting: WorkerSlot | None) -> None:
         run_one(self._pool(), future)  # there is no other thread to run it
 
+    def read_ahead(self, max_workers: int) -> int:
+        return 0
+
+    def take_back(self, task: Future[Any], by: int | None) -> None:
+        """It runs."""
+
     def takes_chunks(self, fn: Any) -> bool:
         return True
 

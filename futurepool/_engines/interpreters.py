@@ -97,6 +97,8 @@ def call_there(path: Any, main: Any, fn: Any, data: Any, seal: Any, /) -> Any:
 class InterpreterEnvelope(Envelope):
     """For the standard library's pool of interpreters."""
 
+    read_ahead: int = 1
+
     def __init__(self, executor: cf.Executor) -> None:
         self._main = _main()
         # What comes back names the script so.

@@ -246,6 +246,12 @@ class ThreadEngine:
             while wanted:
                 self._spares.pop(wanted.popleft(), None)
 
+    def read_ahead(self, max_workers: int) -> int:
+        return 0  # who takes a task runs it
+
+    def take_back(self, task: Future[Any], by: int | None) -> None:
+        """It runs."""
+
     def takes_chunks(self, fn: Any) -> bool:
         return True
 

@@ -49,6 +49,11 @@ class Envelope:
 
     #: What the executor has not begun with can be cancelled there.
     cancels: bool = True
+    #: ... and only that: what was cancelled there has never run.
+    cancels_pending_only: bool = True
+    #: Tasks for each of its workers that are to be there besides what they run. None: what waits in an
+    #: executor that is in this process, or of which nothing is known, cannot be overtaken, and gains nothing.
+    read_ahead: int = 0
 
     def prepare(self, executor: cf.Executor) -> None:
         """In the thread that submits first, before the dispatcher starts."""
@@ -93,12 +98,21 @@ class Envelope:
             executor.shutdown(wait=False)
 
 
-class DaskEnvelope(Envelope):
+class ClusterEnvelope(Envelope):
+    """For workers on other machines: what they are to run next comes over a network."""
+
+    read_ahead: int = 2
+
+
+class DaskEnvelope(ClusterEnvelope):
     """For `distributed.Client().get_executor()`, whose own futures are forgotten in two cases.
 
     A result that cannot be brought here leaves them pending for ever, and so does a client that is
     about to be closed.
     """
+
+    # Whether a task has begun only its worker knows.
+    cancels_pending_only: bool = False
 
     def submit(
         self, executor: cf.Executor, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -170,6 +184,8 @@ def _start_feeder(calls: Any) -> None:
 
 class SealedEnvelope(Envelope):
     """For worker processes of this machine, which have what we have. `dumps` pickles."""
+
+    read_ahead: int = 1
 
     def __init__(self, dumps: Callable[[Any], Any]) -> None:
         self._dumps = dumps

@@ -772,6 +772,11 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             rest wait here, where they can be cancelled and overtaken. Tasks then have no context
             of the caller's and no `current_token()`.
         close_engine: Whether to shut the engine down with this executor.
+        read_ahead: How many tasks are inside the engine besides the `max_workers`, so that a worker of its
+            that is done finds the next one there. They count as running; they can be cancelled if the engine can do
+            that, and no longer be overtaken. None: one for each worker of processes and interpreters, two of a
+            cluster (dask, MPI), none for any other executor, nor where the engine can run more than `max_workers`, as it
+            would run these, too.
         name: What the pool is called: in its repr, in messages, and its threads where they have no
             `thread_name_prefix` of their own. Without one the pool is called as its threads are.
         context: "copy": a task runs in a copy of its submitter's context, see `contextvars`.
@@ -816,6 +821,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         aging: float | None = None,
         engine: cf.Executor | None = None,
         close_engine: bool = True,
+        read_ahead: int | None = None,
         name: str | None = None,
         context: Literal["copy", "none"] = "copy",
         exit_timeout: float | None = None,
@@ -841,6 +847,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             aging=aging,
             engine=engine,
             close_engine=close_engine,
+            read_ahead=read_ahead,
             context=context,
             exit_timeout=exit_timeout,
             idle_timeout=idle_timeout,
@@ -873,7 +880,10 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         else:
             from futurepool._engines.delegate import DelegateEngine
 
-            pool.engine = DelegateEngine(pool, config.engine, config.close_engine)
+            pool.engine = DelegateEngine(
+                pool, config.engine, config.close_engine, config.read_ahead
+            )
+            pool.resize(config.max_workers)  # with the places that the engine has besides
             shutdown.precede(config.engine)
 
     def __repr__(self) -> str:
@@ -885,9 +895,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         )
         state = pool.state.name.lower()
         name = show(pool.name)
-        return (
-            f"<{type(self).__name__} {name} max_workers={pool.workers.max_workers} {size} {state}>"
-        )
+        return f"<{type(self).__name__} {name} max_workers={pool.workers.size} {size} {state}>"
 
     def _futurepool_owner(self) -> BoundedExecutor:
         return self
@@ -934,7 +942,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
 
         Args:
             max_workers: As for the class; None leaves it. With an engine, how many tasks are in there at a
-                time; its own workers are its own.
+                time, besides `read_ahead`, which stays if it was given; its own workers are its own.
             queue_size: As for the class: None is unbounded. Not given, it stays.
 
         Raises:
@@ -971,7 +979,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         It does not wait for an `initializer`. With an engine, it opens places, which makes some executors
         start their workers. Thread safety: any thread. Cost: that of starting the threads.
         """
-        most = self._futurepool.workers.max_workers
+        most = self._futurepool.workers.size
         if number is None:
             number = most
         number = check_int("number", number, minimum=0)

@@ -233,7 +233,7 @@ class Internals:
 
         @property
         def _max_workers(self) -> int:
-            return self._futurepool_pool().workers.max_workers
+            return self._futurepool_pool().workers.size
 
         @_max_workers.setter
         def _max_workers(self, value: object) -> None:

@@ -185,11 +185,15 @@ def cancel_queued(pool: Pool) -> Callable[[float], None]:
 
 
 def cancel_running(pool: Pool, why: str, ident: int | None = None) -> None:
-    """Cancel the tokens of what runs, but for the tasks of the thread `ident`."""
+    """Cancel the tokens of what runs, but for the tasks of the thread `ident`.
+
+    With what an engine has not begun, it does not begin.
+    """
     for slot in list(pool.workers.slots):
         task = slot.task
         if task is not None and (ident is None or slot.ident != ident):
             pool.token_of(task).cancel_aside(why)
+            pool.engine.take_back(task, None)
 
 
 def running(pool: Pool, stack: bool = False) -> list[RunningTask]:

@@ -169,7 +169,7 @@ def _fixed(
     if not pool.engine.takes_chunks(fn):
         return 1
     # Four rounds for each worker: few enough to be cheap, many enough for the last to be short.
-    rounds = 4 * pool.workers.max_workers
+    rounds = 4 * pool.workers.size
     if buffersize is not None:
         return max(1, min(buffersize // rounds, _BATCH))
     try:
@@ -466,7 +466,7 @@ def map_unordered(
         size = fixed
     source = _Source(pool, keep, options, fn, iterables, size, return_exceptions)
     size = source.chunksize
-    width = 2 * pool.workers.max_workers if buffersize is None else max(1, buffersize // size)
+    width = 2 * pool.workers.size if buffersize is None else max(1, buffersize // size)
     return _unordered(pool, keep, source, width, end)
 
 

@@ -49,6 +49,7 @@ take     queue.take              slot.task = it          PENDING -> RUNNING
 commit   slot.task = None        RUNNING -> FINISHED     meters.count_run   capacity.give -> waiters
 cancel   PENDING -> CANCELLED    a tombstone in queue    capacity.give -> waiters
 expire   PENDING -> FINISHED     a tombstone in queue    capacity.give -> waiters
+taking   slot.task = None        RUNNING -> CANCELLED    only from an engine, which had not begun with it
 overrun  a commit by the timer   slot is OVERDUE, or off the list of workers
 ```
 

@@ -16,16 +16,41 @@ from futurepool import _logs, _sync
 from futurepool._errors import is_a
 from futurepool._errors.failures import Failure, failure_of
 from futurepool._foreign.aside import run as run_aside
-from futurepool._future import RUNNING, Future, traceback_slot
+from futurepool._future import CANCELLED, RUNNING, Future, traceback_slot
 from futurepool._pool.summaries import Latest
 
 if TYPE_CHECKING:
     from futurepool._pool.pool import Pool
     from futurepool._pool.workers import WorkerSlot
 
-__all__ = ["complete", "complete_aside", "tell_outcome"]
+__all__ = ["complete", "complete_aside", "take_back", "tell_outcome"]
 
 AnyFuture = Future[Any]
+
+
+def take_back(pool: Pool, slot: WorkerSlot, task: AnyFuture, by: int | None) -> None:
+    """RUNNING -> CANCELLED: the engine had not begun with it, and gave it back. Idempotent. Section held.
+
+    `by` as in `Pool.cancel_pending`. The slot has no task from here on; it comes back as after any other.
+    """
+    if slot.task is not task or task._state is not RUNNING:
+        if slot.task is task and task.cancelled():  # who did this before was interrupted
+            slot.task = None
+        return
+    pool.deferred.append(task._announce)
+    if by is None:
+        pool.deferred.append(task._tell_aside)
+    else:
+        pool.unnotified[task] = by
+    task._state = CANCELLED
+    slot.task = None
+    pool.capacity.give()
+    pool.meters.count_row(slot, slot.started)  # of what it has run before
+    if pool.feed is not None:
+        pool.feed.taken_back(task, slot)
+    if pool.limits is not None and task._limit is not None:
+        pool.free_limit_unused(pool.limits, task)
+    pool.place_freed()
 
 
 def complete(

@@ -455,7 +455,6 @@ class LimitedQueue:
 
     def finished(self, task: AnyFuture, waited: float, ran: float, failed: bool) -> None:
         """It was RUNNING, and is FINISHED."""
-        leaf: Limiter = task._limit
         for meter in task._meters:
             meter.active -= 1
             meter.unfinished -= 1
@@ -466,6 +465,17 @@ class LimitedQueue:
             if meter.latency is not None and meter.wait is not None:
                 meter.latency.record(ran)
                 meter.wait.record(waited)
+        self._ended(task)
+
+    def taken_back(self, task: AnyFuture) -> None:
+        """It was RUNNING, and is CANCELLED: the engine had not begun with it."""
+        for meter in task._meters:
+            meter.active -= 1
+            meter.unfinished -= 1
+        self._ended(task)
+
+    def _ended(self, task: AnyFuture) -> None:
+        leaf: Limiter = task._limit
         counted = _counted(task, leaf)
         full = [limiter for limiter in counted if limiter.full]
         for limiter in counted:

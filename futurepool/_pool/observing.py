@@ -110,6 +110,11 @@ class Feed:
             outcome, error = "error", _qualname_of_class(type(failure.cause))
         self._note("finished", task, now, _worker(slot), slot.started, now, outcome, error)
 
+    def taken_back(self, task: AnyFuture, slot: Any) -> None:
+        """It was cancelled in an engine that had not begun with it."""
+        now = _sync.clock()
+        self._note("finished", task, now, _worker(slot), slot.started, now, "cancelled", None)
+
     def cancelled(self, task: AnyFuture, outcome: str = "cancelled") -> None:
         """It was, before it started; without a place it is another's to say that it was refused."""
         if task.task_id:

@@ -77,6 +77,7 @@ class Pool(Section):
         take     queue.take       slot.task         PENDING -> RUNNING
         commit   slot.task=None   RUNNING -> FINISHED   meters.count_run   capacity.give -> waiters
         cancel   PENDING -> CANCELLED               a tombstone in the queue   capacity.give -> waiters
+        take_back   slot.task=None   RUNNING -> CANCELLED   capacity.give -> waiters   (only from an engine)
 
     Methods say "section held" if they are to be called inside of one. Those that are assigned here are
     functions of the modules beside this one, with the pool as their first argument.
@@ -495,6 +496,7 @@ class Pool(Section):
             # mutant overdue-gives-its-limit-back
             self._free_limit(self.limits, slot, task, _sync.clock(), True)
 
+    take_back = completion.take_back
     complete = completion.complete
     complete_aside = completion.complete_aside
     tell_outcome = completion.tell_outcome
@@ -546,6 +548,16 @@ class Pool(Section):
         if limits.awaited:
             self.deferred.append(functools.partial(self.run_awaited))
 
+    def free_limit_unused(self, limits: LimitedQueue, task: AnyFuture) -> None:
+        """A task with a limit was taken back from an engine, so that another one may start. Section held."""
+        due = limits.root.below
+        limits.taken_back(task)
+        self._count_held()
+        for _ in range(limits.root.below - due):
+            self.signal_work()
+        if limits.awaited:
+            self.deferred.append(functools.partial(self.run_awaited))
+
     # -- cancel --------------------------------------------------------------------------------
 
     @repairing
@@ -561,15 +573,17 @@ class Pool(Section):
                         self.given_up(future)  # who waits as a thread does so itself
                     self.cancel_pending(future, _sync.get_ident())
             self.run_deferred()
-        if self.unnotified:
-            # mutant who-cancels-tells
-            self.tell_cancelled(future, aside)
         if future._state is RUNNING:
             token = self.token_of(future)
             if aside:
                 token.cancel_aside("its future was cancelled")
             else:
                 token.cancel("its future was cancelled")
+            # Only now: whoever is just handing it to an engine looks at the token after that.
+            self.engine.take_back(future, None if aside else _sync.get_ident())
+        if self.unnotified:
+            # mutant who-cancels-tells
+            self.tell_cancelled(future, aside)
         return future._state in (CANCELLED, NOTIFIED)
 
     def cancel_pending(self, future: AnyFuture, by: int | None, grant: bool = True) -> None:
@@ -815,10 +829,10 @@ class Pool(Section):
         with self.mutex:
             capacity, workers = self.capacity, self.workers
             if max_workers is not None:
-                workers.resize(max_workers)
+                workers.resize(max_workers, self.engine.read_ahead(max_workers))
             if queue_size is UNSET:
                 queue_size = capacity.queue_size
-            capacity.resize(workers.max_workers, queue_size)
+            capacity.resize(workers.size, queue_size)
             if workers.threads > workers.max_workers:
                 self._wake_all()
             # mutant resize-frees-places
@@ -978,7 +992,7 @@ class Pool(Section):
             capacity, slots = self.capacity, self.workers.slots
             active = sum([slot.task is not None and slot.task._state is RUNNING for slot in slots])
             submitted, unfinished = capacity.submitted, capacity.unfinished
-            max_workers, queue_size = self.workers.max_workers, capacity.queue_size
+            max_workers, queue_size = self.workers.size, capacity.queue_size
             waiting, state = self.waiters.count(), self.state
             workers, heads = len(self.workers.listed), self.queue.heads()
             abandoned = len(overdue.abandoned(self)) if self.overdue else 0

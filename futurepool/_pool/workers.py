@@ -125,6 +125,7 @@ class Workers:
         "max_workers",
         "notifying",
         "parked",
+        "read_ahead",
         "reserved",
         "slots",
         "stoppers",
@@ -134,6 +135,9 @@ class Workers:
 
     def __init__(self, max_workers: int) -> None:
         self.max_workers: int = max_workers
+        self.read_ahead: int = (
+            0  # how many of them are places in an engine for what it is to run next
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -151,6 +155,11 @@ class Workers:
         self.held: int = 0  # queued tasks that wait for their limit
         # Unfinished tasks that no worker is needed for: those of slots that are no worker's, and the held ones.
         self.caller_runs: int = 0
+
+    @property
+    def size(self) -> int:
+        """What its user calls `max_workers`: how many tasks are to run at a time."""
+        return self.max_workers - self.read_ahead
 
     @property
     def room(self) -> int:
@@ -280,10 +289,11 @@ class Workers:
         """Those of all that sleep, or are about to."""
         return [slot.parker for slot in self.listed if slot.status == PARKED]
 
-    def resize(self, max_workers: int) -> None:
+    def resize(self, size: int, read_ahead: int = 0) -> None:
         """Have another number of workers; those that run a task look whether they are to leave."""
-        self.max_workers = max_workers
-        if self.threads > max_workers:
+        self.max_workers = size + read_ahead
+        self.read_ahead = read_ahead
+        if self.threads > self.max_workers:
             for slot in self.listed:
                 if slot.status == BUSY:
                     slot.status = CHECKING

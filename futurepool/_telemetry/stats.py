@@ -236,7 +236,7 @@ class Stats:
     workers: int
     """How many threads there are, or places in use in the executor behind `engine=`."""
     active_workers: int
-    """How many tasks run now."""
+    """How many tasks run now, or are inside the executor behind `engine=`, which is to run some of them next."""
     queued_tasks: int
     """How many tasks wait for a worker."""
     queue_size: int | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import sys
 import tempfile
@@ -41,11 +42,26 @@ def main() -> None:
             # The scheduler runs the lost task again elsewhere, as it promises.
             assert [future.result(60) for future in napping] == [0.2] * 4
             assert ex.wait(60)
+            taken_back(ex)
             fails_alone(ex, tasks.lock)
             fails_alone(ex, tasks.stubborn_result)
             fails_alone(ex, tasks.raise_broken)
         closed_behind_our_back(cluster)
     print("ok")
+
+
+def taken_back(ex: BoundedExecutor) -> None:
+    """Two of each worker's are read ahead. One is taken back: nobody can tell whether it has begun."""
+    with tempfile.TemporaryDirectory() as folder:
+        go = Path(folder) / "go"
+        futures = [ex.submit(tasks.wait_for, str(go)) for _ in range(7)]
+        while len(ex.running()) < 6:
+            ex.stats()
+        assert [future.running() for future in futures] == [True] * 6 + [False]
+        assert futures[5].cancel() is False
+        assert isinstance(futures[5].exception(60), concurrent.futures.CancelledError)
+        go.touch()
+        assert [future.result(60) for future in futures if future is not futures[5]] == [True] * 6
 
 
 def fails_alone(ex: BoundedExecutor, fn: Callable[[], object]) -> None:

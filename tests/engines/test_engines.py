@@ -131,7 +131,7 @@ def test_the_basics(ex: BoundedExecutor) -> None:
 def test_order_bound_and_cancelling(tmp_path: Path) -> None:
     """What waits here can be reordered and cancelled; the bound is exact."""
     go = tmp_path / "go"
-    with BoundedExecutor(engine=processes(1), queue_size=4, max_workers=1) as ex:
+    with BoundedExecutor(engine=processes(1), queue_size=4, max_workers=1, read_ahead=0) as ex:
         order: list[int] = []
         ex.submit(tasks.wait_for, str(go))
         token = CancelToken()
@@ -346,7 +346,7 @@ def test_an_exception_that_does_not_unpickle() -> None:
 
 def test_stop_with_a_stuck_process() -> None:
     """Returns in time, names the task, cancels what waits."""
-    ex = BoundedExecutor(engine=processes(1))
+    ex = BoundedExecutor(engine=processes(1), read_ahead=0)
     ex.submit(tasks.square, 1).result(60)
     ex.options(name="stuck").submit(tasks.nap, 2.0)
     queued = ex.submit(tasks.square, 2)
@@ -356,7 +356,7 @@ def test_stop_with_a_stuck_process() -> None:
 
 
 def test_cancelling_what_the_engine_has_not_begun() -> None:
-    """Future.cancel says False, as it is running for us, and takes it back all the same."""
+    """Future.cancel takes it back: it is cancelled, as by the engine alone."""
     gate = threading.Event()
     with (
         cf.ThreadPoolExecutor(1) as engine,
@@ -365,10 +365,23 @@ def test_cancelling_what_the_engine_has_not_begun() -> None:
         first, second = ex.submit(gate.wait, 30), ex.submit(int)
         while not second.running():
             ex.stats()
-        assert second.cancel() is False
-        assert isinstance(second.exception(30), cf.CancelledError)
+        told: list[Any] = []
+        second.add_done_callback(lambda _: told.append(threading.current_thread()))
+        assert first.cancel() is False
+        assert second.cancel() is True
+        assert told == [threading.current_thread()]
+        with pytest.raises(cf.CancelledError, match="its future was cancelled"):
+            second.result(30)
+        stats = ex.stats()
+        assert (stats.submitted_tasks, stats.cancelled_tasks, stats.active_workers) == (2, 1, 1)
+        assert ex.submit(int).cancel() is True  # its place is free
         gate.set()
         assert first.result(30) is True
+    assert (ex.stats().completed_tasks, ex.stats().failed_tasks, ex.stats().cancelled_tasks) == (
+        1,
+        0,
+        2,
+    )
 
 
 def test_bad_engines() -> None:
