@@ -470,6 +470,8 @@ class DelegateEngine:
             flights.pop(slot, None)
             if error is not None:
                 self._pool.complete(slot, None, error)
+                if slot in flights or slot.leave:
+                    return  # a callback has waited, see run_aside: the next task is away already
             elif slot.task is not None:
                 slot.task._result = result
             task = next_task(slot)

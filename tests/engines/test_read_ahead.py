@@ -575,6 +575,28 @@ def test_all_inside_fails_with_a_broken_engine() -> None:
                 future.result(30)
 
 
+def test_a_callback_of_a_failure_that_waits_in_vain() -> None:
+    """Its place has the next task by then, which is left alone."""
+    engine = Manual()
+    with behind(engine, error_handler=id) as ex:
+        first, second = ex.submit(int, "no number"), ex.submit(int, "2")
+        until(lambda: engine.inside)
+        late: list[bool] = []
+
+        def callback(_: object) -> None:
+            try:
+                second.result(0.02)
+            except cf.TimeoutError:
+                late.append(second.running())
+
+        first.add_done_callback(callback)
+        engine.end()
+        until(lambda: late)
+        finish(engine, ex)
+        assert second.result(0) == 2
+    assert late == [True]
+
+
 @pytest.mark.slow
 def test_a_process_that_has_the_next_task(tmp_path: Path) -> None:
     """By default one for each worker; all of it runs, in order, and priorities hold for the rest."""
