@@ -27,6 +27,7 @@ __all__ = [
     "Empty",
     "Lock",
     "Parker",
+    "QuietParker",
     "RLock",
     "SimpleQueue",
     "Thread",
@@ -152,6 +153,20 @@ class SpinParker(SimpleQueue[None]):
         return True
 
 
+class QuietSpinParker(SpinParker):
+    """One whose `acquire` sleeps at once: what it waits for is not a matter of microseconds."""
+
+    __slots__ = ()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """As that of a lock."""
+        try:
+            self.get(blocking, None if timeout < 0 else timeout)
+        except Empty:
+            return False
+        return True
+
+
 def _held_lock() -> Any:
     refresh()  # whoever is going to sleep comes by here
     lock = Lock()
@@ -161,6 +176,9 @@ def _held_lock() -> Any:
 
 #: What a thread sleeps at: made held, any thread may release it.
 Parker: Callable[[], Any] = SpinParker if free_threaded else _held_lock
+
+#: The same for who does not look before it sleeps: threads that work need the core.
+QuietParker: Callable[[], Any] = QuietSpinParker if free_threaded else _held_lock
 
 get_ident: Callable[[], int] = _thread.get_ident
 

@@ -552,12 +552,14 @@ class _Feed:
         self.batch: Batch = Batch(pool, options, fn, single, self.apart)
         self._ready = all(type(iterable) in _CONTAINERS for iterable in iterables)
         self._calls: Iterator[Any] = iter(iterables[0]) if single else zip(*iterables, strict=False)
+        self._range: range | None = iterables[0] if single and type(iterables[0]) is range else None
         self._pool = pool
         self._name: str = options.name or ""
         self._lazy = size is not None
         self._size = size
         self.more: bool = True
         self.unread: int = 0
+        self._low: int = _ENDLESS  # with more unread there was no room worth filling
 
     def grow(self) -> None:
         """Read ahead by two pieces for each worker; for `map_unordered`, if it was not told."""
@@ -567,11 +569,12 @@ class _Feed:
         if not self._lazy:
             return _ENDLESS
         size = self._size
+        pace = self.batch.pace
         if size is None:
-            size = 2 * self._pool.workers.max_workers * self.batch.pace
-        room = size - self.unread
+            size = 2 * self._pool.workers.max_workers * pace
         # Not for each single result, while a piece is many calls.
-        return room if 2 * room >= min(2 * self.batch.pace, size) else 0
+        self._low = size - (min(2 * pace, size) + 1) // 2
+        return size - self.unread if self.unread <= self._low else 0
 
     def fill(self) -> None:
         """Feed as many calls as there is room for results."""
@@ -580,7 +583,10 @@ class _Feed:
             return
         batch = self.batch
         if self._ready and not self._lazy:
-            batch.feed_all(self._calls)
+            if self._range:
+                batch.feed(self._range)
+            else:
+                batch.feed_all(self._calls)
             self.more = False
             batch.staff()
             return
@@ -629,10 +635,16 @@ class _Feed:
 
     def _taken_all(self, results: list[Any]) -> Iterator[Any]:
         while results:
-            # The next ones go in before this is read, so that the workers stay busy.
-            self.unread -= 1
-            self.fill()
-            yield results.pop()
+            # So many need no look whether there is room.
+            number = min(len(results), self.unread - self._low - 1) if self.more else len(results)
+            if number > 0:
+                yield from map(list[Any].pop, itertools.repeat(results, number))
+                self.unread -= number
+            else:
+                # The next ones go in before this is read, so that the workers stay busy.
+                self.unread -= 1
+                self.fill()
+                yield results.pop()
 
     def taken_until(self, piece: Piece, number: int) -> Iterator[Any]:
         """Its results up to so many, one by one."""
@@ -680,12 +692,14 @@ def _drawn(feed: _Feed, keep: object, end: float | None) -> Iterator[Any]:
     again = False
     try:
         while True:
-            over = piece.closed or batch.is_dead(piece)
-            if piece.read < len(piece.results):
+            over = _is_over(batch, piece)
+            # Of a piece that goes on, what there is only after a while: all at once is cheaper.
+            if piece.read < len(piece.results) and (over or again):
                 again = False
                 yield from feed.taken(piece)
             elif not over:
-                if not batch.sleep(partial(_has_some, batch, piece), end, again):
+                ready = _has_some if again else _is_over
+                if not batch.sleep(partial(ready, batch, piece), end, again):
                     raise cf.TimeoutError
                 again = True
             elif piece.read < piece.size:
@@ -715,8 +729,12 @@ def _drawn(feed: _Feed, keep: object, end: float | None) -> Iterator[Any]:
         del keep
 
 
+def _is_over(batch: Batch, piece: Piece) -> bool:
+    return piece.closed or batch.is_dead(piece)
+
+
 def _has_some(batch: Batch, piece: Piece) -> bool:
-    return piece.is_ready() or batch.is_dead(piece)
+    return piece.read < len(piece.results) or _is_over(batch, piece)
 
 
 def _has_more(batch: Batch, piece: Piece) -> bool:

@@ -67,21 +67,15 @@ class Piece:
 
     __slots__ = ("began", "closed", "failed", "following", "read", "results", "size", "todo")
 
-    def __init__(self, calls: list[Any]) -> None:
-        self.size: int = len(calls)  # without those that were taken back; lock held
-        self.todo: deque[Any] = deque(
-            calls
-        )  # not started: taken from the front, and back from the end
+    def __init__(self, todo: deque[Any], size: int) -> None:
+        self.size: int = size  # calls, without those that were taken back; lock held
+        self.todo: deque[Any] = todo  # not started: taken from the front, and back from the end
         self.results: list[Any] = []
         self.failed: AnyFuture | None = None  # has the outcome of the call after those results
         self.began: float = 0.0
         self.closed: bool = False  # nothing more becomes of it; lock held
         self.following: Piece | None = None  # final once it is closed; lock held
         self.read: int = 0  # the reader's
-
-    def is_ready(self) -> bool:
-        """Whether there is something to read, or nothing more to come."""
-        return self.closed or self.read < len(self.results)
 
 
 def _drain(todo: deque[Any], into: list[Any]) -> None:
@@ -92,6 +86,47 @@ def _drain(todo: deque[Any], into: list[Any]) -> None:
             into.append(take())
     except IndexError:
         pass
+
+
+class Block:
+    """Calls that were fed together, and are drawn piece by piece. Lock held.
+
+    They are moved, not copied: none is kept alive here, and no references are counted, which is slow
+    without a GIL where another thread has made the object. The numbers of a range are made by who draws them.
+    """
+
+    __slots__ = ("_calls", "_numbers", "_turned", "left")
+
+    def __init__(self, calls: list[Any] | range) -> None:
+        self.left: int = len(calls)
+        self._numbers: Iterator[int] | None = iter(calls) if isinstance(calls, range) else None
+        self._calls: list[Any] = [] if isinstance(calls, range) else calls
+        self._turned = False  # the list, so that its end is what comes next
+
+    def move(self, number: int, into: deque[Any]) -> int:
+        """Move so many, or all that are left; how many those were."""
+        number = min(number, self.left)
+        if self._numbers is not None:
+            into.extend(islice(self._numbers, number))
+        elif number == self.left and not self._turned:
+            into.extend(self._calls)
+        else:
+            if not self._turned:
+                self._calls.reverse()
+                self._turned = True
+            into.extend(map(list[Any].pop, repeat(self._calls, number)))
+        self.left -= number
+        return number
+
+
+class Sleeper:
+    """A reader, and what it waits for: asked by who may have brought that about, too."""
+
+    __slots__ = ("parker", "ready")
+
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        self.parker: Any = _sync.QuietParker()
+        self.ready: Callable[[], bool] = ready
 
 
 class Drawer:
@@ -136,18 +171,18 @@ class Batch:
         self._mutex = pool.mutex
         self._context: Context = copy_context()  # of who calls `map`
         self._lock: Any = _sync.RLock()
-        self._todo: deque[list[Any]] = deque()
+        self._todo: deque[Block] = deque()
         self._spare: deque[Piece] = deque()
         self._pieces: dict[Piece, None] = {}  # those that are under way
         self._drawers: dict[Drawer, None] = {}  # queued or running
-        self._sleepers: deque[Any] = deque()  # parkers of readers
+        self._sleepers: dict[Sleeper, None] = {}
         self.closed: deque[Piece] = deque()  # in the order in which they were, if anybody reads so
         self.keeps_closed: bool = False
         self.failures: list[AnyFuture] = []
         #: The outcome of all that nobody comes for any more.
         self.verdict: AnyFuture | None = None
         self.stopped: bool = False  # no call is to start any more
-        self.first: Piece = Piece([])  # an empty one, so that each has one before it
+        self.first: Piece = Piece(deque(), 0)  # an empty one, so that each has one before it
         self.first.closed = True
         self._last = self.first
         self._number = 1  # calls in the latest full piece
@@ -158,10 +193,10 @@ class Batch:
 
     # -- for who feeds ---------------------------------------------------------------------------
 
-    def feed(self, calls: list[Any]) -> None:
-        """Add calls, which must not be changed afterwards; `staff` is to follow."""
+    def feed(self, calls: list[Any] | range) -> None:
+        """Add calls, a list of which is the batch's from now on; `staff` is to follow."""
         self.fed += len(calls)
-        self._todo.append(calls)
+        self._todo.append(Block(calls))
 
     def feed_all(self, calls: Iterator[Any]) -> None:
         """The same for an iterator whose items cost nothing to produce."""
@@ -329,7 +364,8 @@ class Batch:
         _drain(piece.todo, calls)
         if calls:
             calls.reverse()
-            self._spare.appendleft(self._insert(piece, calls))  # in front of what came after
+            rest = self._insert(piece, deque(calls), len(calls))
+            self._spare.appendleft(rest)  # in front of what came after
 
     def _recall_late(self) -> None:
         """The same of the pieces that take long. Lock held."""
@@ -338,12 +374,12 @@ class Batch:
             if piece.began < long_ago and piece.todo:
                 self._recall(piece)
 
-    def _insert(self, piece: Piece, calls: list[Any]) -> Piece:
+    def _insert(self, piece: Piece, todo: deque[Any], size: int) -> Piece:
         """A piece of its own for the last calls of another one. Lock held."""
-        rest = Piece(calls)
+        rest = Piece(todo, size)
         rest.following = piece.following
         piece.following = rest
-        piece.size -= len(calls)
+        piece.size -= size
         if self._last is piece:
             self._last = rest
         return rest
@@ -359,29 +395,40 @@ class Batch:
             for piece in list(self._pieces):
                 self._recall(piece)
         if self._spare:
-            piece = self._spare.popleft()
-            # For each drawer some, but no crumbs: those would cost more than they are worth.
-            share = len(piece.todo) // max(1, len(self._drawers))
-            share = max(1, min(number, max(share, number // 8)))
-            if share < len(piece.todo):
-                calls = _sync.contents(piece.todo)  # `stop` may be emptying it
-                rest = self._insert(piece, calls[share:])
-                piece.todo = deque(calls[:share])
-                self._spare.appendleft(rest)
-            return piece
+            return self._take_spare(number)
+        todo: deque[Any] = deque()
+        size = 0
         try:
-            calls = self._todo.popleft()
-            if len(calls) > number:
-                self._todo.appendleft(calls[number:])
-                calls = calls[:number]
-            while self._todo and len(calls) + len(self._todo[0]) <= number:
-                calls = calls + self._todo.popleft()
-        except IndexError:
-            return None  # there was none; or there is none any more, as it was stopped meanwhile
-        piece = Piece(calls)
-        self._drawn += piece.size
+            while size < number:
+                block = self._todo[0]
+                size += block.move(number - size, todo)
+                if not block.left:
+                    self._todo.popleft()
+        except IndexError:  # there is no more; or not any more, as it was stopped meanwhile
+            if not size:
+                return None
+        piece = Piece(todo, size)
+        self._drawn += size
         self._last.following = piece
         self._last = piece
+        return piece
+
+    def _take_spare(self, number: int) -> Piece:
+        """The first of the spare pieces, or some of it: for each drawer some. Lock held."""
+        piece = self._spare.popleft()
+        # No crumbs: those would cost more than they are worth.
+        share = piece.size // max(1, len(self._drawers))
+        share = max(1, min(number, max(share, number // 8)))
+        if share < piece.size:
+            first: deque[Any] = deque()
+            todo, piece.todo = piece.todo, first
+            rest = self._insert(piece, todo, piece.size - share)
+            try:
+                for _ in range(share):
+                    first.append(todo.popleft())
+            except IndexError:  # `stop` is emptying it
+                pass
+            self._spare.appendleft(rest)
         return piece
 
     def _pass_on(self, drawer: Drawer) -> None:
@@ -490,14 +537,11 @@ class Batch:
     # -- for readers -----------------------------------------------------------------------------
 
     def _wake(self) -> None:
-        sleepers = self._sleepers
-        # Not for as long as there are any: one that is woken may be back before we look.
-        for _ in range(len(sleepers)):
-            try:
-                parker = sleepers.popleft()
-            except IndexError:
-                return
-            unpark(parker)
+        """Wake the readers for whom there is something now."""
+        if self._sleepers:
+            for sleeper in list(self._sleepers):
+                if sleeper.ready():
+                    unpark(sleeper.parker)
 
     def is_busy(self) -> bool:
         """Whether a call is being made."""
@@ -534,8 +578,10 @@ class Batch:
         The first time not for long: what stands behind a call that takes long is given to others then. So
         `again` nothing is to be had before that call ends, but what others do.
         """
-        parker = _sync.Parker()
-        self._sleepers.append(parker)
+        sleeper = Sleeper(ready)
+        parker = sleeper.parker
+        # Before it looks whether it is ready: others look for sleepers when they have changed something.
+        self._sleepers[sleeper] = None
         try:
             if ready():
                 return True
@@ -552,10 +598,7 @@ class Batch:
             _sync.sleep_at(parker, left, partial(self._look, ready))
             return True
         finally:
-            try:
-                self._sleepers.remove(parker)
-            except (ValueError, IndexError):  # it was taken off, or others are
-                pass
+            self._sleepers.pop(sleeper, None)
 
     def _look(self, ready: Callable[[], bool]) -> bool:
         self._pool.reap_dead_workers()
@@ -607,13 +650,19 @@ def _call_each(fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], mo
 def _run_each(fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int) -> bool:
     """Each in a context of its own: nothing leaks from one call to the next."""
     try:
-        context = copy_context()
+        context, fresh = copy_context(), Context()
+        run = fresh.run
         for _ in repeat(None, most):
             try:
                 item = pop()
             except IndexError:
                 return True
-            put((own(context.copy()) if context else Context()).run(fn, item))
+            if context:
+                run = own(context.copy()).run
+            elif fresh:  # the last call has left something
+                fresh = Context()
+                run = fresh.run
+            put(run(fn, item))
         return False
     finally:
         del fn, pop, put
@@ -624,13 +673,19 @@ def _run_each_star(
     fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int
 ) -> bool:
     try:
-        context = copy_context()
+        context, fresh = copy_context(), Context()
+        run = fresh.run
         for _ in repeat(None, most):
             try:
                 args = pop()
             except IndexError:
                 return True
-            put((own(context.copy()) if context else Context()).run(fn, *args))
+            if context:
+                run = own(context.copy()).run
+            elif fresh:  # the last call has left something
+                fresh = Context()
+                run = fresh.run
+            put(run(fn, *args))
         return False
     finally:
         del fn, pop, put

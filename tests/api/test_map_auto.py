@@ -8,6 +8,7 @@ import gc
 import itertools
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent import futures as cf
@@ -287,6 +288,53 @@ def test_its_token_keeps_the_rest_from_starting(method: str) -> None:
         assert ran == list(range(301))
         with pytest.raises(cf.CancelledError):
             list(getattr(ex.options(token=token), method)(call, [1], chunksize="auto"))
+
+
+def test_a_range_is_not_written_out(clock: Clock) -> None:
+    """Who draws its numbers makes them: a range of any length costs no memory before."""
+    with BoundedExecutor(1) as ex:
+        results = ex.map(abs, range(10**12), chunksize="auto", timeout=30)
+        assert [next(results) for _ in range(3000)] == list(range(3000))
+        results.close()  # type: ignore[attr-defined]
+        assert list(ex.map(abs, range(5, 5), chunksize="auto")) == []
+        assert list(ex.map(abs, range(5, -5, -4), chunksize="auto")) == [5, 1, 3]
+
+
+def test_what_was_drawn_is_let_go_of(gate: threading.Event) -> None:
+    """Though what was fed with it has not been drawn yet."""
+
+    class Item:
+        pass
+
+    seen: list[weakref.ref[Any]] = []
+    blocked = threading.Event()
+
+    def call(item: Item) -> None:
+        seen.append(weakref.ref(item))
+        if len(seen) == 20:
+            blocked.set()
+            gate.wait(30)
+
+    with BoundedExecutor(1) as ex:
+        ex.map(call, [Item() for _ in range(500)], chunksize="auto")
+        assert blocked.wait(30)
+        until(lambda: gc.collect() is not None and [each() for each in seen[:19]] == [None] * 19)
+        gate.set()
+
+
+def test_a_reader_is_woken_for_what_it_waits_for() -> None:
+    """Not for each piece that somebody has done."""
+    with BoundedExecutor(1) as ex:
+        batch = batches.Batch(ex._pool, ex._futurepool_options, abs, True, False)
+        there: list[int] = []
+        sleeper = batches.Sleeper(lambda: bool(there))
+        batch._sleepers[sleeper] = None
+        batch._wake()
+        assert not sleeper.parker.acquire(True, 0.0)
+        there.append(1)
+        batch._wake()
+        batch._wake()
+        assert sleeper.parker.acquire(True, 30)
 
 
 def test_leaving_early_tells_what_runs(gate: threading.Event) -> None:

@@ -70,6 +70,7 @@ MORE_CODE: dict[str, list[Any]] = {
     "drawing_beside_a_call_that_blocks": [Batch],
     "drawing_against_feeding": [Batch],
     "drawing_with_a_failure": [Batch],
+    "drawing_with_a_failure_unread": [Batch],
     "expiry_against_start": [expiry],
     "shed_against_cancel": [expiry, SheddingQueue],
     "expiry_against_blocked_submit": [expiry],
@@ -1029,8 +1030,30 @@ def drawing_with_a_failure() -> Any:
     ], check
 
 
+def drawing_with_a_failure_unread() -> Any:
+    """Likewise though nobody reads, who would see to that."""
+    ex = BoundedExecutor(1)
+    ran: list[int] = []
+    results: list[Any] = []
+
+    def call(number: int) -> int:
+        ran.append(number)
+        return 1 // number
+
+    def check() -> None:
+        ex.shutdown()
+        assert ran == [0, 1]
+        assert isinstance(next(results[0]), ZeroDivisionError)
+        assert list(results[0]) == [1]
+        assert ex._pool.unfinished == 0
+
+    shape: Any = {"chunksize": "auto", "return_exceptions": True}
+    return [lambda: results.append(ex.map(call, range(2), **shape)), ex.stats], check
+
+
 SCENARIOS: list[Build] = [
     shed_against_cancel,
+    drawing_with_a_failure_unread,
     drawing_beside_a_call_that_blocks,
     drawing_against_feeding,
     drawing_with_a_failure,
@@ -1100,7 +1123,7 @@ MUTANTS: list[tuple[Build, str, Any]] = [
     (drawing_beside_a_call_that_blocks, "what-stands-behind-a-call-is-drawn", loom.DROP),
     (drawing_against_feeding, "drawer-leaves-in-its-section", loom.DROP),
     (drawing_beside_a_call_that_blocks, "drawers-are-counted-in-a-section", loom.UNGUARDED),
-    (drawing_with_a_failure, "batch-is-passed-on", loom.NEVER),
+    (drawing_with_a_failure_unread, "batch-is-passed-on", loom.NEVER),
     (expiry_against_start, "only-pending-expires", loom.ALWAYS),
     (shed_against_cancel, "shed-expires", loom.DROP),
     (expiry_against_start, "first-deadline-is-arranged", loom.DROP),

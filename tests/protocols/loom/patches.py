@@ -26,6 +26,7 @@ _MODELS = {
     "Lock": models.Lock,
     "RLock": models.RLock,
     "Parker": _sync._held_lock,
+    "QuietParker": _sync._held_lock,
     "SimpleQueue": models.SimpleQueue,
     "get_ident": models.get_ident,
     "clock": threads.clock,
