@@ -413,6 +413,8 @@ class _Submitting(NoCopy, Submitting):
     ) -> Iterator[T] | Iterator[T | Exception]:
         """Like `map`, but results come as they finish, and inputs are always read lazily.
 
+        An error of the inputs comes after the results of all that was read before it.
+
         Args:
             fn: As in `map`.
             *iterables: As in `map`.

@@ -46,6 +46,56 @@ T = TypeVar("T")
 
 _CONTAINERS = (list, tuple, range, str, bytes, dict, set, frozenset, deque)
 _BATCH = 256
+#: Those that cannot fail while they are read.
+_SAFE = (list, tuple, range, str, bytes, frozenset)
+
+
+class _Inputs:
+    """Inputs of `map_unordered` that may fail while they are read.
+
+    They end there, and `end` raises the error when the results of all that was read before were handed out: none
+    of those is lost.
+    """
+
+    __slots__ = ("_calls", "_error")
+
+    def __init__(self, calls: Iterator[Any]) -> None:
+        self._calls = calls
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._error is None:
+            try:
+                return next(self._calls)
+            except StopIteration:
+                raise
+            except Exception as error:
+                frames = error.__traceback__
+                # Without this frame, which leads to the error.
+                self._error = error.with_traceback(frames and frames.tb_next)
+                del frames
+        raise StopIteration
+
+    def end(self) -> None:
+        """All results were handed out."""
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
+
+
+def _read_on(source: _Source | _Feed, iterables: tuple[Any, ...]) -> Callable[[], object]:
+    """Let inputs that fail end there; what is returned is called when all results were handed out."""
+    if all(type(iterable) in _SAFE for iterable in iterables):
+        return int
+    inputs = _Inputs(source.calls)
+    source.calls = inputs
+    return inputs.end
 
 
 class _Source:
@@ -83,21 +133,21 @@ class _Source:
         if self.chunked and options.name is None:
             options = options.changed(name=name_of(fn))
         self._options = options
-        self._calls: Iterator[Any]
+        self.calls: Iterator[Any]
         if self.chunked and self._single:
-            self._calls = iter(iterables[0])
+            self.calls = iter(iterables[0])
         else:
-            self._calls = zip(*iterables, strict=False)
+            self.calls = zip(*iterables, strict=False)
 
     def submit(
         self, subscribers: Subscribers | None = None
     ) -> tuple[Future[Any], Chunk | None] | None:
         """Submit the next task; None at the end."""
         if not self.chunked:
-            for args in self._calls:
+            for args in self.calls:
                 return self._send(self._fn, args, subscribers), None
             return None
-        calls = list(islice(self._calls, self.chunksize))
+        calls = list(islice(self.calls, self.chunksize))
         if not calls:
             return None
         chunk = Chunk(self._fn, calls, self._single, self.keep, self._apart)
@@ -117,10 +167,10 @@ class _Source:
             while (task := self.submit()) is not None:
                 done.append(task)
         elif self._ready and self.override is None:
-            while calls := list(islice(self._calls, _BATCH)):
+            while calls := list(islice(self.calls, _BATCH)):
                 done += self._pool.submit_many(self._options, self._fn, calls)
         else:
-            for args in self._calls:
+            for args in self.calls:
                 done.append(self._send(self._fn, args, None))
 
 
@@ -462,16 +512,21 @@ def map_unordered(
         fixed = _fixed(pool, keep, options, fn, iterables, buffersize)
         if fixed is None:
             feed = _Feed(pool, options, fn, iterables, buffersize, return_exceptions)
-            return _drawn_unordered(feed, keep, end)
+            return _drawn_unordered(feed, _read_on(feed, iterables), keep, end)
         size = fixed
     source = _Source(pool, keep, options, fn, iterables, size, return_exceptions)
     size = source.chunksize
     width = 2 * pool.workers.size if buffersize is None else max(1, buffersize // size)
-    return _unordered(pool, keep, source, width, end)
+    return _unordered(pool, keep, source, _read_on(source, iterables), width, end)
 
 
 def _unordered(
-    pool: Pool, keep: object, source: _Source, width: int, end: float | None
+    pool: Pool,
+    keep: object,
+    source: _Source,
+    at_end: Callable[[], object],
+    width: int,
+    end: float | None,
 ) -> Iterator[Any]:
     _sync.refresh()
     finished: _sync.SimpleQueue[int] = _sync.SimpleQueue()
@@ -490,7 +545,7 @@ def _unordered(
                     flying[number] = task
                 del task
             if not flying:
-                return
+                break
             try:
                 left = None if end is None else max(0.0, end - _sync.clock())
                 if finished.empty():
@@ -508,6 +563,7 @@ def _unordered(
                     yield results.pop()
                 if failed:
                     _take(failed.pop(), None, flying.values())
+        at_end()
     finally:
         for future, _ in list(flying.values()):
             future.cancel()
@@ -551,7 +607,7 @@ class _Feed:
 
         self.batch: Batch = Batch(pool, options, fn, single, self.apart)
         self._ready = all(type(iterable) in _CONTAINERS for iterable in iterables)
-        self._calls: Iterator[Any] = iter(iterables[0]) if single else zip(*iterables, strict=False)
+        self.calls: Iterator[Any] = iter(iterables[0]) if single else zip(*iterables, strict=False)
         self._range: range | None = iterables[0] if single and type(iterables[0]) is range else None
         self._pool = pool
         self._name: str = options.name or ""
@@ -586,13 +642,13 @@ class _Feed:
             if self._range:
                 batch.feed(self._range)
             else:
-                batch.feed_all(self._calls)
+                batch.feed_all(self.calls)
             self.more = False
             batch.staff()
             return
         if self._ready:
             while room > 0 and self.more:
-                calls = list(islice(self._calls, min(room, _BATCH)))
+                calls = list(islice(self.calls, min(room, _BATCH)))
                 self._feed(calls)
                 self.more = bool(calls)
                 room -= len(calls)
@@ -600,7 +656,7 @@ class _Feed:
             return
         # No call waits for the next one to be produced.
         while room > 0:
-            for item in self._calls:
+            for item in self.calls:
                 self._feed([item])
                 break
             else:
@@ -741,7 +797,9 @@ def _has_more(batch: Batch, piece: Piece) -> bool:
     return piece.following is not None or batch.is_dead()
 
 
-def _drawn_unordered(feed: _Feed, keep: object, end: float | None) -> Iterator[Any]:
+def _drawn_unordered(
+    feed: _Feed, at_end: Callable[[], object], keep: object, end: float | None
+) -> Iterator[Any]:
     """The results of a batch as its pieces end; those in front of a call that takes long come before."""
     batch = feed.batch
     batch.keeps_closed = True
@@ -763,6 +821,7 @@ def _drawn_unordered(feed: _Feed, keep: object, end: float | None) -> Iterator[A
                     continue
                 left = batch.fed - read
                 if not left and not feed.more:
+                    at_end()
                     return
                 if batch.is_dead() and not batch.is_busy():
                     if not batch.closed:

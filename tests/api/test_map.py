@@ -255,7 +255,7 @@ def test_a_timeout_that_is_over(method: str, timeout: float) -> None:
 
 @pytest.mark.parametrize("shape", [{}, {"chunksize": 2}, {"buffersize": 3}, {"chunksize": "auto"}])
 def test_an_input_that_raises(ex: BoundedExecutor, shape: Any) -> None:
-    """The error comes through, and what was submitted before it is given up."""
+    """The error comes through. From `map` at once, as the standard library's: what was submitted is given up."""
 
     def items() -> Iterator[int]:
         yield from range(2)
@@ -266,6 +266,36 @@ def test_an_input_that_raises(ex: BoundedExecutor, shape: Any) -> None:
     with pytest.raises(LookupError, match="no more"):
         list(ex.map_unordered(abs, items(), **shape))
     assert ex.wait(30)
+
+
+class NoMore(LookupError):
+    """One that can be watched."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_input_that_raises_loses_no_result(ex: BoundedExecutor, shape: Any) -> None:
+    """`map_unordered` reads ahead: what was read before the error has its results before that."""
+    found: list[int] = []
+    seen: list[weakref.ref[Any]] = []
+
+    def items() -> Iterator[int]:
+        yield from range(5)
+        error = NoMore("no more")
+        seen.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    gc.disable()
+    try:
+        with pytest.raises(LookupError, match="no more"):
+            found.extend(ex.map_unordered(abs, items(), **shape))  # extends one by one
+        assert sorted(found) == list(range(5))
+        until_gone(ex, seen[0])
+        assert seen[0]() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("method", ["map", "map_unordered"])
