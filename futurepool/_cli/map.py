@@ -499,41 +499,14 @@ class _Mapping:
             return 128 + self._signals[0]
         return self._status
 
-    def _work(self) -> None:  # noqa: C901 - one loop over what the workers say
-        crew = self._crew
+    def _work(self) -> None:
         fd = self._streams.stdin_fd
         at = None if self._args.items else items.start_of(fd)
-        threading.Thread(target=self.read, name="reader", daemon=True).start()
-        if self._streams.live and fd is not None and os.isatty(fd):
-            keys = "Ctrl-Z and Enter end" if sys.platform == "win32" else "Ctrl-D ends"
-            self._say(f"the items are what you type, one a line; {keys} them")
-        if fd is not None and at is not None and self._streams.live:
-            counting = (fd, at, lambda: crew.closing)
-            threading.Thread(target=self._count, args=counting, name="counter", daemon=True).start()
+        self._start(fd, at)
         reason = ""
-        while not (self._ended and self._taken == self._read):
-            if taken := self._take():
-                self._print()
-            now = time.perf_counter()
-            if taken:
-                self._last = now
-            reason = self._reason()
-            if reason:
-                break
-            crew.tend(now, self._taken)
-            self._draw(now)
-            if self._trace is not None and now - self._counted > 0.1:
-                self._counted = now
-                self._trace.counter(crew.epoch + now, len(crew.active), crew.waiting)
-            if now - self._looked > 0.25:
-                self._looked = now
-                if self._streams.gone():
-                    raise WriteError(errno.EPIPE, "")
-            if taken > 4 and not (self._waits and crew.waiting * 4 < self._window):
-                time.sleep(0.004)  # several at a time cost less
-            elif not taken:
-                crew.sleep(0.005 if crew.nimble else 0.1)
-        else:
+        while not (reason or (self._ended and self._taken == self._read)):
+            reason = self._turn()
+        if not reason:
             self._take()
         if self._broken is not None:
             self._say(f"cannot read standard input: {self._broken}")
@@ -548,6 +521,44 @@ class _Mapping:
         self._streams.show("")
         if not self._quiet or (reason and self._signals):
             self._summary(abandoned)
+
+    def _start(self, fd: int | None, at: int | None) -> None:
+        """Have the items read; on a terminal say where they come from, or count them ahead."""
+        threading.Thread(target=self.read, name="reader", daemon=True).start()
+        if fd is None or not self._streams.live:
+            return
+        if os.isatty(fd):
+            keys = "Ctrl-Z and Enter end" if sys.platform == "win32" else "Ctrl-D ends"
+            self._say(f"the items are what you type, one a line; {keys} them")
+        if at is not None:
+            counting = (fd, at, lambda: self._crew.closing)
+            threading.Thread(target=self._count, args=counting, name="counter", daemon=True).start()
+
+    def _turn(self) -> str:
+        """Take what the workers have done, and see to what is due; why it is to end now, if it is."""
+        crew = self._crew
+        if taken := self._take():
+            self._print()
+        now = time.perf_counter()
+        if taken:
+            self._last = now
+        reason = self._reason()
+        if reason:
+            return reason
+        crew.tend(now, self._taken)
+        self._draw(now)
+        if self._trace is not None and now - self._counted > 0.1:
+            self._counted = now
+            self._trace.counter(crew.epoch + now, len(crew.active), crew.waiting)
+        if now - self._looked > 0.25:
+            self._looked = now
+            if self._streams.gone():
+                raise WriteError(errno.EPIPE, "")
+        if taken > 4 and not (self._waits and crew.waiting * 4 < self._window):
+            time.sleep(0.004)  # several at a time cost less
+        elif not taken:
+            crew.sleep(0.005 if crew.nimble else 0.1)
+        return ""
 
     def _reason(self) -> str:
         """Why it is to end before everything is done."""

@@ -132,13 +132,11 @@ class Remote(Drawer):
             # A process that cannot be started, say.
             crew.broken(self, error)
 
-    def _run_ahead(self) -> None:  # noqa: C901 - one loop over what a child may say
-        crew, stock, clock = self.crew, self._stock, time.perf_counter
+    def _run_ahead(self) -> None:
+        """Have the child hold several items, so that it need not wait for the next one."""
+        crew, stock = self.crew, self._stock
         while True:
-            batch: list[tuple[int, str]] = []
-            room = self._window() - len(stock)
-            while len(batch) < room and (piece := crew.draw(None, room - len(batch))):
-                batch.extend(enumerate(piece.items, piece.base))
+            batch = self._draw()
             if not stock and not batch:
                 if crew.leave(self):
                     return
@@ -150,28 +148,43 @@ class Remote(Drawer):
                     return
             if batch:
                 if not stock:
-                    self.current = (batch[0][0], batch[0][1], clock())
+                    self.current = (batch[0][0], batch[0][1], time.perf_counter())
                 stock.extend(batch)
                 self._send((RUN, *batch))
-            try:
-                messages = self._messages.read()  # type: ignore[union-attr]
-            except (EOFError, OSError):
-                if self.gone:
-                    return
-                self._died()
-                continue
-            if self.gone:
+            if not self._listen():
                 return
-            for message in messages:
-                self._heard(message)
-            if stock:
-                self.current = (*stock[0], clock())
-                if len(messages) < len(stock):
-                    time.sleep(0.0002)  # hear of several at a time
-            else:
-                self.current = None
-            if crew.asleep:
-                crew.rouse()
+
+    def _draw(self) -> list[tuple[int, str]]:
+        """As many items as there is room for in the child."""
+        batch: list[tuple[int, str]] = []
+        room = self._window() - len(self._stock)
+        while len(batch) < room and (piece := self.crew.draw(None, room - len(batch))):
+            batch.extend(enumerate(piece.items, piece.base))
+        return batch
+
+    def _listen(self) -> bool:
+        """Wait for what the child says, or for its end; False if this worker was given up."""
+        stock = self._stock
+        try:
+            messages = self._messages.read()  # type: ignore[union-attr]
+        except (EOFError, OSError):
+            if self.gone:
+                return False
+            self._died()
+            return True
+        if self.gone:
+            return False
+        for message in messages:
+            self._heard(message)
+        if stock:
+            self.current = (*stock[0], time.perf_counter())
+            if len(messages) < len(stock):
+                time.sleep(0.0002)  # hear of several at a time
+        else:
+            self.current = None
+        if self.crew.asleep:
+            self.crew.rouse()
+        return True
 
     def _window(self) -> int:
         crew = self.crew

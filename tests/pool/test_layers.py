@@ -204,6 +204,16 @@ def test_the_map_is_small() -> None:
     assert len(rooms - {"_cli"}) < 20
 
 
+def test_few_functions_have_many_branches() -> None:
+    """Those that have more than ruff allows are named: three are unrolled, one is a single loop."""
+    found = {
+        path.relative_to(ROOT).as_posix(): count
+        for path in ROOT.rglob("*.py")
+        if (count := path.read_text("utf-8").count("noqa: C901"))
+    }
+    assert found == {"_aio.py": 1, "_engines/worker_loop.py": 1, "_pool/fast.py": 2}
+
+
 @pytest.mark.parametrize(
     ("path", "source", "complaint"),
     [
