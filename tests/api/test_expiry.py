@@ -19,7 +19,6 @@ from futurepool import (
     BoundedExecutor,
     CancelToken,
     FuturePoolError,
-    InvalidConfigError,
     OnFull,
     SubmitTimeoutError,
     TaskExpiredError,
@@ -226,20 +225,6 @@ def test_it_lets_go_of_its_arguments(gate: threading.Event) -> None:
         gc.collect()
         assert ref() is None
     assert heard == []
-
-
-@pytest.mark.parametrize("value", [0, -1, float("nan")])
-def test_a_time_that_makes_no_sense(value: float) -> None:
-    """Is refused at the call."""
-    with BoundedExecutor(1) as pool, pytest.raises(InvalidConfigError, match="max_wait must be"):
-        pool.options(max_wait=value)
-
-
-@pytest.mark.parametrize("value", ["1", True, 1j])
-def test_what_is_no_time(value: Any) -> None:
-    """Likewise."""
-    with BoundedExecutor(1) as pool, pytest.raises(TypeError, match="max_wait must be"):
-        pool.options(max_wait=value)
 
 
 def test_a_thousand_tasks_arrange_one_look(

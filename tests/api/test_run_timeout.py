@@ -454,20 +454,6 @@ def test_an_engine_has_none() -> None:
         pool.options(run_timeout=1)
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("-inf")])
-def test_a_time_that_makes_no_sense(value: float) -> None:
-    """Is refused at the call."""
-    with BoundedExecutor(1) as pool, pytest.raises(InvalidConfigError, match="run_timeout must be"):
-        pool.options(run_timeout=value)
-
-
-@pytest.mark.parametrize("value", ["1", True, 1j])
-def test_what_is_no_time(value: Any) -> None:
-    """Likewise."""
-    with BoundedExecutor(1) as pool, pytest.raises(TypeError, match="run_timeout must be"):
-        pool.options(run_timeout=value)
-
-
 def test_abandon_is_a_bool_and_needs_a_time() -> None:
     """Of this view, or of the one it is made of; without the one the other is off again."""
     with BoundedExecutor(1) as pool:

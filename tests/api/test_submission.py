@@ -253,6 +253,15 @@ def test_config_errors_are_value_errors() -> None:
     assert issubclass(InvalidConfigError, FuturePoolError)
 
 
+@pytest.mark.parametrize("option", ["max_wait", "run_timeout"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("-inf"), "1", True, 1j])
+def test_what_is_no_time_for_a_task(option: str, value: Any) -> None:
+    """No number of seconds, or one of which nothing could come: refused at the call."""
+    kind = InvalidConfigError if type(value) in (int, float) else TypeError
+    with BoundedExecutor(1) as pool, pytest.raises(kind, match=f"{option} must be"):
+        pool.options(**{option: value})
+
+
 def test_views_collect_options() -> None:
     """A view of a view keeps what it does not change, and the views before it stay as they were."""
     gate = threading.Event()
