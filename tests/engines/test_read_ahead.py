@@ -25,6 +25,7 @@ from futurepool import (
     OnFull,
     QueueFullError,
     TaskEvent,
+    _sync,
 )
 from futurepool._engines.delegate import DelegateEngine
 from futurepool._engines.transport import Envelope
@@ -349,6 +350,7 @@ def test_what_is_taken_back_gives_its_place_to_who_waits() -> None:
         assert not waits.is_alive()
 
 
+@pytest.mark.skipif(_sync.free_threaded, reason="there an object dies where it was made, if alive")
 def test_a_task_that_was_inside_leaves_no_cycle() -> None:
     """Nor does one that was taken back: without the collector all of it is gone."""
     engine = Manual()
