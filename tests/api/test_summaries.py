@@ -97,7 +97,7 @@ def test_it_keeps_nothing_of_the_task(
     gone = weakref.ref(argument)
     future = pool.submit(fn, argument)
     assert pool.wait(30)
-    before = pool.stats().last_error if read else None
+    before = latest(pool) if read else None
     del argument, future
     for _ in range(3000):  # what another thread let go of last may die when that next runs
         pool.submit(int).result(30)
