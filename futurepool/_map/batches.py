@@ -16,6 +16,10 @@ not started always has somebody to come for it.
 queued goes before it. If so it ends, and another one is queued in its place, in front of its priority
 (`Pool.readmit`). It also ends after a fiftieth of a second: no task of a map is long unless a call is.
 
+**The reader comes seldom**, since the drawers need the cores: for pieces that are done, not for single results, and
+while drawers go on for several at a time. When one of them finds nothing to draw, or after five milliseconds,
+it comes for whatever is there.
+
 **A call that fails ends its drawer**, whose future then has the failure: so it is told of, counted and
 logged as that of any other task. Another one goes on with the rest.
 
@@ -57,7 +61,8 @@ own = contexts.own
 _SLICE = 0.001  # seconds of work in a piece
 _MOST = 1024  # calls in a piece
 _BITE = 64  # calls between two looks at the clock, at most, and an eighth of a piece
-_STALL = 0.002  # seconds in a piece, after which others may have what has not started
+_STALL = 0.002  # seconds in a piece, after which its drawer leaves the rest, and others may have it
+_PAUSE = 0.002  # seconds a reader may go on sleeping though something is ready, while drawers go on
 _LOOK = 0.005  # seconds a reader sleeps before it sees to that
 _TURN = 0.02  # seconds after which a drawer ends, for the next one to go on
 
@@ -122,11 +127,13 @@ class Block:
 class Sleeper:
     """A reader, and what it waits for: asked by who may have brought that about, too."""
 
-    __slots__ = ("parker", "ready")
+    __slots__ = ("parker", "pause", "ready", "since")
 
-    def __init__(self, ready: Callable[[], bool]) -> None:
+    def __init__(self, ready: Callable[[], bool], pause: float) -> None:
         self.parker: Any = _sync.QuietParker()
         self.ready: Callable[[], bool] = ready
+        self.pause: float = pause  # seconds it may go on sleeping though something is ready
+        self.since: float = _sync.clock()
 
 
 class Drawer:
@@ -290,18 +297,15 @@ class Batch:
                 bite = max(1, min(_BITE, number // 8))
                 while not call(fn, pop, put, bite):
                     now = clock()
-                    if now - began >= _SLICE:
+                    # Not at once: what would be left of nearly all pieces is too little to be worth one.
+                    if now - began >= _STALL:
                         break
                 else:
                     now = clock()
                 made = len(piece.results)
-                if now - began < _SLICE and made >= number:
-                    number = min(2 * number, _MOST)
-                elif made:
-                    number = max(
-                        1, min(2 * number, int(_SLICE * made / max(now - began, 1e-9)), _MOST)
-                    )
-                self._number = number
+                if made:
+                    wanted = int(_SLICE * made / max(now - began, 1e-9))
+                    self._number = number = max(1, min(2 * number, wanted, _MOST))
                 if pool.state >= RunState.STOPPING:
                     self.stop()
                 elif now - looked >= _SLICE / 2:
@@ -341,7 +345,7 @@ class Batch:
         except BaseException:
             self._give_up(drawer)
             raise
-        self._wake()
+        self._wake(None if piece is None else piece.began)
         if piece is not None and self.stopped:
             piece.todo.clear()
         return piece
@@ -414,11 +418,13 @@ class Batch:
         return piece
 
     def _take_spare(self, number: int) -> Piece:
-        """The first of the spare pieces, or some of it: for each drawer some. Lock held."""
+        """The first of the spare pieces, or some of it. Lock held."""
         piece = self._spare.popleft()
-        # No crumbs: those would cost more than they are worth.
-        share = piece.size // max(1, len(self._drawers))
-        share = max(1, min(number, max(share, number // 8)))
+        share = number
+        if not self._todo:
+            # There is no more: for each drawer some, but no crumbs, which would cost more than they are worth.
+            share = max(piece.size // max(1, len(self._drawers)), number // 8)
+            share = max(1, min(number, share))
         if share < piece.size:
             first: deque[Any] = deque()
             todo, piece.todo = piece.todo, first
@@ -536,11 +542,14 @@ class Batch:
 
     # -- for readers -----------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        """Wake the readers for whom there is something now."""
+    def _wake(self, now: float | None = None) -> None:
+        """Wake the readers for whom there is something now.
+
+        `now`: the time, if this drawer goes on. Then it will be back, and a reader need not come for each piece.
+        """
         if self._sleepers:
             for sleeper in list(self._sleepers):
-                if sleeper.ready():
+                if sleeper.ready() and (now is None or now - sleeper.since >= sleeper.pause):
                     unpark(sleeper.parker)
 
     def is_busy(self) -> bool:
@@ -578,7 +587,7 @@ class Batch:
         The first time not for long: what stands behind a call that takes long is given to others then. So
         `again` nothing is to be had before that call ends, but what others do.
         """
-        sleeper = Sleeper(ready)
+        sleeper = Sleeper(ready, 0.0 if again else _PAUSE)
         parker = sleeper.parker
         # Before it looks whether it is ready: others look for sleepers when they have changed something.
         self._sleepers[sleeper] = None
@@ -651,13 +660,13 @@ def _run_each(fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], mos
     """Each in a context of its own: nothing leaks from one call to the next."""
     try:
         context, fresh = copy_context(), Context()
-        run = fresh.run
+        filled, run = bool(context), fresh.run
         for _ in repeat(None, most):
             try:
                 item = pop()
             except IndexError:
                 return True
-            if context:
+            if filled:
                 run = own(context.copy()).run
             elif fresh:  # the last call has left something
                 fresh = Context()
@@ -674,13 +683,13 @@ def _run_each_star(
 ) -> bool:
     try:
         context, fresh = copy_context(), Context()
-        run = fresh.run
+        filled, run = bool(context), fresh.run
         for _ in repeat(None, most):
             try:
                 args = pop()
             except IndexError:
                 return True
-            if context:
+            if filled:
                 run = own(context.copy()).run
             elif fresh:  # the last call has left something
                 fresh = Context()

@@ -322,19 +322,41 @@ def test_what_was_drawn_is_let_go_of(gate: threading.Event) -> None:
         gate.set()
 
 
-def test_a_reader_is_woken_for_what_it_waits_for() -> None:
-    """Not for each piece that somebody has done."""
+def test_a_reader_is_woken_for_what_it_waits_for(clock: Clock) -> None:
+    """Not for each piece that somebody has done; nor for each of those while workers go on."""
     with BoundedExecutor(1) as ex:
         batch = batches.Batch(ex._pool, ex._futurepool_options, abs, True, False)
         there: list[int] = []
-        sleeper = batches.Sleeper(lambda: bool(there))
+        sleeper = batches.Sleeper(lambda: bool(there), 0.002)
         batch._sleepers[sleeper] = None
         batch._wake()
         assert not sleeper.parker.acquire(True, 0.0)
         there.append(1)
+        batch._wake(clock.now + 0.001)
+        assert not sleeper.parker.acquire(True, 0.0)
         batch._wake()
-        batch._wake()
+        batch._wake(clock.now + 0.003)
         assert sleeper.parker.acquire(True, 30)
+
+
+def test_pieces_are_a_millisecond_each(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first, each of twice as many calls; nothing is left of one that would be a small one."""
+    made: list[int] = []
+
+    class Piece(batches.Piece):
+        def __init__(self, todo: deque[Any], size: int) -> None:
+            made.append(size)
+            super().__init__(todo, size)
+
+    def call(_: int) -> None:
+        clock.now += 0.00001
+
+    monkeypatch.setattr(batches, "Piece", Piece)
+    with BoundedExecutor(1) as ex:
+        list(ex.map(call, range(5000), chunksize="auto"))
+    # (The first is an empty one, before all others; a hundred may be 99, by rounding.)
+    assert made[:8] == [0, 1, 2, 4, 8, 16, 32, 64]
+    assert all(95 <= size <= 105 for size in made[8:-1])
 
 
 def test_leaving_early_tells_what_runs(gate: threading.Event) -> None:
