@@ -1,7 +1,7 @@
 """futurepool: a drop-in ThreadPoolExecutor with a bounded, prioritised queue."""
 
-import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from futurepool import _living, _sync
@@ -107,7 +107,8 @@ if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
     def __getattr__(name: str) -> Any:
         # Late: see the head of futurepool._telemetry.stats.
         if name in _LATE:
-            value = globals()[name] = getattr(importlib.import_module(_LATE[name]), name)
+            __import__(_LATE[name])
+            value = globals()[name] = getattr(sys.modules[_LATE[name]], name)
             return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

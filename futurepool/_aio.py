@@ -274,7 +274,7 @@ def _lend_a_hand(pool: Pool, future: AnyFuture) -> None:
     """
     slot = _sync.here.slot
     if slot is not None and slot.pool is pool:
-        if slot.kind is Kind.ENGINE:
+        if slot.kind == Kind.ENGINE:
             pool.engine.run_aside(future)
         else:
             pool.want(future)

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from futurepool._cancellation import CancelToken
 from futurepool._future import Future
 from futurepool._pool.workers import Workers, WorkerSlot
-
-if TYPE_CHECKING:
-    from futurepool._pool.pool import RunState
 
 __all__ = ["Engine", "PoolPort"]
 
@@ -109,7 +106,7 @@ class PoolPort(Protocol):
     mutex: Any
     deferred: deque[Callable[[], object]]
     workers: Workers
-    state: RunState
+    state: int  # a RunState
     exiting: bool
     user_closed: bool
     idle_timeout: float | None

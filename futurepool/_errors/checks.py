@@ -10,8 +10,6 @@ Called at the entrances of the public API, never per task on the fast path.
 
 from __future__ import annotations
 
-import math
-import numbers
 import operator
 import reprlib
 import sys
@@ -138,9 +136,18 @@ def _seconds(name: str, value: object, none: bool) -> float:
 def _is_real(kind: type[Any]) -> bool:
     if kind is float or kind is int:
         return True  # nearly always, and an ABC is slow to ask
-    if kind is bool or (issubclass(kind, numbers.Complex) and not issubclass(kind, numbers.Real)):
+    if kind is bool or _is_complex(kind):
         return False
     return hasattr(kind, "__float__") or hasattr(kind, "__index__")
+
+
+def _is_complex(kind: type[Any]) -> bool:
+    # Whoever is registered there has loaded it, which takes half a millisecond.
+    if "numbers" not in sys.modules:
+        return False
+    import numbers
+
+    return issubclass(kind, numbers.Complex) and not issubclass(kind, numbers.Real)
 
 
 def _not_seconds(name: str, value: object, none: bool) -> TypeError:
@@ -218,7 +225,7 @@ def check_workers(value: object) -> int:
     if _is_real(type(value)) and not isinstance(value, int):
         number = _seconds("max_workers", value, none=False)
         if number > 0:
-            return math.ceil(min(number, 2**31))
+            return int(-(-min(number, 2**31) // 1))  # rounded up
         raise InvalidConfigError(refusal)
     number = check_int("max_workers", int(value) if type(value) is bool else value)
     if number < 1:

@@ -22,7 +22,6 @@ and its weak reference closes the pool, which runs what it has accepted and ends
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
 import os
 import sys
@@ -33,7 +32,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
-from futurepool import _living, _map, _sync
+from futurepool import _living, _sync
 from futurepool._cancellation import CancelToken
 from futurepool._engines.threads import ThreadEngine
 from futurepool._errors import InvalidConfigError
@@ -48,7 +47,7 @@ from futurepool._errors.checks import (
     show,
 )
 from futurepool._errors.failures import TaskError
-from futurepool._executor import groups, leaving, shutdown
+from futurepool._executor import leaving, shutdown
 from futurepool._executor.internals import Internals, refuse_overrides
 from futurepool._foreign import patched
 from futurepool._future import Future
@@ -65,6 +64,7 @@ else:
 
 if TYPE_CHECKING:
     import futurepool
+    from futurepool._executor import groups
 else:
     # By this name `typing.get_type_hints` finds classes that are imported late.
     futurepool = sys.modules["futurepool"]
@@ -284,6 +284,8 @@ class _Submitting(NoCopy, Submitting):
             concurrent.futures.TimeoutError: From the iterator; a result was not there in time.
             TaskError: From the iterator; a call raised. The iterator ends.
         """
+        from futurepool import _map  # late, see `BoundedExecutor.__init__`
+
         return _map.map_ordered(
             self._futurepool,
             self,
@@ -423,6 +425,8 @@ class _Submitting(NoCopy, Submitting):
             buffersize: At most so many results under way; the default is two for each worker.
             return_exceptions: As in `map`.
         """
+        from futurepool import _map
+
         return _map.map_unordered(
             self._futurepool,
             self,
@@ -669,6 +673,8 @@ class TaskGroup(_Submitting):
     """
 
     def __init__(self, executor: BoundedExecutor, options: Options) -> None:
+        from futurepool._executor import groups  # late, as few programs have groups
+
         self._pool = executor
         self._futurepool = executor._futurepool
         self._futurepool_token = token = groups.token_for(options.token)
@@ -710,6 +716,8 @@ class TaskGroup(_Submitting):
         exc_tb: TracebackType | None,
     ) -> Literal[False]:
         """Wait for all tasks, and raise what has gone wrong, as the class says."""
+        from futurepool._executor import groups
+
         try:
             groups.leave(self._futurepool_token, exc_val)
         finally:
@@ -717,6 +725,8 @@ class TaskGroup(_Submitting):
         return False
 
     async def __aenter__(self) -> Self:
+        from futurepool._executor import groups
+
         self._futurepool_body = groups.Body(self._futurepool_token)
         self._futurepool_token.enter()
         return self
@@ -833,6 +843,10 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         order: Literal["fifo", "lifo", "adaptive"] = "fifo",
         adaptive_wait: float | None = None,
     ) -> None:
+        # Late, as whoever imports this package need not make a pool. But not so late as `map`, which may be
+        # called by a finalizer or a signal handler, while the import goes on.
+        from futurepool import _map  # noqa: F401
+
         check_engine(engine, initializer, idle_timeout)
         config = checked_config(
             self._futurepool_workers(engine) if max_workers is None else max_workers,
@@ -895,7 +909,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
             if pool.capacity.queue_size is None
             else f"queue_size={pool.capacity.queue_size}"
         )
-        state = pool.state.name.lower()
+        state = RunState.NAMES[pool.state]
         name = show(pool.name)
         return f"<{type(self).__name__} {name} max_workers={pool.workers.size} {size} {state}>"
 
@@ -1247,7 +1261,9 @@ _give_own_names()
 @functools.cache
 def _aio() -> Any:
     """The module behind the async methods, loaded when first used: asyncio is slow to import."""
-    return importlib.import_module("futurepool._aio")
+    from futurepool import _aio as module
+
+    return module
 
 
 def _default_workers(engine: cf.Executor | None) -> int:

@@ -363,3 +363,6 @@ async def _wait_async(token: GroupToken) -> None:
             token.cancel_aside(None)
         if token.leave():
             return
+
+
+_sync.import_now(__name__)

@@ -81,7 +81,7 @@ async def stop(
 
     pool = executor._futurepool
     slot = pool.own_slot()
-    if slot is not None and slot.kind is Kind.ENGINE:
+    if slot is not None and slot.kind == Kind.ENGINE:
         # In a callback, in the thread that brings what the engine has done: it cannot wait.
         executor.stop(timeout, token=token)
         return

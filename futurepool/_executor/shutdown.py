@@ -130,7 +130,7 @@ def stop(
     pool.user_closed = True
     pool.close()
     slot = pool.own_slot()
-    if slot is not None and slot.kind is Kind.ENGINE:
+    if slot is not None and slot.kind == Kind.ENGINE:
         return  # a callback in the thread that brings what the engine has done: it cannot wait
     forced = not _wait_told(pool, timeout, token, ident)
     if not forced:

@@ -18,7 +18,6 @@ code of users.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
@@ -50,7 +49,7 @@ _DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")  #
 
 def _warnings() -> _Shared:
     """The filters in a `catch_warnings`, since 3.14; the list it records to goes on being shared."""
-    module: Any = importlib.import_module("warnings")  # whose variable may be C's, or Python's
+    module: Any = __import__("warnings")  # whose variable may be C's, or Python's
     return module._warnings_context, methodcaller("copy"), lambda _: False
 
 

@@ -849,3 +849,6 @@ def _drawn_unordered(
 
 def _has_closed(batch: Batch) -> bool:
     return bool(batch.closed) or (batch.is_dead() and not batch.is_busy())
+
+
+_sync.import_now(__name__)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent import futures as cf
 from typing import Any
 
+from futurepool import _sync
 from futurepool._errors.failures import Failure, failure_of
 
 __all__: list[str] = []  # internal
@@ -181,3 +182,6 @@ def error_of(future: Any, timeout: float | None) -> BaseException | None:
         return cf.CancelledError(*cancelled.args)
     finally:
         del future
+
+
+_sync.import_now(__name__)

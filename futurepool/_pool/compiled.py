@@ -15,7 +15,6 @@ Which function of `_fast.c` is whose twin:
 
 from __future__ import annotations
 
-import importlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import ThreadPoolExecutor
@@ -54,7 +53,7 @@ def load(next_task: Callable[..., Any]) -> Any:
         next_task: What does what it leaves to Python.
     """
     try:
-        fast: Any = importlib.import_module("futurepool._pool._fast")
+        fast: Any = __import__("futurepool._pool._fast", fromlist=["bind"])
     except ImportError:
         return None
     queue: Any = deque

@@ -38,7 +38,7 @@ def help_waiting(
     slot = pool.own_slot()
     if slot is None or pool.mutex._is_owned():
         return False
-    if slot.kind is Kind.ENGINE:
+    if slot.kind == Kind.ENGINE:
         # The dispatcher: it is the one to bring it.
         return future._state in (PENDING, RUNNING) and bool(pool.engine.run_aside(future, timeout))
     # Who waits without a timeout does nothing else until `future` is done.
@@ -61,7 +61,7 @@ def want(pool: Pool, future: AnyFuture, in_loop: bool = False, /) -> None:
     slot = pool.own_slot()
     if (
         slot is not None
-        and slot.kind is not Kind.ENGINE
+        and slot.kind != Kind.ENGINE
         and not (in_loop and not in_event_loop())
         and not pool.mutex._is_owned()
         and not _is_seen_to(pool, future, False)

@@ -14,8 +14,9 @@ import sys
 from bisect import bisect_right
 from collections import Counter
 from itertools import compress
-from math import inf
 from typing import TYPE_CHECKING
+
+from futurepool import _sync
 
 if TYPE_CHECKING:
     from futurepool._telemetry.stats import Histogram
@@ -31,7 +32,7 @@ BOUNDS: tuple[float, ...] = (
         for power in range(_FIRST, _LAST)
         for part in range(1, _PARTS + 1)
     ),
-    inf,
+    float("inf"),
 )
 
 _LAST_BUCKET = len(BOUNDS) - 1
@@ -39,9 +40,6 @@ _LAST_BUCKET = len(BOUNDS) - 1
 #: Every bucket as a snapshot has it if nothing is in it, which is so of most: made once, not each time.
 _EMPTY: tuple[tuple[float, int], ...] = tuple([(bound, 0) for bound in BOUNDS])
 _INDEXES = tuple(range(len(BOUNDS)))
-
-#: So many values a worker notes, two for each task, before they go into the buckets.
-BATCH = 1024
 
 #: (bucket, how many), and the largest value that was ever seen.
 Tally = tuple[list[tuple[int, int]], float]
@@ -113,6 +111,10 @@ class HistogramRecorder:
         self.counts[_bucket(seconds)] += 1
         self.max = max(self.max, seconds)
 
+    def tally(self, values: list[float]) -> Tally:
+        """What to `add` for many values. May be called outside of the mutex, as this takes some microseconds."""
+        return tally(values, self.max)
+
     def add(self, more: Tally) -> None:
         """Count many. Some microseconds."""
         buckets, most = more
@@ -135,3 +137,6 @@ class HistogramRecorder:
         for index in compress(_INDEXES, counts):
             buckets[index] = BOUNDS[index], counts[index]
         return Histogram(sum(counts), total, self.max, tuple(buckets))
+
+
+_sync.import_now(__name__)

@@ -17,14 +17,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from futurepool import _sync
-from futurepool._pool.histogram import BATCH, HistogramRecorder, Tally, tally
 from futurepool._pool.summaries import Latest
 
 if TYPE_CHECKING:
+    from futurepool._pool.histogram import HistogramRecorder, Tally
     from futurepool._pool.workers import WorkerSlot
 
 __all__ = ["BATCH", "Meters"]
 
+#: So many values a worker notes, two for each task, before they go into the buckets.
+BATCH = 1024
 
 #: Why tasks are refused, see `Stats.rejections`.
 REASONS = ("full", "timeout", "closed", "dropped", "expired", "cancelled")
@@ -58,9 +60,16 @@ class Meters:
         self.wait_time: float = 0.0
         self.admission_time: float = 0.0
         self.last_error: Latest | None = None
-        self.latency: HistogramRecorder | None = HistogramRecorder() if histograms else None
-        self.wait: HistogramRecorder | None = HistogramRecorder() if histograms else None
-        self.admission: HistogramRecorder | None = HistogramRecorder() if histograms else None
+        self.latency: HistogramRecorder | None = None
+        self.wait: HistogramRecorder | None = None
+        self.admission: HistogramRecorder | None = None
+        if histograms:
+            # Late: it takes a millisecond to import.
+            from futurepool._pool.histogram import HistogramRecorder
+
+            self.latency = HistogramRecorder()
+            self.wait = HistogramRecorder()
+            self.admission = HistogramRecorder()
 
     def count_run(self, slot: WorkerSlot, waited: float, now: float, latest: Latest | None) -> None:
         """A task has run; `latest` if it failed."""
@@ -103,8 +112,8 @@ class Meters:
             return None
         waited = slot.fresh[1::2]
         # One that was interrupted between the two notes has but the first.
-        ran = tally(slot.fresh[: 2 * len(waited) : 2], self.latency.max)
-        return ran, tally(waited, self.wait.max)
+        ran = self.latency.tally(slot.fresh[: 2 * len(waited) : 2])
+        return ran, self.wait.tally(waited)
 
     def add(self, slot: WorkerSlot, ran: Tally, waits: Tally) -> None:
         """Count what the slot had noted."""
@@ -143,8 +152,8 @@ class Meters:
             for fresh in noted:
                 ran += fresh[: len(fresh) // 2 * 2 : 2]
                 waited += fresh[1::2]
-            self.latency.add(tally(ran, self.latency.max))
-            self.wait.add(tally(waited, self.wait.max))
+            self.latency.add(self.latency.tally(ran))
+            self.wait.add(self.wait.tally(waited))
             self.wait_time += sum(waited)
 
     def fields(self, now: float) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from typing import Any
 from futurepool import _logs, _sync
 from futurepool._errors.failures import Failure
 from futurepool._future import Future
-from futurepool._pool.task_queue import QueueBefore, TaskQueue
+from futurepool._pool.task_queue import TaskQueue
+from futurepool._pool.timed_queues import QueueBefore
 from futurepool._pool.workers import Kind, WorkerSlot
 from futurepool._telemetry.observers import Observer, TaskEvent
 
@@ -194,7 +195,7 @@ class Feed:
 
 def _worker(slot: WorkerSlot) -> Any:
     """What has a name: a worker's thread, or the one that runs a task on the spot; else the name."""
-    if slot.thread is None and slot.kind is Kind.ENGINE:
+    if slot.thread is None and slot.kind == Kind.ENGINE:
         return _Named(slot.pool.engine.worker_name(slot))
     return slot.thread or _threads.get(slot.ident or 0) or _SOMEBODY
 

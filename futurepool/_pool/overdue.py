@@ -179,7 +179,7 @@ def _commit(pool: Pool, run: TimedRun, failure: Failure) -> None:
 def _set_aside(pool: Pool, run: TimedRun) -> None:
     """Its worker is not to be had. Section held; idempotent."""
     slot = run.slot
-    if slot not in pool.overdue or slot.kind is Kind.CALLER:
+    if slot not in pool.overdue or slot.kind == Kind.CALLER:
         return  # it has come back; or it is none
     slot.notifying = None
     _forget(run)
@@ -243,5 +243,5 @@ def abandoned(pool: Pool) -> list[TimedRun]:
     return [
         run
         for slot, run in pool.overdue.items()
-        if slot.kind is Kind.THREAD and slot not in listed and not _sync.has_ended(slot.thread)
+        if slot.kind == Kind.THREAD and slot not in listed and not _sync.has_ended(slot.thread)
     ]

@@ -101,3 +101,6 @@ def _say(pool: Any, limit: float, names: dict[int, str]) -> None:
             task_id=number,
             task_name=name,
         )
+
+
+_sync.import_now(__name__)

@@ -21,9 +21,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
-from math import inf
 from operator import itemgetter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 from futurepool._future import PENDING, RUNNING, Future
 
@@ -115,58 +114,6 @@ class TaskQueue(Protocol):
         ...
 
 
-Q = TypeVar("Q", bound=TaskQueue)
-
-
-class QueueBefore(Generic[Q]):
-    """A queue before another one, for a `take` of its own: everything goes through the methods."""
-
-    __slots__ = ("inner", "levels", "shed", "token_cancelled", "top")
-
-    def __init__(self, inner: Q) -> None:
-        self.inner: Q = inner
-        self.token_cancelled: list[AnyFuture] = inner.token_cancelled  # the same list
-        self.shed: deque[AnyFuture] | tuple[()] = inner.shed  # likewise
-        self.levels: dict[int, Level] = {}  # always empty
-        self.top: Level = BOTTOM  # as is this one
-
-    def push(self, future: AnyFuture) -> None:
-        self.inner.push(future)
-
-    def push_all(self, futures: list[AnyFuture]) -> None:
-        self.inner.push_all(futures)
-
-    def enlist(self, level: Level) -> None:
-        raise AssertionError("there are no levels")
-
-    def advance(self) -> Level:
-        return self.top
-
-    def following(self) -> AnyFuture | None:
-        return self.inner.following()
-
-    def victim(self) -> AnyFuture | None:
-        return self.inner.victim()
-
-    def note_tombstone(self, living: int) -> None:
-        self.inner.note_tombstone(living)
-
-    def rebuild(self) -> int:
-        return self.inner.rebuild()
-
-    def tasks(self) -> list[AnyFuture]:
-        return self.inner.tasks()
-
-    def heads(self) -> list[AnyFuture]:
-        return self.inner.heads()
-
-    def rows(self) -> list[Any]:
-        return self.inner.rows()
-
-    def arranged(self, rows: list[Any]) -> list[AnyFuture]:
-        return self.inner.arranged(rows)
-
-
 class RankedQueue(TaskQueue, Protocol):
     """A queue whose order never changes: what `LimitedQueue` can stand before."""
 
@@ -219,7 +166,7 @@ def _make_level(key: float, tasks: Iterable[AnyFuture] = (), kind: type[Level] =
 
 
 #: What lies under each stack.
-BOTTOM = _make_level(inf)
+BOTTOM = _make_level(float("inf"))
 BOTTOM.next_lower = BOTTOM
 
 

@@ -1,4 +1,4 @@
-"""Queues that look at how long tasks have waited, and the choice among all there are.
+"""Queues that look at how long tasks have waited. Imported with the first pool that has one.
 
 `PriorityQueue` keeps the tasks. It stands behind methods here, so that the hot paths find no levels, as with
 aging, and each take comes by. See the head of `futurepool._pool.task_queue` for what a `take` owes to interruptions.
@@ -7,24 +7,72 @@ aging, and each take comes by. See the head of `futurepool._pool.task_queue` for
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from futurepool import _sync
 from futurepool._future import PENDING, RUNNING, Future
 from futurepool._pool.task_queue import (
-    AgingQueue,
+    BOTTOM,
     Level,
-    NewestLevel,
     PriorityQueue,
-    QueueBefore,
     Taker,
     TaskQueue,
     is_token_cancelled,
 )
 
-__all__ = ["AdaptiveQueue", "SheddingQueue", "make_queue"]
+__all__ = ["AdaptiveQueue", "QueueBefore", "SheddingQueue"]
 
 AnyFuture = Future[Any]
+Q = TypeVar("Q", bound=TaskQueue)
+
+
+class QueueBefore(Generic[Q]):
+    """A queue before another one, for a `take` of its own: everything goes through the methods."""
+
+    __slots__ = ("inner", "levels", "shed", "token_cancelled", "top")
+
+    def __init__(self, inner: Q) -> None:
+        self.inner: Q = inner
+        self.token_cancelled: list[AnyFuture] = inner.token_cancelled  # the same list
+        self.shed: deque[AnyFuture] | tuple[()] = inner.shed  # likewise
+        self.levels: dict[int, Level] = {}  # always empty
+        self.top: Level = BOTTOM  # as is this one
+
+    def push(self, future: AnyFuture) -> None:
+        self.inner.push(future)
+
+    def push_all(self, futures: list[AnyFuture]) -> None:
+        self.inner.push_all(futures)
+
+    def enlist(self, level: Level) -> None:
+        raise AssertionError("there are no levels")
+
+    def advance(self) -> Level:
+        return self.top
+
+    def following(self) -> AnyFuture | None:
+        return self.inner.following()
+
+    def victim(self) -> AnyFuture | None:
+        return self.inner.victim()
+
+    def note_tombstone(self, living: int) -> None:
+        self.inner.note_tombstone(living)
+
+    def rebuild(self) -> int:
+        return self.inner.rebuild()
+
+    def tasks(self) -> list[AnyFuture]:
+        return self.inner.tasks()
+
+    def heads(self) -> list[AnyFuture]:
+        return self.inner.heads()
+
+    def rows(self) -> list[Any]:
+        return self.inner.rows()
+
+    def arranged(self, rows: list[Any]) -> list[AnyFuture]:
+        return self.inner.arranged(rows)
 
 
 class AdaptiveQueue(QueueBefore[PriorityQueue]):
@@ -141,17 +189,4 @@ class SheddingQueue(QueueBefore[PriorityQueue]):
         return self._overloaded and waited > 2 * _TARGET
 
 
-def make_queue(
-    aging: float | None = None,
-    order: str = "fifo",
-    adaptive_wait: float = 0.0,
-    sheds: bool = False,
-) -> TaskQueue:
-    """The queue for `BoundedExecutor(aging=, order=, adaptive_wait=)`, with `OnFull.SHED` if it `sheds`."""
-    if sheds:
-        return SheddingQueue()
-    if aging is not None:
-        return AgingQueue(aging)
-    if order == "adaptive":
-        return AdaptiveQueue(adaptive_wait)
-    return PriorityQueue(NewestLevel if order == "lifo" else Level)
+_sync.import_now(__name__)

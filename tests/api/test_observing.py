@@ -19,7 +19,7 @@ from futurepool import (
     TaskError,
     _sync,
 )
-from futurepool._pool.histogram import BATCH
+from futurepool._pool.meters import BATCH
 from tests.faults.tools import until
 
 

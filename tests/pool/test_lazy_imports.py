@@ -72,3 +72,33 @@ def test_what_is_imported_late_lets_its_imports_take_place() -> None:
     }
     assert "futurepool._aio" in last
     assert last == dict.fromkeys(last, "_sync.import_now(__name__)")
+
+
+#: What takes part of a millisecond to import, and is for few programs.
+FEW = {
+    *(
+        "asyncio",
+        "bisect",
+        "dataclasses",
+        "importlib.util",
+        "inspect",
+        "numbers",
+        "pickle",
+        "struct",
+    ),
+    *("futurepool._executor.groups", "futurepool._map", "futurepool._map.batches"),
+    *("futurepool._map.chunks", "futurepool._pool.histogram", "futurepool._pool.limits"),
+    *("futurepool._pool.report", "futurepool._pool.slow", "futurepool._pool.timed_queues"),
+    *("futurepool._telemetry.stats", "futurepool._telemetry.trace"),
+}
+
+
+def test_the_import_leaves_out_what_is_for_few() -> None:
+    """They are imported by who needs them, with the first pool or with a pool that has such an option."""
+    done = python(
+        "import concurrent.futures.thread, json, sys, typing\n"
+        "if sys.version_info < (3, 11): import typing_extensions\n"
+        "before = set(sys.modules)\nimport futurepool\n"
+        "print(json.dumps([*set(sys.modules) - before]))"
+    )
+    assert FEW.intersection(json.loads(done.stdout)) == set()

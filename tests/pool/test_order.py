@@ -24,8 +24,8 @@ from futurepool import (
     _sync,
 )
 from futurepool._foreign import aside
+from futurepool._pool.pool import make_queue
 from futurepool._pool.task_queue import KEEP, AgingQueue, PriorityQueue
-from futurepool._pool.timed_queues import make_queue
 from tests.helpers import hold
 
 

@@ -121,7 +121,7 @@ def test_around_finishing_on_the_spot(
     left = [1]
 
     def complete(self: Pool, slot: Any, *args: Any) -> None:
-        mine = slot.kind is Kind.CALLER and left[0] > 0
+        mine = slot.kind == Kind.CALLER and left[0] > 0
         left[0] -= mine
         if mine and not after:
             raise Strike
