@@ -169,6 +169,8 @@ class LoopSubmitter:
 
     __slots__ = ("_futurepool", "_futurepool_options", "loop", "native")
 
+    _futurepool_ours = True
+
     def __init__(self, pool: Pool, options: Options, box: Mailbox) -> None:
         self._futurepool = pool
         self._futurepool_options = options.waiting(box)

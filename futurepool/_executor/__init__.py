@@ -42,6 +42,7 @@ from futurepool._errors.checks import (
     check_buffersize,
     check_callable,
     check_int,
+    check_priority,
     check_timeout,
     check_workers,
     show,
@@ -54,7 +55,7 @@ from futurepool._future import Future
 from futurepool._options import UNSET, Config, OnFull, Options, check_engine, checked_config
 from futurepool._pool import sizing
 from futurepool._pool.ending import cancel_queued, wait_empty
-from futurepool._pool.fast import SUBMITS, Submitting, put_compiled
+from futurepool._pool.fast import SUBMITS, Submitting, at_priority, put_compiled
 from futurepool._pool.pool import Pool, RunState
 
 if sys.version_info >= (3, 11):
@@ -133,8 +134,15 @@ class _Submitting(NoCopy, Submitting):
         self, priority: int, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> Future[T]:
         """Submit with a priority: a `Priority` or any int; higher runs sooner."""
-        options = self._futurepool_options.changed(priority=priority)
-        return self._futurepool.submit(options, fn, args, kwargs)
+        options = self._futurepool_options
+        if type(priority) is not int:  # True and 1.0 would be found as 1
+            priority = check_priority(priority)
+        try:
+            one = options.at_priority[priority]  # type: ignore[index]
+        except (KeyError, TypeError):  # not met yet, nor any
+            one = at_priority(self._futurepool, options, priority)
+        future: Future[T] = one.submit(fn, *args, **kwargs)
+        return future
 
     def submit_with_token(
         self, token: CancelToken, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs

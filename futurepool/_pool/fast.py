@@ -32,7 +32,7 @@ from futurepool._pool.pool import Pool
 from futurepool._pool.section import unpark
 from futurepool._pool.workers import PARKED, WorkerSlot
 
-__all__ = ["SUBMITS", "Submitting", "form", "put_compiled", "row_of"]
+__all__ = ["SUBMITS", "Submitting", "at_priority", "form", "put_compiled", "row_of"]
 
 AnyFuture = Future[Any]
 P = ParamSpec("P")
@@ -261,6 +261,8 @@ class Submitting(cf.Executor):
     # Names that no subclass of a user's has for something else.
     _futurepool: Pool
     _futurepool_options: Options
+    #: Whether what `submit` returns is a future of ours even if somebody has taken the call out of our hands.
+    _futurepool_ours: bool = False
 
     def submit(  # noqa: C901 - unrolled
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -297,9 +299,8 @@ class Submitting(cf.Executor):
         if context:
             if context is _LONG_WAY or ThreadPoolExecutor.submit is not patched.original:
                 subscribers = options.subscribers
-                return pool.submit(
-                    options, fn, args, kwargs, subscribers, ours=subscribers is not None
-                )
+                ours = self._futurepool_ours or subscribers is not None
+                return pool.submit(options, fn, args, kwargs, subscribers, ours)
             future._context = pool.adopt(context)
         else:
             future._context = None
@@ -386,8 +387,8 @@ class Submitting(cf.Executor):
 def _plain_submit(self: Submitting, fn: Any, /, *args: Any, **kwargs: Any) -> AnyFuture:
     options = self._futurepool_options
     subscribers = options.subscribers
-    pool = self._futurepool
-    return pool.submit(options, fn, args, kwargs, subscribers, ours=subscribers is not None)
+    ours = self._futurepool_ours or subscribers is not None
+    return self._futurepool.submit(options, fn, args, kwargs, subscribers, ours)
 
 
 _compiled: Any = load(next_task)
@@ -433,3 +434,33 @@ def put_compiled(kind: type[Submitting]) -> None:
         twin = _compiled.twin_of("submit", vars(kind)["submit"])
         kind.submit = twin  # type: ignore[method-assign]
         SUBMITS.append(twin)
+
+
+_KEPT = 1024  # so many priorities are kept for their next task
+
+
+class AtPriority(Submitting):
+    """What `submit_with_priority` submits by: the hot path, with options that are made once for a priority.
+
+    The options it was made from keep it. It holds the pool, not the executor, which may die.
+    """
+
+    _futurepool_ours = True
+
+    def __init__(self, pool: Pool, options: Options) -> None:
+        self._futurepool = pool
+        self._futurepool_options = options
+
+    submit = Submitting.submit
+
+
+put_compiled(AtPriority)
+
+
+def at_priority(pool: Pool, options: Options, priority: int) -> AtPriority:
+    """What submits with `options` to `pool`, but for their priority. From any thread: single C calls."""
+    kept = options.at_priority
+    if kept is None or len(kept) >= _KEPT:
+        options.at_priority = kept = {}
+    kept[priority] = one = AtPriority(pool, options.changed(priority))
+    return one

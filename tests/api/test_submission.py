@@ -189,6 +189,53 @@ def test_priorities_are_integers(priority: Any) -> None:
             ex.options(priority=priority)
 
 
+def test_a_priority_that_is_known_lets_nothing_pass_that_equals_it() -> None:
+    """What submits with a priority is kept for the next task; True and 1.0 are equal to 1."""
+    with BoundedExecutor(1) as ex:
+        for priority in (1, Priority.NORMAL, 1):
+            future = ex.submit_with_priority(priority, echo)
+            assert (type(future.priority), future.priority) == (int, 1)
+        for wrong in (True, 1.0):
+            with pytest.raises(TypeError, match="priority"):
+                ex.submit_with_priority(wrong, echo)  # type: ignore[arg-type]
+
+
+def test_each_view_keeps_its_options_at_any_priority() -> None:
+    """And nothing but the priority is replaced."""
+    with BoundedExecutor(1) as ex:
+        view = ex.options(name="of the view", priority=5)
+        for _ in range(2):
+            task, own = view.submit_with_priority(7, echo), ex.submit_with_priority(7, echo)
+            assert (task.name, task.priority, own.name, own.priority) == (
+                "of the view",
+                7,
+                "echo",
+                7,
+            )
+        assert view.submit(echo).priority == 5
+
+
+def test_many_priorities_keep_but_so_much() -> None:
+    """An executor that is given times or numbers as priorities does not grow with each."""
+    with BoundedExecutor(1) as ex:
+        for priority in range(3000):
+            ex.submit_with_priority(priority, int)
+        assert len(ex._futurepool_options.at_priority or ()) <= 1024
+
+
+def test_what_submits_at_a_priority_keeps_no_executor_alive() -> None:
+    """It is kept by the executor's own options, so it holds the pool only."""
+    gc.disable()
+    try:
+        ex = BoundedExecutor(1)
+        ex.submit_with_priority(3, int).result()
+        gone = weakref.ref(ex)
+        del ex
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_tokens_policies_and_names_have_types() -> None:
     """Each wrong one is named."""
     with BoundedExecutor(1) as ex:

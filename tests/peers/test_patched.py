@@ -228,6 +228,8 @@ def test_a_tool_that_runs_it_on_the_spot(monkeypatch: pytest.MonkeyPatch) -> Non
         assert list(pool.map(abs, [-1, 2])) == [(here, 1), (here, 2)]
         assert list(pool.map_unordered(abs, [-1])) == [(here, 1)]
         assert pool.try_submit(abs, -1).result(30) == (here, 1)
+        ours = pool.submit_with_priority(2, abs, -1)
+        assert (type(ours), ours.result(30)) == (Future, (here, 1))
         assert asyncio.run(pool.arun(abs, -1)) == (here, 1)
     monkeypatch.undo()
     patched.look()
