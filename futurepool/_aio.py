@@ -136,7 +136,7 @@ def check_plain(who: str, fn: Any) -> None:
     `__call__`, is one.
     """
     if type(fn) is FunctionType and not fn.__code__.co_flags & _ASYNC and not fn.__dict__:
-        return  # most are, and this is asked for each task
+        return  # most are; unrolled in `run`
     inner = cast(Any, fn)
     while (kind := cast(Any, type(inner))) is functools.partial:
         inner = inner.func
@@ -291,7 +291,9 @@ async def run(
     kwargs: dict[str, Any],
 ) -> Any:
     """See `BoundedExecutor.arun`. A PendingCall in line, as this is the hot path of coroutines."""
-    check_plain("arun()", fn)
+    # twin of check_plain.
+    if type(fn) is not FunctionType or fn.__code__.co_flags & _ASYNC or fn.__dict__:
+        check_plain("arun()", fn)
     if options.timeout is not None:
         return await PendingCall(pool, options, fn, args, kwargs).end()
     way: LoopSubmitter | None = options.loop_submitter

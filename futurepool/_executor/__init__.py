@@ -21,7 +21,6 @@ and its weak reference closes the pool, which runs what it has accepted and ends
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import sys
@@ -461,7 +460,7 @@ class _Submitting(NoCopy, Submitting):
             TypeError for a coroutine function: nothing of it would run in the pool.
         """
         # Not a coroutine itself: a layer less for each task.
-        one: Coroutine[Any, Any, T] = _aio().run(
+        one: Coroutine[Any, Any, T] = (_loaded or _aio()).run(
             self, self._futurepool, self._futurepool_options, fn, args, kwargs
         )
         return one
@@ -1266,11 +1265,15 @@ def _give_own_names() -> None:
 _give_own_names()
 
 
-@functools.cache
+_loaded: Any = None  # what `_aio` has returned
+
+
 def _aio() -> Any:
     """The module behind the async methods, loaded when first used: asyncio is slow to import."""
+    global _loaded
     from futurepool import _aio as module
 
+    _loaded = module
     return module
 
 
