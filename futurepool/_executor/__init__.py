@@ -136,8 +136,10 @@ class _Submitting(NoCopy, Submitting):
         options = self._futurepool_options
         if type(priority) is not int:  # True and 1.0 would be found as 1
             priority = check_priority(priority)
+        kept: Any = options.at_priority
+        one: Any
         try:
-            one = options.at_priority[priority]  # type: ignore[index]
+            one = kept[priority]
         except (KeyError, TypeError):  # not met yet, nor any
             one = at_priority(self._futurepool, options, priority)
         future: Future[T] = one.submit(fn, *args, **kwargs)
@@ -852,7 +854,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
     ) -> None:
         # Late, as whoever imports this package need not make a pool. But not so late as `map`, which may be
         # called by a finalizer or a signal handler, while the import goes on.
-        from futurepool import _map  # noqa: F401
+        from futurepool import _map  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
         check_engine(engine, initializer, idle_timeout)
         config = checked_config(
