@@ -479,6 +479,29 @@ def test_seeing(tmp_path: Path) -> None:
 
 
 @needs_benchmarks
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.timeout(170)
+def test_engines(tmp_path: Path) -> None:
+    """A row for an engine, with what was measured; the page has such a table."""
+    path = tmp_path / "engines.json"
+    words = ["--rounds", "1", "--calls", "50", "--json", str(path), "processes"]
+    done = run(str(BENCHMARKS / "engines.py"), *words)
+    stored = json.loads(path.read_text("utf-8"))
+    assert list(stored) == ["processes"]
+    assert list(stored["processes"]) == ["bulk", "one", "map"]
+    for way in stored["processes"].values():
+        assert list(way) == ["alone", "behind"]
+        assert all(figure > 0 for figures in way.values() for figure in figures)
+    lines = done.stdout.splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("| engine"))
+    assert lines[head + 2].startswith("| `ProcessPoolExecutor` (spawn) | ")
+    assert lines[head + 2].count("|") == lines[head].count("|")
+    page = (BENCHMARKS.parent / "docs" / "engines.md").read_text("utf-8")
+    assert "\n".join(lines[head : head + 2]) in page
+
+
+@needs_benchmarks
 def test_the_same_seed_makes_the_same_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that each way has the same to do; as many as were asked for."""
     overload = script("overload", monkeypatch)
