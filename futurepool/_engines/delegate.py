@@ -523,9 +523,12 @@ class DelegateEngine:
 
     def _outcome(self, inner: cf.Future[Any]) -> tuple[Any, BaseException | None]:
         try:
-            if inner.cancelled():
-                raise cf.CancelledError("the engine cancelled the task")  # noqa: TRY301
-            error = inner.exception(0) if inner.done() else self._broken
+            try:
+                error = inner.exception(0)
+            except cf.CancelledError:
+                raise cf.CancelledError("the engine cancelled the task") from None
+            except cf.TimeoutError:
+                error = self._broken
             if error is not None:
                 if isinstance(error, cf.BrokenExecutor) and self._envelope.broken(self.executor):
                     self._end_broken(error)

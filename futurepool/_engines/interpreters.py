@@ -33,7 +33,8 @@ def call_there(path: Any, main: Any, fn: Any, data: Any, seal: Any, /) -> Any:
     Its code travels alone, so it refers to no global name and has no default values.
 
     Args:
-        path: The other interpreter's `sys.path`.
+        path: What is to be in the other interpreter's `sys.path`, as one string: twenty of them would cost as
+            much as all the rest of a short call.
         main: How to import what is `__main__` there, if the call refers to that: a name or a path.
         fn: The function, if it travels as it is.
         data: Function, arguments and keywords, pickled.
@@ -43,6 +44,7 @@ def call_there(path: Any, main: Any, fn: Any, data: Any, seal: Any, /) -> Any:
         import pickle
         import sys
 
+        path = path.split("\0") if path else []
         if [entry for entry in path if entry not in sys.path]:
             sys.path[:] = [*path, *[entry for entry in sys.path if entry not in path]]
         if main is not None and "__mp_main__" not in sys.modules:
@@ -141,7 +143,7 @@ class InterpreterEnvelope(Envelope):
         main = self._main if b"__main__" in data else None
         if main is None and b"__main__" in data:
             return None
-        return tuple([entry for entry in sys.path if type(entry) is str]), main, sent, data
+        return "\0".join([entry for entry in sys.path if type(entry) is str]), main, sent, data
 
     def open(self, result: Any) -> Any:
         """The result that came back; raises what unpickling raises."""
