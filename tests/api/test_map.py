@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, InvalidConfigError, TaskError, _sync
+from tests.helpers import hold
 
 
 @pytest.fixture
@@ -413,7 +414,7 @@ def test_an_input_that_raises_at_the_call(shape: Any, gate: threading.Event) -> 
         raise LookupError("no more")
 
     with BoundedExecutor(1) as ex:
-        ex.submit(gate.wait, 10)
+        hold(ex, gate)
         with pytest.raises(LookupError, match="no more"):
             ex.map(ran.append, items(), **shape)
         assert ex.stats().queued_tasks == 0
