@@ -286,7 +286,8 @@ def test_what_is_inside_can_be_cancelled() -> None:
 
         token = CancelToken()
         plain, under = ex.submit(int), ex.submit_with_token(token, int)
-        late = ex.submit_with_token(CancelToken(0.05), int)
+        deadline = CancelToken()
+        late = ex.submit_with_token(deadline, int)
         plain.add_done_callback(tell)
         under.add_done_callback(tell)
         heard = threading.Event()
@@ -296,6 +297,7 @@ def test_what_is_inside_can_be_cancelled() -> None:
         token.cancel()
         assert under.cancelled()
         assert told == [threading.current_thread()] * 2
+        deadline.cancel_aside("as the timer does")
         with pytest.raises(cf.CancelledError):
             late.result(30)
         assert heard.wait(30)
