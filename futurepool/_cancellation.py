@@ -149,7 +149,7 @@ class CancelToken(NoCopy):
     )
 
     def __init__(self, timeout: float | None = None, *, parent: CancelToken | None = None) -> None:
-        seconds = check_timeout("timeout", timeout)
+        seconds = None if timeout is None else check_timeout("timeout", timeout)
         if parent is not None and not isinstance(parent, CancelToken):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"parent must be a CancelToken or None, not {safe_text(repr, parent)}")
         # Each key is set by one setdefault and stays: "reason" (a tuple of one), and, made when

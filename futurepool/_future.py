@@ -51,7 +51,7 @@ from types import (
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from futurepool import _sync
-from futurepool._errors import is_among, safe_text
+from futurepool._errors import safe_text
 from futurepool._errors.checks import NoCopy, check_callable, check_timeout
 from futurepool._errors.failures import Failure, TaskError
 from futurepool._foreign import aside
@@ -79,6 +79,7 @@ class Owner(Protocol):
     """What a future needs of the pool that owns it."""
 
     mutex: Any
+    deferred: Any  # what was left to be done, if it is true
 
     def cancel(self, future: Future[Any], aside: bool = False, /) -> bool:
         """Cancel `future` if it has not started; else tell its token. See `Future.cancel`.
@@ -174,7 +175,6 @@ class Subscribers:
 
 
 _qualname_of_class: Any = type.__dict__["__qualname__"].__get__
-_mro_of_class: Any = type.__dict__["__mro__"].__get__
 _LRU = type(functools.lru_cache(int))
 _LAYERS = 100  # of partials and methods; a partial may hold itself
 
@@ -182,7 +182,8 @@ _LAYERS = 100  # of partials and methods; a partial may hold itself
 def _class_name(value: Any) -> str:
     """A class is called what it is called, an instance what its class is."""
     kind = cast(Any, type(value))
-    return cast(str, _qualname_of_class(value if is_among(type, _mro_of_class(kind)) else kind))
+    # Of the type, as `isinstance` would ask for the value's `__class__`. This asks nothing of a user's.
+    return cast(str, _qualname_of_class(value if issubclass(kind, type) else kind))
 
 
 def is_context_run(fn: Any) -> bool:
@@ -529,7 +530,8 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                 pending = state is PENDING or state is RUNNING or state is CANCELLED
                 if pending:
                     add(self._own_subscribers())
-            pool.run_deferred()
+            if pool.deferred:
+                pool.run_deferred()
         except BaseException:
             pool.repair()
             raise
@@ -880,6 +882,8 @@ class Detached:
     """The owner of a future that no executor made."""
 
     __slots__ = ("mutex",)
+
+    deferred: Any = ()  # of the class: it defers nothing
 
     def __init__(self) -> None:
         self.mutex: Any = _sync.RLock()

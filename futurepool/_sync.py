@@ -232,9 +232,14 @@ def sleep_at(parker: Any, timeout: float | None, look: Callable[[], object]) -> 
     True from it ends the sleep.
     So the handler of a signal that came just before the sleep runs within a second, too.
     """
-    for span in _spans(timeout):
-        if parker.acquire(True, span) or look() is True:
-            return
+    # Not by `_spans`: each thread that waits for a result comes by here.
+    left = _LOOK if timeout is None else max(0.0, timeout)
+    end = None if timeout is None else clock() + left
+    while not parker.acquire(True, min(left, _LOOK)) and look() is not True:
+        if end is not None:
+            left = end - clock()
+            if left <= 0.0:
+                return
 
 
 def get_within(inbox: SimpleQueue[T], seconds: float) -> T:

@@ -110,13 +110,14 @@ class ThreadEngine:
         for slot, thread in list(pool.workers.listed.items()):
             # The order of these two matters: what has noted that it runs was alive.
             noted = slot.ident is not None
-            if not _sync.has_ended(thread):
+            if thread.is_alive() or not _sync.has_ended(thread):
                 continue
             if noted:
                 pool.deferred.append(dead(pool, slot))
             else:
                 pool.repair()  # takes out what has not noted itself, alive or not
-        pool.run_deferred()
+        if pool.deferred:
+            pool.run_deferred()
 
     def ended(self) -> None:
         """Nothing to close."""

@@ -31,7 +31,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
-from futurepool import _living, _sync
+from futurepool import _living
 from futurepool._cancellation import CancelToken
 from futurepool._engines.threads import ThreadEngine
 from futurepool._errors import InvalidConfigError
@@ -1051,9 +1051,7 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
         `asyncio.to_thread` too, waits for all tasks but those that wait like this themselves;
         another worker takes its place meanwhile.
         """
-        limit = self._stop_limit(timeout, token)
-        ident = _sync.get_ident() if shutdown.is_own_worker(self._futurepool) else None
-        shutdown.stop(self._futurepool, limit, token, ident)
+        shutdown.stop(self._futurepool, self._stop_limit(timeout, token), token)
 
     async def astop(
         self, timeout: float | None = UNSET, *, token: CancelToken | None = None

@@ -124,14 +124,17 @@ def stop(
         pool: Of the executor.
         timeout: Seconds, or None.
         token: Time is up when it is cancelled.
-        ident: Of the thread in which a task calls this; it does not wait for the tasks of that one.
+        ident: Of the thread in which a task calls this; it does not wait for the tasks of that one. This
+            thread, if it runs one.
     """
     end = None if timeout is None else _sync.clock() + timeout
     pool.user_closed = True
     pool.close()
     slot = pool.own_slot()
-    if slot is not None and slot.kind == Kind.ENGINE:
-        return  # a callback in the thread that brings what the engine has done: it cannot wait
+    if slot is not None:
+        if slot.kind == Kind.ENGINE:
+            return  # a callback in the thread that brings what the engine has done: it cannot wait
+        ident = _sync.get_ident()
     forced = not _wait_told(pool, timeout, token, ident)
     if not forced:
         if ident is not None:

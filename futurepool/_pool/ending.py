@@ -38,18 +38,20 @@ def wait_empty(
     wait like this. There may be one worker more meanwhile, as this one is not to be had.
     """
     parker = _sync.Parker()
-    listener = Opener(functools.partial(_unpark, parker))
-    waiters = pool.waiters
-    pool.run_deferred()
+    listener = None if token is None else Opener(functools.partial(_unpark, parker))
+    capacity, waiters = pool.capacity, pool.waiters
+    if pool.deferred:
+        pool.run_deferred()
     try:
         with pool.mutex:
-            if not pool.unfinished or pool.abandoned:
-                return not pool.unfinished
+            if not capacity.unfinished or pool.abandoned:
+                return not capacity.unfinished
             waiters.idle_waiters.append(parker)
             if ident is not None:
                 _make_way(pool, parker, ident)
-        pool.run_deferred()
-        if token is not None and not token._add_listener(listener):
+        if pool.deferred:
+            pool.run_deferred()
+        if token is not None and listener is not None and not token._add_listener(listener):
             unpark(parker)
         _sync.sleep_at(parker, timeout, pool.reap_dead_workers)
     finally:
@@ -58,7 +60,7 @@ def wait_empty(
             emptied = parker not in waiters.idle_waiters
             if not emptied:
                 waiters.idle_waiters.remove(parker)
-        if token is not None:
+        if token is not None and listener is not None:
             token._discard_listener(listener)
     return emptied
 

@@ -200,7 +200,8 @@ def _decide(
             if not pool.try_admit(future):
                 # mutant closed-lets-nobody-over-the-bound
                 refused = pool.closed_error() if pool.state else decide(pool, future)
-        pool.run_deferred()
+        if pool.deferred:
+            pool.run_deferred()
         if pool.unnotified:
             pool.tell_cancelled(future)
     except BaseException:
@@ -273,7 +274,8 @@ def _wait_as_coroutine(pool: Pool, future: AnyFuture) -> AnyFuture:
                 pool.waiters.push(future, pool.aging, weakref.WeakMethod(pool.turn_away))
                 pool.limit_wait(future)
                 settled = True
-        pool.run_deferred()
+        if pool.deferred:
+            pool.run_deferred()
     except BaseException:
         pool.repair(future)
         raise
@@ -294,7 +296,8 @@ def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> Any
                 pool.waiters.blocked.append(waiter)
                 pool.limit_wait(future)
                 settled = timeout is not None and timeout <= 0
-        pool.run_deferred()
+        if pool.deferred:
+            pool.run_deferred()
         if not settled and not pool.state:
             _sync.sleep_at(waiter.parker, timeout, vigil.check)
             if future.task_id:  # who admitted it has taken the waiter off
@@ -310,7 +313,8 @@ def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> Any
                 pool.given_up(future)
             else:
                 pool.refused(future, "closed" if closed else "timeout")
-        pool.run_deferred()
+        if pool.deferred:
+            pool.run_deferred()
     except BaseException:
         with pool.mutex:
             pool.waiters.discard(waiter)

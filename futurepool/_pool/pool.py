@@ -770,7 +770,8 @@ class Pool(Section):
             self.state = max(self.state, state)
         # mutant close-sends-home
         self._send_home()
-        self.run_deferred()
+        if self.deferred:
+            self.run_deferred()
 
     def _send_home(self) -> None:
         """Turn away whoever waits for a place, and have the workers look whether they are to go."""
