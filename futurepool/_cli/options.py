@@ -38,11 +38,25 @@ def _columns() -> int:
     return 80
 
 
+def _may_colour() -> bool:
+    """Whether what argparse prints may be coloured: not where no terminal is and nobody insists.
+
+    To find that out for itself, argparse of Python 3.14 and later imports what draws tracebacks.
+    """
+    if any(os.environ.get(name) for name in ("FORCE_COLOR", "PYTHON_COLORS")):
+        return True
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        return sys.stdout.isatty() or sys.stderr.isatty()
+    return False
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that starts fast."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         more.setdefault("formatter_class", _Help)
+        if sys.version_info >= (3, 14):
+            more.setdefault("color", _may_colour())
         super().__init__(*args, **more)
 
 

@@ -126,9 +126,8 @@ class _Flight:
         self.inner = inner
         # Guarded by the pool's mutex.
         self.asked: bool = False  # to have it back
-        self.by: int | None = (
-            None  # the thread that asks; None: nobody waits for what is told of it
-        )
+        # The thread that asks; None: nobody waits for what is told of it.
+        self.by: int | None = None
 
 
 class _Guard:
@@ -337,9 +336,8 @@ class DelegateEngine:
             return  # it has come back; or is not there yet, see `_forward`
         slot, flight = found[0]
         pool = self._pool
-        if (
-            pool.mutex._is_owned()
-        ):  # a finalizer's, or a signal handler's: nothing of the engine's runs here
+        if pool.mutex._is_owned():
+            # A finalizer's, or a signal handler's: nothing of the engine's runs here.
             pool.deferred.append(partial(aside.run, partial(self.take_back, task, None)))
             return
         if not self._envelope.cancels_pending_only:
@@ -443,11 +441,8 @@ class DelegateEngine:
         """One place was woken, or its task has come back."""
         flight = self._flights.get(slot)
         busy = slot in self._busy
-        if (
-            slot.leave
-            or (busy and inner is None)
-            or (None if flight is None else flight.inner) is not inner
-        ):
+        expected = None if flight is None else flight.inner
+        if slot.leave or (busy and inner is None) or expected is not inner:
             return  # stale
         self._busy.add(slot)
         try:
@@ -587,9 +582,8 @@ class DelegateEngine:
 
 
 def _put(inbox: Any, slot: WorkerSlot, inner: cf.Future[Any]) -> None:
-    inbox.put(
-        (slot, inner)
-    )  # not the flight: a future keeps its callbacks, and they would make a cycle
+    # Not the flight: a future keeps its callbacks, and they would make a cycle.
+    inbox.put((slot, inner))
 
 
 def _reborn(executor: cf.Executor) -> cf.Executor | None:

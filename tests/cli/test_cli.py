@@ -19,7 +19,7 @@ import pytest
 
 import futurepool
 from futurepool._cli import items
-from tests.cli.command import FOREGROUND, MAP, PATIENCE, TASKS, Popen, Run, environment
+from tests.cli.command import FOREGROUND, MAP, PATIENCE, TASKS, Popen, Run, Terminal, environment
 
 pytest_plugins = ["tests.cli.fixtures"]
 
@@ -91,6 +91,55 @@ def test_help_into_a_closed_pipe() -> None:
             check=False,
         )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def nothing_said_of_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "PYTHON_COLORS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="there logging imports it")
+@pytest.mark.usefixtures("nothing_said_of_colours")
+def test_help_that_nobody_sees_in_colour_is_quick() -> None:
+    """What draws colours takes as long to import as the command's own modules."""
+    code = (
+        "import sys; from futurepool._cli.main import main\n"
+        "try: main(['--help'])\n"
+        "finally: assert '_colorize' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="there argparse has no colours")
+@pytest.mark.usefixtures("nothing_said_of_colours")
+def test_help_is_coloured_where_that_is_seen_or_asked_for(
+    terminal: Callable[..., Terminal],
+) -> None:
+    """At a terminal, and with FORCE_COLOR."""
+    shown = terminal("-m", "futurepool", "--help")
+    assert shown.wait() == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "futurepool", "--help"],
+        env={**environment(), "FORCE_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert "\x1b" in shown.seen
+    assert "\x1b" in done.stdout
 
 
 @pytest.mark.slow
