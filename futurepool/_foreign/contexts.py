@@ -49,7 +49,9 @@ _DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")  #
 
 def _warnings() -> _Shared:
     """The filters in a `catch_warnings`, since 3.14; the list it records to goes on being shared."""
-    module: Any = __import__("warnings")  # whose variable may be C's, or Python's
+    import warnings
+
+    module: Any = warnings  # whose variable may be C's, or Python's
     return module._warnings_context, methodcaller("copy"), lambda _: False
 
 

@@ -16,7 +16,7 @@ from futurepool import _logs, _sync
 from futurepool._errors import is_a
 from futurepool._errors.failures import Failure, failure_of
 from futurepool._foreign.aside import run as run_aside
-from futurepool._future import CANCELLED, RUNNING, Future, traceback_slot
+from futurepool._future import RUNNING, Future, traceback_slot
 from futurepool._pool.summaries import Latest
 
 if TYPE_CHECKING:
@@ -37,12 +37,7 @@ def take_back(pool: Pool, slot: WorkerSlot, task: AnyFuture, by: int | None) -> 
         if slot.task is task and task.cancelled():  # who did this before was interrupted
             slot.task = None
         return
-    pool.deferred.append(task._announce)
-    if by is None:
-        pool.deferred.append(task._tell_aside)
-    else:
-        pool.unnotified[task] = by
-    task._state = CANCELLED
+    pool.mark_cancelled(task, by)
     slot.task = None
     pool.capacity.give()
     pool.meters.count_row(slot, slot.started)  # of what it has run before

@@ -604,12 +604,7 @@ class Pool(Section):
         thread aside. `grant`: hand the place to whoever waits for one; False if the caller takes it in
         this section.
         """
-        self.deferred.append(future._announce)
-        if by is None:
-            self.deferred.append(future._tell_aside)
-        else:
-            self.unnotified[future] = by
-        future._state = CANCELLED
+        self.mark_cancelled(future, by)
         if self.feed is not None:
             self.feed.cancelled(future)
         if future.task_id:
@@ -624,6 +619,15 @@ class Pool(Section):
                 self.place_freed()
         else:
             self.deferred.extend(self.waiters.waiting_for(future))
+
+    def mark_cancelled(self, future: AnyFuture, by: int | None) -> None:
+        """It is CANCELLED, and told of when the section has ended, `by` as above. Section held."""
+        self.deferred.append(future._announce)
+        if by is None:
+            self.deferred.append(future._tell_aside)
+        else:
+            self.unnotified[future] = by
+        future._state = CANCELLED
 
     def try_expire(self, future: AnyFuture, error: TaskExpiredError) -> bool:
         """`expire_pending`, if that may be done without the future's condition. Section held."""

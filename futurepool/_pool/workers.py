@@ -134,9 +134,8 @@ class Workers:
 
     def __init__(self, max_workers: int) -> None:
         self.max_workers: int = max_workers
-        self.read_ahead: int = (
-            0  # how many of them are places in an engine for what it is to run next
-        )
+        # How many of them are places in an engine for what it is to run next.
+        self.read_ahead: int = 0
         self.reset()
 
     def reset(self) -> None:
