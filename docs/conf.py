@@ -40,18 +40,28 @@ def find_field_docstrings(app: Any) -> None:
     """Read the text under each field where it stands.
 
     Public classes say that they live in `futurepool`, where autodoc would look in vain.
+
+    Raises:
+        RuntimeError: Fields of a public class have no text, or it was not found.
     """
     from sphinx.pycode import ModuleAnalyzer
 
     public = ModuleAnalyzer.for_module("futurepool")
     public.analyze()
-    for path in sorted(Path(futurepool.__file__).parent.glob("_*.py")):
-        if path.stem.startswith("__"):
-            continue
-        part = ModuleAnalyzer.for_module(f"futurepool.{path.stem}")
+    package = Path(futurepool.__file__).parent
+    for path in sorted(package.glob("_*/**/*.py")) + sorted(package.glob("_[!_]*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        part = ModuleAnalyzer.for_module(".".join(parts).removesuffix(".__init__"))
         part.analyze()
         public.attr_docs.update(part.attr_docs)
         public.tagorder.update(part.tagorder)
+    fields = {
+        (name, field)
+        for name in futurepool.__all__
+        for field in getattr(getattr(futurepool, name), "__dataclass_fields__", ())
+    }
+    if missing := sorted(fields - public.attr_docs.keys()):
+        raise RuntimeError(f"fields without a text: {missing}")
 
 
 def shorten(app: Any, what: str, name: str, obj: Any, options: Any, *texts: Any) -> Any:
