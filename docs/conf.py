@@ -1,5 +1,6 @@
 """How Sphinx makes the site: `tox run -e docs`. It needs no network, and any warning is an error."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import futurepool
 project = "futurepool"
 author = "the futurepool authors"
 version = release = futurepool.__version__
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")  # where that builds it
 html_title = f"futurepool {version}"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

@@ -56,6 +56,15 @@ def test_it_installs_from_the_checkout() -> None:
     assert not re.search(r"pip3? install ([-\w]+ )*['\"]?futurepool", TEXT)
 
 
+def test_the_addresses_of_the_project_name_pages_of_the_site() -> None:
+    """What the package index links is a page that there is."""
+    text = (README.parent / "pyproject.toml").read_text("utf-8")
+    links = text.partition("[project.urls]\n")[2].partition("\n\n")[0]
+    pages = re.findall(r'^\w+ = "https://[\w.-]+/en/stable/(?:(\w+)\.html)?"$', links, re.MULTILINE)
+    assert len(pages) == links.count("\n") + 1
+    assert [p for p in pages if not (README.parent / "docs" / f"{p or 'index'}.md").exists()] == []
+
+
 TESTS = Path(__file__).parents[1]
 
 
