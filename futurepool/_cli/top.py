@@ -32,6 +32,7 @@ __all__ = ["add_arguments", "main"]
 
 _PATIENCE = 3.0  # seconds for an answer
 _TASKS = 10  # running tasks that are shown of each pool
+_VIEWS = 10  # views that are shown of each pool, those with the most tasks now
 _NOTHING = str(Path(__file__).with_name("__init__.py"))
 _CLEAR = "\x1b[H\x1b[J"
 
@@ -274,8 +275,9 @@ def _lines(now: Picture, before: Picture | None, width: int) -> Iterator[str]:
     columns = [number for number, (_, least) in enumerate(_COLUMNS) if width >= least]
     rows = [[_COLUMNS[number][0] for number in columns]]
     for index, pool in enumerate(now["pools"]):
-        cells = _cells(pool, _earlier(now, before, index))
-        rows.append([cells[number] for number in columns])
+        earlier = _earlier(now, before, index)
+        every = [_cells(pool, earlier), *_views(pool, earlier)]
+        rows += [[cells[number] for number in columns] for cells in every]
     widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     widths[0] = max(4, min(widths[0], width - sum(widths[1:]) - 2 * (len(columns) - 1)))
     for row in rows:
@@ -299,27 +301,58 @@ def _earlier(now: Picture, before: Picture | None, index: int) -> tuple[float, P
     return seconds, found[same]
 
 
+def _progress(now: Picture, earlier: tuple[float, Picture] | None) -> tuple[str, str]:
+    """Tasks a second, and how long they had waited, of a pool or a view: since the look before."""
+    if earlier is None:
+        return "", _time(now["average_wait"])
+    seconds, old = earlier
+    done = now["completed_tasks"] - old["completed_tasks"]
+    rate = f"{done / seconds:.3g}/s" if done < 1000 * seconds else f"{done / seconds:,.0f}/s"
+    total = now["average_wait"] * now["completed_tasks"]
+    total -= old["average_wait"] * old["completed_tasks"]
+    return rate, _time(max(0.0, total / done) if done else 0.0)
+
+
 def _cells(pool: Picture, earlier: tuple[float, Picture] | None) -> list[str]:
     size = "" if pool["queue_size"] is None else f"/{pool['queue_size']}"
-    rate, wait = "", pool["average_wait"]
-    if earlier is not None:
-        seconds, old = earlier
-        done = pool["completed_tasks"] - old["completed_tasks"]
-        rate = f"{done / seconds:.3g}/s" if done < 1000 * seconds else f"{done / seconds:,.0f}/s"
-        total = pool["average_wait"] * pool["completed_tasks"]
-        total -= old["average_wait"] * old["completed_tasks"]
-        wait = max(0.0, total / done) if done else 0.0
+    rate, wait = _progress(pool, earlier)
     return [
         pool["name"] + " (closed)" * pool["closed"],
         f"{pool['active_workers']}/{pool['max_workers']}",
         f"{pool['queued_tasks']}{size}",
         rate,
-        _time(wait),
+        wait,
         str(pool["waiting_submitters"]),
         _time(pool["oldest_queued"]),
         str(pool["failed_tasks"]),
         str(pool["rejected_tasks"]),
     ]
+
+
+def _views(pool: Picture, earlier: tuple[float, Picture] | None) -> Iterator[list[str]]:
+    """The rows of a pool's views, in the order of the views."""
+    views = pool.get("views", [])  # not there before they were
+    before: dict[str, Picture] = {}
+    if earlier is not None:
+        before = {view["name"]: view for view in earlier[1].get("views", [])}
+    for view in _busiest(views):
+        old = before.get(view["name"])
+        rate, wait = _progress(view, None if earlier is None or old is None else (earlier[0], old))
+        limit = "" if view["limit"] is None else f"/{view['limit']}"
+        yield [
+            f"  {view['name']}",
+            f"{view['active_tasks']}{limit}",
+            str(view["queued_tasks"]),
+            *(rate, wait, "", ""),
+            str(view["failed_tasks"]),
+            "",
+        ]
+
+
+def _busiest(views: list[Picture]) -> list[Picture]:
+    ranked = sorted(views, key=lambda view: -(view["active_tasks"] + view["queued_tasks"]))
+    shown = {view["name"] for view in ranked[:_VIEWS]}
+    return [view for view in views if view["name"] in shown]
 
 
 def _time(seconds: float) -> str:
@@ -331,7 +364,8 @@ def _time(seconds: float) -> str:
 
 def _details(pool: Picture, width: int) -> Iterator[str]:
     abandoned = pool.get("abandoned_workers", 0)  # not there before they were
-    if not pool["running"] and not pool["queue"]:
+    hidden = len(pool.get("views", [])) - _VIEWS
+    if not pool["running"] and not pool["queue"] and hidden <= 0:
         return
     yield ""
     yield f"{shorten(pool['name'], width - 10)}:"
@@ -352,3 +386,5 @@ def _details(pool: Picture, width: int) -> Iterator[str]:
     if pool["queue"]:
         names = ", ".join(f"{entry['count']} {escape(entry['name'])}" for entry in pool["queue"])
         yield f"  queued: {names}"
+    if hidden > 0:
+        yield f"  and {hidden} more views"

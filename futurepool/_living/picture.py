@@ -20,7 +20,7 @@ from futurepool._pool.report import running
 
 if TYPE_CHECKING:
     from futurepool._executor import BoundedExecutor
-    from futurepool._telemetry.stats import Histogram
+    from futurepool._telemetry.stats import Histogram, ViewStats
 
 __all__: list[str] = []  # internal
 
@@ -84,6 +84,24 @@ def _pool(executor: BoundedExecutor) -> dict[str, Any]:
             for entry in entries
         ],
         "queue": [{"name": name, "count": count} for name, count in names.most_common(_NAMES)],
+        "views": [_view(view) for view in stats.views.values()],
+    }
+
+
+def _view(view: ViewStats) -> dict[str, Any]:
+    return {
+        "name": view.name,
+        "limit": view.limit,
+        "active_tasks": view.active_tasks,
+        "queued_tasks": view.queued_tasks,
+        "submitted_tasks": view.submitted_tasks,
+        "completed_tasks": view.completed_tasks,
+        "failed_tasks": view.failed_tasks,
+        "cancelled_tasks": view.cancelled_tasks,
+        "average_latency": view.average_latency,
+        "average_wait": view.average_wait,
+        "latency": _times(view.latency),
+        "wait": _times(view.wait),
     }
 
 

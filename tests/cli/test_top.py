@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -91,6 +92,33 @@ def test_what_is_there_to_be_read(
         assert task["at"].startswith("test_top.py:")
         assert task["at"].endswith("in stand_still")
         assert set(found["latency"]) == {"p50", "p90", "p99", "max"}
+        assert found["views"] == []
+        gate.set()
+
+
+def test_views_are_there_to_be_read(
+    served: Path, gate: threading.Event, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--once --json`: the fields of `ViewStats`, and the quantiles of its histograms."""
+    with BoundedExecutor(2, name="top-views", enable_metrics=True) as pool:
+        reports = pool.options(limit=1, name="reports")
+        assert reports.submit(int).result(30) == 0
+        started = threading.Event()
+        reports.submit(lambda: (started.set(), gate.wait(30)))
+        assert started.wait(30)
+        reports.submit(int)
+        pool.options(key="a", key_limit=1, name="tenants").submit(int).result(30)
+        status, out, _ = command(capsys, "--once", "--json")
+        assert status == 0
+        (found,) = [each for each in json.loads(out)["pools"] if each["name"] == "top-views"]
+        first, second = found["views"]
+        fields = {field.name for field in dataclasses.fields(futurepool.ViewStats)}
+        assert set(first) == set(second) == fields
+        assert (first["name"], first["limit"]) == ("reports", 1)
+        assert (first["active_tasks"], first["queued_tasks"]) == (1, 1)
+        assert (first["submitted_tasks"], first["completed_tasks"]) == (3, 1)
+        assert set(first["wait"]) == set(first["latency"]) == {"p50", "p90", "p99", "max"}
+        assert (second["name"], second["limit"]) == ("tenants", None)
         gate.set()
 
 
@@ -281,6 +309,58 @@ def test_the_table() -> None:
         "POOL  BUSY  QUEUE  RATE",
         "db     1/4   3/10",
     ]
+
+
+VIEW = {
+    "name": "reports",
+    "limit": 2,
+    "active_tasks": 2,
+    "queued_tasks": 5,
+    "completed_tasks": 30,
+    "failed_tasks": 1,
+    "average_wait": 0.5,
+}
+
+
+def test_views_in_the_table() -> None:
+    """Below their pool, with their limit; one of a limit for each key has none."""
+    mails = {**VIEW, "name": "mails\n", "limit": None, "active_tasks": 1, "queued_tasks": 0}
+    now = picture(
+        **dict(name="db", active_workers=3, max_workers=4, queued_tasks=5, queue_size=10),
+        **dict(completed_tasks=30, average_wait=0.5, failed_tasks=2, rejected_tasks=0),
+        **dict(running=[], queue=[], views=[VIEW, mails]),
+    )
+    now |= {"pid": 42, "command": ["app"], "clock": 102.0}
+    before = json.loads(json.dumps(now))
+    before["clock"] = 100.0
+    before["pools"][0] |= {"completed_tasks": 10, "uptime": 0.0}
+    before["pools"][0]["views"][0] |= {"completed_tasks": 20, "average_wait": 0.7}
+    assert list(top.table(now, before, 80)) == [
+        "process 42: app",
+        "POOL       BUSY  QUEUE  RATE   WAIT  WAITERS  OLDEST  FAILED  REJECTED",
+        "db          3/4   5/10  10/s  0.5 s        0       0       2         0",
+        "  reports   2/2      5   5/s  0.1 s                        1",
+        "  mails\\n     1      0   0/s      0                        1",
+    ]
+    del before["pools"][0]["views"]  # the process had an older version
+    assert list(top.table(now, before, 40))[1:] == [
+        "POOL       BUSY  QUEUE  RATE",
+        "db          3/4   5/10  10/s",
+        "  reports   2/2      5",
+        "  mails\\n     1      0",
+    ]
+    del now["pools"][0]["views"]
+    assert list(top.table(now, None, 40))[1:] == ["POOL  BUSY  QUEUE  RATE", "db     3/4   5/10"]
+
+
+def test_of_many_views_the_busiest_are_shown() -> None:
+    """Ten, in the order in which they were made, and how many there are more."""
+    views = [{**VIEW, "name": f"view-{number}", "queued_tasks": number} for number in range(12)]
+    now = picture(name="db", running=[], queue=[], views=views[6:] + views[:6])
+    lines = list(top.table(now, None, 80))
+    shown = [*range(6, 12), *range(2, 6)]
+    assert [line.split()[0] for line in lines[3:13]] == [f"view-{number}" for number in shown]
+    assert lines[13:] == ["", "db:", "  and 2 more views"]
 
 
 def test_no_pools() -> None:
