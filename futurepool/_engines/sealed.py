@@ -1,6 +1,6 @@
 """What travels to worker processes and back, and what of this package runs there.
 
-`envelope` makes and opens these here; `run_sealed` and what unpickles run in the worker.
+`transport` makes and opens these here; `run_sealed` and what unpickles run in the worker.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ class SealedEnvelope(Envelope):
 class LokyEnvelope(SealedEnvelope):
     """For loky's pool, which clears up by itself.
 
-    It registers its exit hook only with its first call, so later than `lifecycle` does, and the last
+    It registers its exit hook only with its first call, so later than `_executor.shutdown` does, and the last
     to be registered runs first: it would wait for what never ends. So it is registered here.
     """
 

@@ -64,7 +64,7 @@ def is_own_worker(pool: Pool) -> bool:
 
 
 def _left(end: float | None) -> float | None:
-    """The seconds until then. Not made inside `join`: see `errors.is_among`."""
+    """The seconds until then. Not made inside `join`: see `_errors.is_among`."""
     return None if end is None else max(0.0, end - _sync.clock())
 
 

@@ -29,7 +29,7 @@
 
 - `section`: the mutex, what its sections leave to be done, repair after an interruption
 - `pool`: the parts changed together: admit, take, commit, cancel, close
-- `fast`: the same unrolled, where every task comes by
+- `fast`: the same unrolled, where every task comes by; `compiled`: the same in C, if that was built
 
 **What takes more than a section**:
 
@@ -37,7 +37,7 @@
 - `completion`: a task has run, and everyone is told
 - `helping`: who runs what a worker of this pool waits for
 - `sizing`: workers ahead of the work, and the end of those that idle
-- `slow`: tasks that run for long are logged
+- `slow`: tasks that run for long are logged; `observing`: observers are told of each task
 - `ending`: waiting for the end, and cutting short what is left
 - `report`: what a pool is busy with, in words
 

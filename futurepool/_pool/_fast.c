@@ -348,7 +348,7 @@ static int state_set(PyObject *future, PyObject *state, void *offset) {
 
 /* -- submit ----------------------------------------------------------------------------------- */
 
-/* twin of Section.repair, as at the end of `fast.submit`: first by C calls only. The exception stays set. */
+/* twin of Section.repair, as at the end of `Submitting.submit`: first by C calls only. The exception stays set. */
 static void interrupted(State *st, PyObject *pool, PyObject *mutex, PyObject *future) {
     PyObject *kind, *value, *trace;
     PyErr_Fetch(&kind, &value, &trace);
@@ -525,7 +525,7 @@ static PyObject *submit(State *st, PyObject *const *args, Py_ssize_t count, PyOb
     PUT(future, Future, task_id, Py_NewRef(value));
     PUT(capacity, Capacity, submitted, value);
     GOTO_IF(enqueue(st, pool, future, priority) < 0, repair);
-    /* twin of Pool.signal_work; see fast.submit why this thread does at once what is to be done */
+    /* twin of Pool.signal_work; see Submitting.submit why this thread does at once what is to be done */
     PyObject *parked = GET(workers, Workers, parked);
     Py_ssize_t sleepers = count_of(parked);
     if (sleepers > 0 && GET(workers, Workers, wakeup_pending) == Py_False) {

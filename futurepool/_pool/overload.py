@@ -206,7 +206,7 @@ def _decide(
             pool.tell_cancelled(future)
     except BaseException:
         # Section.repair, its first step in line: by C calls only, as the stack may be at its end, with no
-        # room for a call of a function in Python. See `futurepool._pool.fast.submit`.
+        # room for a call of a function in Python. See `fast.Submitting.submit`.
         pool.mutex.acquire()
         pool.deferred.append(pool._rebuild)
         if future._state is PENDING:

@@ -227,7 +227,7 @@ class Pool(Section):
         return True
 
     def admit(self, future: AnyFuture) -> None:
-        """Take a place, and see that a worker comes. Section held. Unrolled in `fast.submit`."""
+        """Take a place, and see that a worker comes. Section held. Unrolled in `Submitting.submit`."""
         future.task_id = self.capacity.take()
         if self.limits is None or future._limit is None:
             self.queue.push(future)

@@ -2,7 +2,7 @@
 
 One look at the frames of all threads serves all running tasks, and stacks that are alike are
 formatted once: the cost is linear in the number of tasks, some 10 microseconds each. A message shows
-at most `errors.MOST` entries and counts the others. Frames belong to threads that go on meanwhile:
+at most `_errors.MOST` entries and counts the others. Frames belong to threads that go on meanwhile:
 what is wanted of them is read at once, and none is kept.
 """
 

@@ -29,7 +29,7 @@ AnyFuture = Future[Any]
 
 
 def make_future(pool: Pool, options: Options, fn: Any, args: tuple[Any, ...]) -> AnyFuture:
-    """A future that is not yet queued. Unrolled in `fast.submit` and `fast.submit_many`."""
+    """A future that is not yet queued. Unrolled in `Submitting.submit` and `fast.submit_many`."""
     future = new_future()
     future._pool = pool
     future._fn = fn
@@ -53,7 +53,7 @@ def submit(
     subscribers: Subscribers | None = None,
     ours: bool = True,
 ) -> AnyFuture:
-    """Admit one task, or do with it what `options.on_full` says. Unrolled in `fast.submit`.
+    """Admit one task, or do with it what `options.on_full` says. Unrolled in `Submitting.submit`.
 
     With `ours` the future is, even if somebody has taken the call out of our hands.
     """
