@@ -277,6 +277,20 @@ def map_uses_submit_of_subclass(Pool: Any) -> Any:
 
 
 @program
+def map_chunks_by_submit_of_subclass(Pool: Any) -> Any:
+    """`map(chunksize=2)` by way of a subclass's `submit`, which changes the result"""
+    seen: list[bool] = []
+
+    class Labelling(Pool):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            seen.append(fn is double)
+            return super().submit(lambda: ("label", fn(*args, **kwargs)))
+
+    with Labelling(1) as pool:
+        return [list(pool.map(double, range(3), chunksize=2)), seen]
+
+
+@program
 def map_stop_iteration(Pool: Any) -> Any:
     """A call of `map` that raises StopIteration"""
     with Pool(1) as pool:
