@@ -171,7 +171,7 @@ async def demonstrate() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--serve", action="store_true", help="only the server, on port 8000")
     what.add_argument("--crowd", metavar="PORT", type=int, help=argparse.SUPPRESS)  # for itself

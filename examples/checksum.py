@@ -6,8 +6,8 @@
 The second prints what `sha256sum` prints, and needs no more of this file than the function.
 """
 
+import argparse
 import hashlib
-import sys
 from pathlib import Path
 
 from futurepool import BoundedExecutor
@@ -28,7 +28,9 @@ def sha256(path: str) -> str:
 
 
 def main() -> None:
-    paths = sys.argv[1:] or sorted(map(str, Path(__file__).parent.glob("*.py")))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", nargs="*", help="without one, the examples")
+    paths = parser.parse_args().file or sorted(map(str, Path(__file__).parent.glob("*.py")))
     with BoundedExecutor(max_workers=4) as pool:
         for line in pool.map(sha256, paths):
             print(line)

@@ -60,7 +60,7 @@ ENGINE = processes  # <- the line
 
 def main() -> None:
     engines = {engine.__name__: engine for engine in (threads, processes, cluster, loky)}
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engine", nargs="?", choices=engines, default=ENGINE.__name__)
     engine = engines[parser.parse_args().engine]
     began = time.perf_counter()

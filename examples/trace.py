@@ -4,8 +4,8 @@ Writes trace.json to the folder that is given, or to one that is thrown away; op
 speedscope. The work: a batch of low priority, into which a few urgent tasks come, one of them cancelled.
 """
 
+import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -44,8 +44,11 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, help="where to write trace.json")
+    asked = parser.parse_args()
+    if asked.folder:
+        main(asked.folder)
     else:
         with tempfile.TemporaryDirectory() as name:
             main(Path(name))
