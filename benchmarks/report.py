@@ -302,6 +302,12 @@ def page(
     pythons = ", ".join(f"{run['implementation']} {run['python']}" for run in runs)
     mode = "" if results["mode"] == "quick" else f" --mode {results['mode']}"
     every = "every case and repetition" if results["size"]["restart"] else "every case"
+    at = f", at commit {results['commit']}" if results.get("commit") else ""
+    when = (
+        f"Measured on {results['date']}{at}: what was changed since then is not in these figures."
+    )
+    if not results.get("date"):  # as in older results
+        when = "When, was not noted."
     yield f"""\
 # Benchmarks
 
@@ -310,6 +316,7 @@ def page(
 ## What is measured, and how
 
 One machine: {machine["cpu"]}, {machine["cores"]} cores, {machine["system"]}; {pythons}.
+{when}
 
 Tasks do nothing, so what is measured is the pool alone; a task that takes a millisecond will not
 notice which pool runs it. `BoundedExecutor` has everything on: bounded queue, priorities, context

@@ -313,9 +313,21 @@ def summary(runs: list[dict[str, Any]]) -> None:
         print(f"  {case.title:<{width}}" + "".join(f"{cell:>18}" for cell in cells))
 
 
+def commit() -> str | None:
+    """What was checked out, with "-dirty" if it was changed; None outside of a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        asked = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    except OSError:
+        return None
+    return asked.stdout.strip() or None
+
+
 def store(args: argparse.Namespace, runs: list[dict[str, Any]], seconds: float) -> None:
     """Write what report.py reads."""
     stored = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": commit(),
         "mode": args.mode,
         "repetitions": args.repetitions,
         "size": vars(cases.SIZES[args.mode]),

@@ -92,6 +92,8 @@ def test_the_runner_has_every_case(measured: tuple[str, Path]) -> None:
     printed, path = measured
     stored = json.loads(path.read_text("utf-8"))
     (one,) = stored["runs"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", stored["date"])
+    assert stored["commit"] is None or re.search("[0-9a-f]{7}", stored["commit"])
     assert one["versions"]["futurepool"] == futurepool.__version__
     assert f"futurepool {futurepool.__version__}" in printed
     assert f"{stored['machine']['cores']} cores" in printed
@@ -309,6 +311,8 @@ def stored_results() -> dict[str, Any]:
         return {**about, "baseline": "ThreadPoolExecutor", "subject": "futurepool"}
 
     return {
+        "date": "2026-11-27",
+        "commit": "59f9bef",
         "mode": "quick",
         "repetitions": 7,
         "size": {"restart": False},
@@ -336,6 +340,7 @@ def test_the_report(tmp_path: Path) -> None:
     run(str(BENCHMARKS / "report.py"), *words, "--docs", str(tmp_path / "docs"))
     page = (tmp_path / "docs" / "benchmarks.md").read_text("utf-8").replace(chr(0xD7), "x")
     assert "One machine: Some Model, 2 cores, Linux; CPython 3.11.7, CPython 3.13.0 free" in page
+    assert "\nMeasured on 2026-11-27, at commit 59f9bef: " in page
     assert page.count("20 short samples in a repetition.") == 1
     assert "| speed | x8, at least x5.5 | x1.2, **not** at least x5.5 |" in page
     assert "| memory | 290 B, at most 420 B | 290 B, at most 420 B |" in page
