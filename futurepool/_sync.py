@@ -295,6 +295,11 @@ def _daemons_allowed() -> bool:
 _DAEMONS = _daemons_allowed()
 
 
+#: The class of all threads. Not looked up for each: a test may have put a mock in its place, which runs
+#: nothing, or a tool a class of its own, whose `super()` does not know our threads.
+_Thread: Any = threading.Thread
+
+
 class Thread(threading.Thread):
     """A thread for tasks: the interpreter does not wait for it, and it says `daemon == False`.
 
@@ -314,11 +319,11 @@ class Thread(threading.Thread):
     def daemon(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, daemonic: bool
     ) -> None:
-        threading.Thread.daemon.__set__(self, daemonic)  # type: ignore[attr-defined]
+        _Thread.daemon.__set__(self, daemonic)
 
     def run(self) -> None:
         self._begun = True
-        threading.Thread.run(self)  # not `super()`: see refresh
+        _Thread.run(self)  # not `super()`: see refresh
 
 
 _THREADS_TAKE_A_CONTEXT = sys.version_info >= (3, 14)
@@ -344,7 +349,7 @@ def new_thread(
     more: dict[str, Any] = {}
     if _THREADS_TAKE_A_CONTEXT:
         more["context"] = contextvars.Context()
-    kind = threading.Thread if daemon else Thread
+    kind = _Thread if daemon else Thread
     return kind(target=run, args=args, name=name, daemon=daemon, **more)
 
 
@@ -363,16 +368,17 @@ def refresh() -> None:
 
     Cost: a look at an attribute.
     """
-    global _seen
+    global _seen, _Thread
     if _thread.allocate_lock is _seen:
         return
     _seen = _thread.allocate_lock
+    _Thread = threading.Thread
     # RLocks are the system's in any case: nobody sleeps inside a section, so no greenlet ever finds
     # another one there. The classes are the same once more, on top of what is there now.
     globals().update(
         Lock=_seen,
         SimpleQueue=queue.SimpleQueue,
-        Thread=_again(Thread, threading.Thread),
+        Thread=_again(Thread, _Thread),
         get_ident=_thread.get_ident,
         here=_again(Here, threading.local)(),
         start_new_thread=_thread.start_new_thread,

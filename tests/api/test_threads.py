@@ -8,6 +8,7 @@ import weakref
 from concurrent.futures import wait
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -39,6 +40,24 @@ def test_initializer() -> None:
 
     with BoundedExecutor(2, initializer=initialize, initargs=(7,)) as ex:
         assert list(ex.map(lambda _: local.value, range(10))) == [7] * 10
+
+
+class Traced(threading.Thread):
+    """What a tool might put in the place of `threading.Thread`."""
+
+    def run(self) -> None:
+        super().run()
+
+
+@pytest.mark.parametrize("other", [Traced, mock.Mock])
+def test_another_class_in_the_place_of_threads(other: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put there after the import: workers run, and so do the threads that look after deadlines and the log."""
+    monkeypatch.setattr(threading, "Thread", other)
+    done = threading.Event()
+    _sync.start(_sync.new_thread(done.set, daemon=True))
+    assert done.wait(30)
+    with BoundedExecutor(1) as ex:
+        assert ex.submit(abs, -1).result(10) == 1
 
 
 def test_a_failing_initializer(caplog: pytest.LogCaptureFixture) -> None:
