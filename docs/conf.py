@@ -53,7 +53,8 @@ def find_field_docstrings(app: Any) -> None:
     package = Path(futurepool.__file__).parent
     for path in sorted(package.glob("_*/**/*.py")) + sorted(package.glob("_[!_]*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
-        part = ModuleAnalyzer.for_module(".".join(parts).removesuffix(".__init__"))
+        # By its path, so that it is not imported: what `_cli` needs is no extra of the site's.
+        part = ModuleAnalyzer.for_file(str(path), ".".join(parts).removesuffix(".__init__"))
         part.analyze()
         public.attr_docs.update(part.attr_docs)
         public.tagorder.update(part.tagorder)
