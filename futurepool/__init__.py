@@ -1,32 +1,37 @@
-"""futurepool: a drop-in ThreadPoolExecutor with a bounded, prioritised queue."""
+"""futurepool: a drop-in ThreadPoolExecutor with a bounded, prioritised queue.
 
-import os
+The public names come when the first of them is asked for, those of a pool all at once, and
+`from futurepool import BoundedExecutor` asks. So what needs no pool, as the command's `--help`, loads none.
+`concurrent.futures` treats its executors in the same way.
+"""
+
 import sys
-from typing import TYPE_CHECKING, Any
 
-from futurepool import _living, _sync
-from futurepool._cancellation import CancelToken
-from futurepool._engines.worker_loop import current_token
-from futurepool._errors import (
-    ForcedShutdownError,
-    FuturePoolError,
-    FuturePoolWarning,
-    InvalidConfigError,
-    PoolClosedError,
-    QueueFullError,
-    SubmitTimeoutError,
-    TaskExpiredError,
-    TaskTimeoutError,
-)
-from futurepool._errors.failures import TaskError
-from futurepool._executor import BoundedExecutor, ExecutorView, TaskGroup
-from futurepool._future import Future
-from futurepool._living import pools
-from futurepool._options import OnFull, Priority
-from futurepool._pool.fast import form as form  # the form of the hot paths, see there
+# Or, first used at interpreter exit, a pool would not know that exit has begun.
+import threading  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
+TYPE_CHECKING = False  # as that of `typing`, which would have to be imported
 if TYPE_CHECKING:
+    from futurepool._cancellation import CancelToken
+    from futurepool._engines.worker_loop import current_token
+    from futurepool._errors import (
+        ForcedShutdownError,
+        FuturePoolError,
+        FuturePoolWarning,
+        InvalidConfigError,
+        PoolClosedError,
+        QueueFullError,
+        SubmitTimeoutError,
+        TaskExpiredError,
+        TaskTimeoutError,
+    )
+    from futurepool._errors.failures import TaskError
+    from futurepool._executor import BoundedExecutor, ExecutorView, TaskGroup
+    from futurepool._future import Future
+    from futurepool._living import pools
     from futurepool._living.serving import serve
+    from futurepool._options import OnFull, Priority
+    from futurepool._pool.fast import form as form  # the form of the hot paths, see there
     from futurepool._telemetry.observers import Observer, TaskEvent
     from futurepool._telemetry.stats import Histogram, QueuedTask, RunningTask, Stats, ViewStats
     from futurepool._telemetry.trace import Trace
@@ -65,33 +70,7 @@ __all__ = [
 ]
 
 
-# They say where users import them from; Stats and the others like it do so themselves.
-for _public in (
-    BoundedExecutor,
-    CancelToken,
-    ExecutorView,
-    ForcedShutdownError,
-    Future,
-    FuturePoolError,
-    FuturePoolWarning,
-    InvalidConfigError,
-    OnFull,
-    PoolClosedError,
-    Priority,
-    QueueFullError,
-    SubmitTimeoutError,
-    TaskError,
-    TaskExpiredError,
-    TaskGroup,
-    TaskTimeoutError,
-    current_token,
-    pools,
-):
-    _public.__module__ = __name__
-del _public
-
-
-#: Public names, and the modules they are imported from when they are first asked for.
+#: Public names that few programs need, and the modules they are imported from one by one.
 _LATE = {
     **dict.fromkeys(
         ("Histogram", "QueuedTask", "RunningTask", "Stats", "ViewStats"),
@@ -104,27 +83,25 @@ _LATE = {
 
 if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
 
-    def __getattr__(name: str) -> Any:
-        # Late: see the head of futurepool._telemetry.stats.
+    def __getattr__(name: str) -> object:
+        if name not in __all__ and name != "form":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            from futurepool._executor import public
+        except AttributeError as error:
+            # `from futurepool import ...` would only say that there is no such name.
+            raise ImportError(
+                f"a module that futurepool needs is not what it was: {error}"
+            ) from error
+        for each in public.__all__:
+            globals().setdefault(each, getattr(public, each))  # a test may have put a mock there
+        module: object = public
         if name in _LATE:
             __import__(_LATE[name])
-            value = globals()[name] = getattr(sys.modules[_LATE[name]], name)
-            return value
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _serve() -> None:
-    from futurepool._living import serving
-
-    serving.serve_quietly()
-
-
-if os.environ.get("FUTUREPOOL_TOP", "") not in ("", "0"):
-    _living.at_first.append(_serve)
+            module = sys.modules[_LATE[name]]
+            globals().setdefault(name, getattr(module, name))
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-_sync.import_now(__name__)

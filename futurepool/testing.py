@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from futurepool import _sync
 from futurepool._engines.inline import InlineEngine
 from futurepool._errors import InvalidConfigError
-from futurepool._executor import BoundedExecutor
+from futurepool._executor.public import BoundedExecutor
 from futurepool._options import UNSET
 
 if TYPE_CHECKING:

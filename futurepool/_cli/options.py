@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
-import math
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+
+TYPE_CHECKING = False  # see `main`
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["Limit", "Parser", "add_map", "check", "cores"]
 
+_FOR_EVER = float("inf")
 _ENGINES = ("threads", "processes", "interpreters")
 _NO_TENACITY = (
     "--retries needs tenacity, which is not installed: install the `cli` extra, "
@@ -30,12 +31,15 @@ class _Help(argparse.HelpFormatter):
 
 def _columns() -> int:
     """As `shutil.get_terminal_size` has it."""
-    with contextlib.suppress(KeyError, ValueError):
+    try:
         if (columns := int(os.environ["COLUMNS"])) > 0:
             return columns
-    with contextlib.suppress(AttributeError, OSError, ValueError):
+    except (KeyError, ValueError):
+        pass
+    try:
         return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
-    return 80
+    except (AttributeError, OSError, ValueError):
+        return 80
 
 
 def _may_colour() -> bool:
@@ -45,9 +49,10 @@ def _may_colour() -> bool:
     """
     if any(os.environ.get(name) for name in ("FORCE_COLOR", "PYTHON_COLORS")):
         return True
-    with contextlib.suppress(AttributeError, OSError, ValueError):
+    try:
         return sys.stdout.isatty() or sys.stderr.isatty()
-    return False
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,11 +65,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **more)
 
 
-class Limit(NamedTuple):
+class Limit:
     """How many may fail: a number, or a share of those that are finished."""
 
-    number: int | None
-    percent: float | None
+    def __init__(self, number: int | None, percent: float | None) -> None:
+        self.number = number
+        self.percent = percent
 
     def reached(self, failed: int, done: int) -> bool:
         if self.number is not None:
@@ -98,8 +104,8 @@ def _positive(text: str, what: str = "a number above 0") -> float:
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
+        value = 0.0
+    if not 0 < value < _FOR_EVER:
         raise argparse.ArgumentTypeError(f"must be {what}, not {text!r}")
     return value
 
@@ -128,8 +134,8 @@ def _pause(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
+        value = -1.0
+    if not 0 <= value < _FOR_EVER:
         raise argparse.ArgumentTypeError(f"must be seconds, not {text!r}")
     return value
 
@@ -273,7 +279,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("-0 is about stdin, which is not read when there are ITEMs")
     if args.retries is not None:
         try:
-            importlib.import_module("tenacity")
+            __import__("tenacity")
         except ImportError:
             parser.error(_NO_TENACITY)
     if args.jobs is None:

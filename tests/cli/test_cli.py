@@ -276,6 +276,22 @@ def test_a_run_imports_what_it_needs(run: Run) -> None:
 
 
 @pytest.mark.slow
+def test_help_needs_no_pool(run: Run) -> None:
+    """Nor what only `map` needs."""
+    code = (
+        "import sys; before = set(sys.modules); from futurepool._cli.main import main\n"
+        "try: main(['map', '--help'])\n"
+        "finally:\n"
+        "    found = set(sys.modules) - before\n"
+        "    print(sorted(name for name in found if name.startswith(('futurepool', 'concurrent', 'logging'))))"
+    )
+    done = run(start=("-c", code))
+    assert done.stdout.splitlines()[-1] == str(
+        ["futurepool", "futurepool._cli", "futurepool._cli.main", "futurepool._cli.options"]
+    )
+
+
+@pytest.mark.slow
 def test_a_module_in_the_current_directory(run: Run, tasks: str) -> None:
     """A script has its own folder in sys.path, not the current one."""
     code = (

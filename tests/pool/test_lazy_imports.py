@@ -98,7 +98,7 @@ def test_the_import_leaves_out_what_is_for_few() -> None:
     done = python(
         "import concurrent.futures.thread, json, sys, typing\n"
         "if sys.version_info < (3, 11): import typing_extensions\n"
-        "before = set(sys.modules)\nimport futurepool\n"
+        "before = set(sys.modules)\nfrom futurepool import BoundedExecutor\n"
         "print(json.dumps([*set(sys.modules) - before]))"
     )
     assert FEW.intersection(json.loads(done.stdout)) == set()
