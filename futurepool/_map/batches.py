@@ -292,16 +292,9 @@ class Batch:
                 piece = self._draw(drawer, number)
                 if piece is None:
                     return
-                now = began = piece.began
+                began = piece.began
                 pop, put = piece.todo.popleft, piece.results.append
-                bite = max(1, min(_BITE, number // 8))
-                while not call(fn, pop, put, bite):
-                    now = clock()
-                    # Not at once: what would be left of nearly all pieces is too little to be worth one.
-                    if now - began >= _STALL:
-                        break
-                else:
-                    now = clock()
+                now = call(fn, pop, put, max(1, min(_BITE, number // 8)), began + _STALL)
                 made = len(piece.results)
                 if made:
                     wanted = int(_SLICE * made / max(now - began, 1e-9))
@@ -638,67 +631,92 @@ class Batch:
 
 # -- calling ---------------------------------------------------------------------------------------
 #
-# Each makes at most `most` calls; True once there is none left to make. A call is taken off before it is made,
-# and noted after: what is taken and not noted when one of these raises is what has raised.
+# Each makes the calls of a piece, with a look at the clock after each `bite` of them: past `late` it leaves the
+# rest. Not at once: what would be left of nearly all pieces is too little to be worth one. It returns the time.
+#
+# A call is taken off before it is made, and noted after: what is taken and not noted when one of these raises is
+# what has raised.
+
+Pop = Callable[[], Any]
+Put = Callable[[Any], object]
 
 
-def _call_each(fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int) -> bool:
+def _call_each(fn: Any, pop: Pop, put: Put, bite: int, late: float) -> float:
+    clock = _sync.clock
     try:
-        for _ in repeat(None, most):
-            try:
-                item = pop()
-            except IndexError:
-                return True
-            put(fn(item))
-        return False
+        while True:
+            for _ in repeat(None, bite):
+                try:
+                    item = pop()
+                except IndexError:
+                    return clock()
+                put(fn(item))
+            if (now := clock()) >= late:
+                return now
     finally:
         del fn, pop, put
         item = None
 
 
-def _run_each(fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int) -> bool:
-    """Each in a context of its own: nothing leaks from one call to the next."""
+def _run_each(fn: Any, pop: Pop, put: Put, bite: int, late: float) -> float:
+    """Each as if in a context of its own: nothing leaks from one call to the next."""
     try:
-        context, fresh = copy_context(), Context()
-        filled, run = bool(context), fresh.run
-        for _ in repeat(None, most):
-            try:
-                item = pop()
-            except IndexError:
-                return True
-            if filled:
-                run = own(context.copy()).run
-            elif fresh:  # the last call has left something
-                fresh = Context()
-                run = fresh.run
-            put(run(fn, item))
-        return False
+        context = copy_context()
+        if context:
+            return _run_copies(context, fn, pop, put, bite, late)
+        now: float | None = None
+        while now is None:
+            fresh = Context()
+            now = fresh.run(_call_until_set, fresh, fn, pop, put, bite, late)
+        return now
+    finally:
+        del fn, pop, put
+
+
+def _call_until_set(
+    fresh: Context, fn: Any, pop: Pop, put: Put, bite: int, late: float
+) -> float | None:
+    """`_call_each` in an empty context, up to a call that has left something there: None after that."""
+    clock = _sync.clock
+    try:
+        while True:
+            for _ in repeat(None, bite):
+                try:
+                    item = pop()
+                except IndexError:
+                    return clock()
+                put(fn(item))
+                if fresh:
+                    return now if (now := clock()) >= late else None
+            if (now := clock()) >= late:
+                return now
     finally:
         del fn, pop, put
         item = None
 
 
-def _run_each_star(
-    fn: Any, pop: Callable[[], Any], put: Callable[[Any], object], most: int
-) -> bool:
+def _run_copies(context: Context, fn: Any, pop: Pop, put: Put, bite: int, late: float) -> float:
+    clock = _sync.clock
     try:
-        context, fresh = copy_context(), Context()
-        filled, run = bool(context), fresh.run
-        for _ in repeat(None, most):
-            try:
-                args = pop()
-            except IndexError:
-                return True
-            if filled:
-                run = own(context.copy()).run
-            elif fresh:  # the last call has left something
-                fresh = Context()
-                run = fresh.run
-            put(run(fn, *args))
-        return False
+        while True:
+            for _ in repeat(None, bite):
+                try:
+                    item = pop()
+                except IndexError:
+                    return clock()
+                put(own(context.copy()).run(fn, item))
+            if (now := clock()) >= late:
+                return now
     finally:
         del fn, pop, put
-        args = None
+        item = None
+
+
+def _call_star(fn: Any, args: tuple[Any, ...]) -> Any:
+    try:
+        return fn(*args)
+    finally:
+        del fn, args
 
 
 def _attempt_one(fn: Any, item: Any) -> Any:
@@ -710,7 +728,7 @@ def _way(fn: Any, single: bool, apart: bool) -> tuple[Callable[..., bool], Any]:
     if apart:
         return _run_each, partial(_attempt_one if single else attempt, fn)
     if not single:
-        return _run_each_star, fn
+        return _run_each, partial(_call_star, fn)
     kind = type(cast(object, fn))
     if kind is BuiltinFunctionType or kind is MethodDescriptorType:
         return _call_each, fn  # has no context variables to set

@@ -251,6 +251,56 @@ def test_nothing_leaks_from_one_call_to_the_next(mine: int) -> None:
             assert list(ex.map(precise, [1, 2, 3], chunksize="auto")) == [12, 13, 14]
 
 
+def test_nothing_leaks_out_of_an_empty_context(clock: Clock) -> None:
+    """That of a program without context variables, the usual one: a call that sets one, once among others."""
+    seen: list[int] = []
+
+    def call(number: int, _: object = None) -> None:
+        clock.now += 0.00001
+        seen.append(var.get())
+        if number % 5 == 1:
+            var.set(number)
+
+    def both() -> None:
+        assert not contextvars.copy_context()
+        with BoundedExecutor(1) as ex:
+            list(ex.map(call, range(50), chunksize="auto"))
+            list(ex.map(call, range(50), range(50), chunksize="auto"))
+
+    contextvars.Context().run(both)
+    assert seen == [0] * 100
+
+
+@pytest.mark.parametrize("filled", [False, True])
+@pytest.mark.parametrize("sets", [False, True])
+def test_a_piece_that_takes_long_is_left(
+    clock: Clock, sets: bool, filled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own worker too: it does not make all the calls of a piece that ceased to be short ones."""
+    made: list[int] = []
+
+    class Piece(batches.Piece):
+        def __init__(self, todo: deque[Any], size: int) -> None:
+            made.append(size)
+            super().__init__(todo, size)
+
+    def call(number: int) -> None:
+        clock.now += 0.00001 if number < 63 else 0.001
+        if sets:
+            var.set(number)
+
+    def body() -> None:
+        if filled:
+            var.set(1)
+        with BoundedExecutor(1) as ex:
+            list(ex.map(call, range(63 + 64), chunksize="auto"))
+
+    monkeypatch.setattr(batches, "Piece", Piece)
+    contextvars.Context().run(body)
+    assert made[:8] == [0, 1, 2, 4, 8, 16, 32, 64]
+    assert made[8] > 40  # what was left of it
+
+
 def test_initializers_of_workers_stay_apart(clock: Clock) -> None:
     """What one has set does not travel with a task that goes on elsewhere."""
     numbers = itertools.count(1)
