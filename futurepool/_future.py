@@ -119,11 +119,14 @@ class Owner(Protocol):
         ...
 
 
+LIMITED = 2  # of `Subscribers.slow`
+
+
 class Subscribers:
     """Who wants to hear of one future. Made under the mutex; told once, outside it.
 
     `slow` says that telling may take long, or needs the condition: then the worker commits with
-    care and tells before it claims its next task. One that is `shared` by many futures is an event
+    care and tells before it claims its next task. (LIMITED: only the task's limit is to hear of its end.) One that is `shared` by many futures is an event
     loop's mailbox, which hears of all of them and has nothing else; see futurepool._aio.
     """
 
@@ -143,7 +146,7 @@ class Subscribers:
     def __init__(self, on_done: Callable[[], object] | None = None) -> None:
         # Quick, never raises, may be called twice.
         self.on_done: Callable[[], object] | None = on_done
-        self.slow: bool = False
+        self.slow: bool | int = False
         self.shared: bool = False
         self.parkers: list[Any] | None = None  # locks that threads in result() sleep at
         self.callbacks: deque[Callable[[Future[Any]], object]] | None = None

@@ -23,7 +23,7 @@ from futurepool import _sync
 from futurepool._errors import InvalidConfigError
 from futurepool._errors.checks import check_callable
 from futurepool._foreign import patched
-from futurepool._future import CANCELLED, FINISHED, PENDING, RUNNING, Future, new_future
+from futurepool._future import CANCELLED, FINISHED, LIMITED, PENDING, RUNNING, Future, new_future
 from futurepool._options import TIMED, Options
 from futurepool._pool import overload, submission
 from futurepool._pool.compiled import load
@@ -73,10 +73,12 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
         # subscribed in an earlier one is seen here, who comes later sees the final state.
         subscribers = task._subscribers
         if subscribers is not None and subscribers.slow:
-            # Callbacks may take long, and a condition is taken before the mutex: the whole of it.
-            mutex.release()
-            pool.complete(slot, task._result, None)
-            return None
+            if subscribers.slow is not LIMITED:
+                # Callbacks may take long, and a condition is taken before the mutex: the whole of it.
+                mutex.release()
+                pool.complete(slot, task._result, None)
+                return None
+            pool.free_limit(slot, task, now, False)
         task._state = FINISHED
         slot.task = None
         meters = pool.meters

@@ -38,13 +38,13 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from heapq import heapify, heappop, heappush, merge
+from heapq import heapify, heappop, heappush, heapreplace, merge
 from typing import TYPE_CHECKING, Any
 
 from futurepool import _sync
 from futurepool._errors import InvalidConfigError
 from futurepool._errors.checks import check_int, show
-from futurepool._future import PENDING, RUNNING, Future
+from futurepool._future import LIMITED, PENDING, RUNNING, Future
 from futurepool._options import UNSET, Options
 from futurepool._pool.capacity import UNBOUNDED
 from futurepool._pool.histogram import HistogramRecorder
@@ -137,7 +137,7 @@ class Limiter:
         "limit",
         "meters",
         "offered",
-        "over",
+        "raised",
         "round",
         "running",
         "turn",
@@ -154,13 +154,12 @@ class Limiter:
     ) -> None:
         self.above: Limiter | None = above
         self.limit: int = limit
-        #: Those above, up to the root.
-        self.over: tuple[Limiter, ...] = () if above is None else above.path
         #: Those of the views that it stands for, its own and those above.
         self.meters: tuple[ViewMeter, ...] = _with_meter(above.meters if above else (), meter)
         self.keys: Keys | None = None  # what is below it by key
         self.key: str | int | bytes | None = key  # of one of `Keys`
         self.running: int = 0  # of its tasks, and of those below
+        self.raised: bool = False  # its limit, since a task came in
         self.forget()
 
     def forget(self) -> None:
@@ -187,7 +186,10 @@ class Limiter:
     @property
     def path(self) -> tuple[Limiter, ...]:
         """From this one to the root. Not kept: it would be a cycle, for the collector to find."""
-        return (self, *self.over)
+        path = [self]
+        while (above := path[-1].above) is not None:
+            path.append(above)
+        return tuple(path)
 
     @property
     def full(self) -> bool:
@@ -208,13 +210,14 @@ class Limiter:
                 heappop(heap)
                 continue
             # mutant full-limiter-is-passed
-            true = None if item.full else item.best()
+            true = None if item.running >= item.limit else item.best()
             if true == rank:
                 return rank
-            heappop(heap)
             item.offered = true
-            if true is not None:
-                heappush(heap, (true, next(_numbers), item))
+            if true is None:
+                heappop(heap)
+            else:
+                heapreplace(heap, (true, next(_numbers), item))
         return None
 
     def next_leaf(self) -> Limiter:
@@ -259,9 +262,12 @@ class Keys(Limiter):
 
     def enter(self, limiter: Limiter) -> None:
         """One that is not full has a task: it takes part, last of its round."""
-        if limiter.full or limiter.best() is None:
+        if limiter.running >= limiter.limit:
             return
-        priority = limiter.heap[0][2].priority
+        heap = limiter.heap
+        if not heap or (heap[0][2]._state is not PENDING and limiter.best() is None):
+            return
+        priority = heap[0][2].priority
         if limiter.turn and limiter.turn_priority == priority:
             return
         limiter.round = max(limiter.round, self._now)
@@ -282,7 +288,7 @@ class Keys(Limiter):
             _, number, limiter = turns[0]
             if (
                 limiter.turn == number
-                and not limiter.full
+                and limiter.running < limiter.limit
                 and limiter.best() is not None
                 and limiter.heap[0][2].priority == priority
             ):
@@ -301,7 +307,8 @@ class Keys(Limiter):
             if not turns:
                 del self._turns[limiter.turn_priority]
         limiter.turn = 0
-        self._now = max(self._now, limiter.round)
+        if limiter.round > self._now:
+            self._now = limiter.round
         limiter.round = self._now + 1
         self.enter(limiter)
 
@@ -343,7 +350,9 @@ class Key:
             found = keys.limiters[self.key]
         except KeyError:
             found = keys.limiters[self.key] = Limiter(keys, self.key_limit, key=self.key)
-        found.limit = self.key_limit
+        if found.limit != self.key_limit:
+            found.raised = found.limit < self.key_limit
+            found.limit = self.key_limit
         return found
 
 
@@ -447,11 +456,9 @@ class LimitedQueue:
         elif self._unlist(task):
             leaf.waiting -= 1
             self._dead += 1
-        for limiter in _counted(task, leaf):
-            limiter.running += 1
         for meter in task._meters:
             meter.active += 1
-        self._settle(leaf)
+        self._run_more(leaf, task._lent)
 
     def finished(self, task: AnyFuture, waited: float, ran: float, failed: bool) -> None:
         """It was RUNNING, and is FINISHED."""
@@ -476,15 +483,20 @@ class LimitedQueue:
 
     def _ended(self, task: AnyFuture) -> None:
         leaf: Limiter = task._limit
-        counted = _counted(task, leaf)
-        full = [limiter for limiter in counted if limiter.full]
-        for limiter in counted:
+        full: list[Limiter] = []
+        lent = task._lent
+        limiter: Limiter | None = leaf
+        while limiter is not None and limiter is not lent:
+            if limiter.running >= limiter.limit:
+                full.append(limiter)
             # mutant ended-task-frees-its-limit
             limiter.running -= 1
+            limiter = limiter.above
         for limiter in full:
             self._freed(limiter)
-        self._settle(leaf)
-        self._forget_idle(leaf)
+        self._settle(leaf, True)
+        if not leaf.running and not leaf.waiting:
+            self._forget_idle(leaf)
 
     def cancelled(self, task: AnyFuture) -> None:
         """It was PENDING and had its place."""
@@ -527,6 +539,7 @@ class LimitedQueue:
         for row in self.pending.values():
             for task in row:
                 task._limit = leaf = task._limit.leaf()
+                self._limiters.update(dict.fromkeys(leaf.path[:-1]))
                 for meter in task._meters:
                     meter.unfinished += 1
                 self._enter(task, leaf)
@@ -543,8 +556,6 @@ class LimitedQueue:
 
     def _enter(self, task: AnyFuture, leaf: Limiter) -> None:
         """Put it into the heap, and have those above know."""
-        if leaf not in self._limiters:
-            self._limiters.update(dict.fromkeys(leaf.path[:-1]))
         rank = self.inner.rank(task)
         heappush(leaf.heap, (rank, next(_numbers), task))
         leaf.waiting += 1
@@ -554,7 +565,7 @@ class LimitedQueue:
 
     def _offer(self, limiter: Limiter, rank: Rank) -> None:
         """`limiter` has a task of this rank: have those above know, as far as nothing is full."""
-        while (above := limiter.above) is not None and not limiter.full:
+        while (above := limiter.above) is not None and limiter.running < limiter.limit:
             if limiter.offered is None or rank < limiter.offered:
                 limiter.offered = rank
                 heappush(above.heap, (rank, next(_numbers), limiter))
@@ -569,20 +580,47 @@ class LimitedQueue:
 
     def _freed(self, limiter: Limiter) -> None:
         """It may have been full, and is not."""
-        if not limiter.full:
+        if limiter.running < limiter.limit:
             rank = limiter.best()
             if rank is not None:
                 # mutant freed-limiter-is-offered
                 self._offer(limiter, rank)
 
-    def _settle(self, leaf: Limiter) -> None:
-        """Say how many tasks may start, all the way up."""
-        for limiter in leaf.path:
-            due = max(0, min(limiter.limit - limiter.running, limiter.waiting + limiter.below))
-            change = due - limiter.due
-            limiter.due = due
-            if limiter.above is not None:
-                limiter.above.below += change
+    def _settle(self, leaf: Limiter, whole: bool = False) -> None:
+        """Say how many tasks may start, as far up as that changes; all the way, if others run now than before."""
+        limiter = leaf
+        while (above := limiter.above) is not None:
+            due = limiter.waiting + limiter.below
+            free = limiter.limit - limiter.running
+            if free < due:
+                due = max(free, 0)
+            if due != limiter.due:
+                above.below += due - limiter.due
+                limiter.due = due
+            elif not whole:
+                return
+            limiter = above
+
+    def _run_more(self, leaf: Limiter, lent: Limiter | None) -> None:
+        """One task more of the leaf runs, in slots of its own below `lent`; and `_settle`."""
+        counts = True
+        limiter = leaf
+        while True:
+            if limiter is lent:
+                counts = False
+            if counts:
+                limiter.running += 1
+            above = limiter.above
+            if above is None:
+                return
+            due = limiter.waiting + limiter.below
+            free = limiter.limit - limiter.running
+            if free < due:
+                due = max(free, 0)
+            if due != limiter.due:
+                above.below += due - limiter.due
+                limiter.due = due
+            limiter = above
 
     def _unlist(self, task: AnyFuture) -> bool:
         """It is queued no more; False if it was not."""
@@ -656,8 +694,9 @@ class LimitedQueue:
             row = self.pending[priority] = OrderedDict()
         row[future] = None
         self._enter(future, leaf)
-        if leaf.key is not None:
-            self._freed(leaf)  # by a higher limit
+        if leaf.raised:
+            leaf.raised = False
+            self._freed(leaf)
 
     def push_all(self, futures: list[AnyFuture]) -> None:
         """Queue PENDING futures without a limit, all of one priority."""
@@ -682,7 +721,9 @@ class LimitedQueue:
                 continue  # what was in front is under a cancelled token
             leaf = self.root.next_leaf()
             future: AnyFuture = leaf.heap[0][2]
-            future._own_subscribers().slow = True  # so `Pool.commit` hears of its end
+            subscribers = future._own_subscribers()
+            if not subscribers.slow:
+                subscribers.slow = LIMITED  # so that `free_limit` hears of its end
             slot.task = future
             if future._state is PENDING:
                 if not is_token_cancelled(future):
@@ -699,7 +740,8 @@ class LimitedQueue:
             if self._unlist(future):
                 leaf.waiting -= 1
                 self._settle(leaf)
-                self._forget_idle(leaf)
+                if not leaf.running and not leaf.waiting:
+                    self._forget_idle(leaf)
         return self.inner.take(slot)
 
     def following(self) -> AnyFuture | None:

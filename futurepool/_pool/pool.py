@@ -483,8 +483,8 @@ class Pool(Section):
             self.workers.remove_caller(slot)
         else:
             self.workers.begin_notifying(slot)
-        if self.limits is not None and task._limit is not None and not goes_on:
-            self._free_limit(self.limits, slot, task, now, failure is not None)
+        if task._limit is not None and not goes_on:
+            self.free_limit(slot, task, now, failure is not None)
         self.place_freed()
 
     def write_off(self, slot: WorkerSlot) -> None:
@@ -502,9 +502,8 @@ class Pool(Section):
 
     def give_limit(self, slot: WorkerSlot, task: AnyFuture) -> None:
         """A function has ended after its task, and gives back what that had of its limit. Section held."""
-        if self.limits is not None:
-            # mutant overdue-gives-its-limit-back
-            self._free_limit(self.limits, slot, task, _sync.clock(), True)
+        # mutant overdue-gives-its-limit-back
+        self.free_limit(slot, task, _sync.clock(), True)
 
     take_back = completion.take_back
     complete = completion.complete
@@ -536,17 +535,21 @@ class Pool(Section):
 
     def _count_held(self) -> None:
         """Tasks have come to wait for their limit, or do so no more. Section held."""
-        if self.limits is not None and self.workers.hold(self.limits.held) and self.state:
-            # mutant no-task-held-sends-home
-            self._wake_all()  # those that have stayed for them may go
+        limits = self.limits
+        if limits is not None:
+            held = limits.queued - limits.root.below  # `LimitedQueue.held`
+            if held != self.workers.held and self.workers.hold(held) and self.state:
+                # mutant no-task-held-sends-home
+                self._wake_all()  # those that have stayed for them may go
 
-    def _free_limit(
-        self, limits: LimitedQueue, slot: WorkerSlot, task: AnyFuture, now: float, failed: bool
-    ) -> None:
+    def free_limit(self, slot: WorkerSlot, task: AnyFuture, now: float, failed: bool) -> None:
         """A task with a limit has run, so that another one may start. Section held.
 
         The worker that has run it comes back for that one at once, unless it has users' code to run before.
         """
+        limits = self.limits
+        if limits is None:
+            return
         due = limits.root.below
         limits.finished(task, max(0.0, slot.started - task._queued_at), now - slot.started, failed)
         self._count_held()
