@@ -43,7 +43,7 @@ from typing import Any, cast
 
 from futurepool import _sync
 from futurepool._cancellation import Opener
-from futurepool._errors import QueueFullError, safe_text
+from futurepool._errors import PoolClosedError, QueueFullError, safe_text
 from futurepool._foreign import aside, contexts
 from futurepool._future import PENDING, Future, Subscribers, name_of
 from futurepool._map.chunks import attempt
@@ -244,21 +244,23 @@ class Batch:
         """One drawer more; False if there is to be none."""
         pool, options = self._pool, self._options
         first = not self._drawers
-        if not first and pool.capacity.full:
-            blocks = options.on_full is OnFull.BLOCK and options.timeout is None
-            if not (may_wait and blocks) or pool.own_slot() is not None or in_event_loop():
-                return False
+        waits = may_wait and options.on_full is OnFull.BLOCK and options.timeout is None
         drawer = Drawer(self)
         self._drawers[drawer] = None
+        future: AnyFuture | None = None
         try:
-            # A worker's context has what its initializer has set; the drawer may be another's.
-            submit = partial(pool.submit, options, drawer, (), {}, Subscribers(drawer.ended))
-            future = self._context.copy().run(submit)
-        except BaseException as error:
-            self._drawers.pop(drawer, None)
-            if not first and self._drawers and isinstance(error, QueueFullError):
-                return False
-            raise
+            if first or (waits and pool.own_slot() is None and not in_event_loop()):
+                # A worker's context has what its initializer has set; the drawer may be another's.
+                submit = partial(pool.submit, options, drawer, (), {}, Subscribers(drawer.ended))
+                future = self._context.copy().run(submit)
+            else:
+                # Also if the pool was closed meanwhile: the calls were accepted before.
+                future = pool.join_in(options, drawer, Subscribers(drawer.ended), self._context)
+        finally:
+            if future is None:
+                self._drawers.pop(drawer, None)
+        if future is None:
+            return False
         self._submitted(drawer, future)
         return not future.done()  # it was dropped, say
 
@@ -333,8 +335,8 @@ class Batch:
                     self._drawers.pop(drawer, None)
                 else:
                     piece.began = _sync.clock()
+                    drawer.piece = piece  # first: what is under way is its drawer's
                     self._pieces[piece] = None
-                    drawer.piece = piece
         except BaseException:
             self._give_up(drawer)
             raise
@@ -486,11 +488,19 @@ class Batch:
             self._drawers.pop(drawer, None)
             if not self._drawers and self._is_left():
                 if piece is not None and self._pool.state < RunState.STOPPING:
-                    aside.run(partial(self.staff, False))
+                    aside.run(partial(self._go_on_after, future))
                 else:
                     self.verdict = future
                     self.stop()
         self._wake()
+
+    def _go_on_after(self, future: AnyFuture) -> None:
+        """The last drawer was struck: have another one, or all that is left has the outcome of that one."""
+        try:
+            self.staff(may_wait=False)
+        except (PoolClosedError, QueueFullError):
+            self.verdict = future
+            self.stop()
 
     def _is_left(self) -> bool:
         return bool(self._todo or self._spare) or any(piece.todo for piece in list(self._pieces))
@@ -723,7 +733,7 @@ def _attempt_one(fn: Any, item: Any) -> Any:
     return attempt(fn, (item,))
 
 
-def _way(fn: Any, single: bool, apart: bool) -> tuple[Callable[..., bool], Any]:
+def _way(fn: Any, single: bool, apart: bool) -> tuple[Callable[..., float], Any]:
     """How calls are made, and what is called so."""
     if apart:
         return _run_each, partial(_attempt_one if single else attempt, fn)

@@ -307,8 +307,7 @@ class Keys(Limiter):
             if not turns:
                 del self._turns[limiter.turn_priority]
         limiter.turn = 0
-        if limiter.round > self._now:
-            self._now = limiter.round
+        self._now = max(self._now, limiter.round)
         limiter.round = self._now + 1
         self.enter(limiter)
 

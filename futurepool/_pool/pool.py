@@ -211,6 +211,7 @@ class Pool(Section):
 
     submit = submission.submit
     submit_many = submission.submit_many
+    join_in = submission.join_in
 
     # -- admit ---------------------------------------------------------------------------------
 
@@ -241,6 +242,12 @@ class Pool(Section):
             for _ in range(self.limits.root.below - due):
                 # mutant limited-submit-wakes-a-worker
                 self.signal_work()
+
+    def takes_more(self) -> bool:
+        """Whether there is a place for a task more of work that was accepted, and will be a worker. Section held."""
+        state = self.state
+        going_on = not state or (state < RunState.STOPPING and self.unfinished > 0)
+        return going_on and not self.capacity.full
 
     def limit_wait(self, future: AnyFuture) -> None:
         """A task waits from here on: see that it does not for longer than it may. Section held."""

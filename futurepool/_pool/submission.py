@@ -23,7 +23,7 @@ from futurepool._pool.overdue import TimedCall
 if TYPE_CHECKING:
     from futurepool._pool.pool import Pool
 
-__all__ = ["make_future", "readmit", "submit", "submit_future", "submit_many"]
+__all__ = ["join_in", "make_future", "readmit", "submit", "submit_future", "submit_many"]
 
 AnyFuture = Future[Any]
 
@@ -199,22 +199,10 @@ def readmit(
 
     If the token is cancelled already, the future comes back cancelled.
     """
-    future = make_future(pool, options, fn, ())
-    future._context = pool.adopt(context.copy()) if context else None
-    future._name = options.name
-    future._subscribers = subscribers
-    future._queued_at = _sync.clock()
-    token = options.token
+    future = _task_of(pool, options, fn, subscribers, context)
     try:
-        if token is not None:
-            future._token = token
-            subscribers.token = token
-            if not token._add_listener(future):
-                subscribers.token = None
-                future._state = NOTIFIED
-                future._release_call()
-                future._announce()
-                return future
+        if not _listed(future, options):
+            return future
         with pool.mutex:
             if future._state is PENDING:
                 future.task_id = pool.capacity.take()
@@ -232,6 +220,67 @@ def readmit(
         pool.repair(future)
         raise
     return future
+
+
+def join_in(
+    pool: Pool, options: Options, fn: Any, subscribers: Subscribers, context: Context
+) -> AnyFuture | None:
+    """Queue one task more beside others of the same work, if there is a place; None if there is none.
+
+    That is no refusal, and nothing waits. Also in a pool that was closed meanwhile, as long as anything is
+    unfinished there: so a worker will come. `context` and the token are as in `readmit`.
+    """
+    if pool.mutex._is_owned():
+        return None  # a finalizer or signal handler in one of our sections
+    future = _task_of(pool, options, fn, subscribers, context)
+    admitted = False
+    try:
+        if not _listed(future, options):
+            return future
+        with pool.mutex:
+            if future._state is not PENDING:
+                admitted = True
+                pool.given_up(future)
+            elif pool.takes_more():
+                admitted = True
+                pool.admit(future)
+        pool.start_reserved()
+        pool.run_deferred()
+    except BaseException:
+        pool.repair(future)
+        raise
+    if admitted:
+        return future
+    if future._token is not None:
+        future._token._discard_listener(future)
+    return None
+
+
+def _task_of(
+    pool: Pool, options: Options, fn: Any, subscribers: Subscribers, context: Context
+) -> AnyFuture:
+    future = make_future(pool, options, fn, ())
+    future._context = pool.adopt(context.copy()) if context else None
+    future._name = options.name
+    future._subscribers = subscribers
+    future._queued_at = _sync.clock()
+    return future
+
+
+def _listed(future: AnyFuture, options: Options) -> bool:
+    """Under its token, if it has one; False if that is cancelled: then so is the future."""
+    token, subscribers = options.token, future._own_subscribers()
+    if token is None:
+        return True
+    future._token = token
+    subscribers.token = token
+    if token._add_listener(future):
+        return True
+    subscribers.token = None
+    future._state = NOTIFIED
+    future._release_call()
+    future._announce()
+    return False
 
 
 def _submit_nested(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:

@@ -465,6 +465,49 @@ def test_a_shutdown_finishes_it() -> None:
         list(ex.map_unordered(abs, [1], chunksize="auto"))
 
 
+def test_struck_while_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after a piece was noted: nobody waits for what will not come."""
+
+    class Struck(dict[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            raise KeyboardInterrupt
+
+    class Batch(batches.Batch):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self._pieces = Struck()
+
+    monkeypatch.setattr(batches, "Batch", Batch)
+    with BoundedExecutor(1, error_handler=id) as ex:
+        with pytest.raises(KeyboardInterrupt):
+            list(ex.map(abs, range(8), chunksize="auto", timeout=20))
+        assert ex.submit(int).result(30) == 0
+
+
+def test_more_of_its_tasks_are_no_failures(clock: Clock, gate: threading.Event) -> None:
+    """There is room for a second one only when the pool is closed already, and it still helps."""
+    ex = BoundedExecutor(2, queue_size=0)
+    (other,) = hold(ex, gate)
+    together = threading.Barrier(2)
+
+    def call(number: int) -> int:
+        clock.now += 0.011
+        if number == 3:
+            gate.set()
+            assert other.result(30)
+            ex.shutdown(wait=False)
+        if number > 150:
+            together.wait(30)
+        return number
+
+    results = ex.options(on_full=OnFull.RAISE).map(call, range(191), chunksize="auto")
+    assert list(results) == list(range(191))
+    ex.shutdown()
+    stats = ex.stats()
+    assert (stats.failed_tasks, stats.rejected_tasks, stats.overflow_tasks) == (0, 0, 0)
+
+
 def test_with_a_full_queue(gate: threading.Event) -> None:
     """The policy decides about the first of its tasks; more are a matter of speed."""
     with BoundedExecutor(1, queue_size=1) as ex:

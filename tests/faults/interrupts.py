@@ -41,12 +41,18 @@ class Case:
         self.subject = subject
         self.ex = subject.make(2, 2, **arguments)
         self.gate = threading.Event()  # opens after the operation
-        self.ran: list[int] = []  # what `note` has noted
+        self.ran: list[int] = []  # by the task of `submit`
+        self.numbers: list[int] = []  # what `note` has noted
         self.others: list[Any] = []  # futures that must end well, or cancelled
 
     def fill(self, tasks: int) -> None:
         """Submit tasks that wait for the gate."""
         self.others += [self.ex.submit(self.gate.wait, PATIENCE) for _ in range(tasks)]
+
+    def note(self, number: int) -> None:
+        """Be run, at most once for each number."""
+        check(number not in self.numbers, f"{number} runs twice")
+        self.numbers.append(number)
 
     def submit(self) -> Any:
         """Submit the task that must run at most once."""
@@ -269,22 +275,40 @@ def interrupt_cancel(subject: Subject) -> None:
 @probe
 def interrupt_map(subject: Subject) -> None:
     """KeyboardInterrupt at any point of a map and its iteration"""
-    shapes: list[dict[str, int]] = [{}, {"chunksize": 3}]
+    shapes: list[dict[str, Any]] = [{}, {"chunksize": 3}]
     if subject.bounded:
-        shapes.append({"buffersize": 3})
+        shapes += [{"buffersize": 3}, {"chunksize": "auto"}, {"chunksize": "auto", "buffersize": 3}]
     for shape in shapes:
 
         def prepare(case: Case, shape: Any = shape) -> Operation:
             return lambda: list(case.ex.map(abs, range(8), **shape))
 
         every_point(subject, f"map {shape or ''}", 25, prepare)
-    if subject.bounded:
-        every_point(
-            subject,
-            "map_unordered",
-            25,
-            lambda case: lambda: list(case.ex.map_unordered(abs, range(8))),
-        )
+    if not subject.bounded:
+        return
+    shapes = [{}, {"chunksize": "auto"}]
+    for shape in shapes:
+
+        def unordered(case: Case, shape: Any = shape) -> Operation:
+            return lambda: list(case.ex.map_unordered(abs, range(8), **shape))
+
+        every_point(subject, f"map_unordered {shape or ''}", 25, unordered)
+
+    def on_the_spot(case: Case) -> Operation:
+        """As a worker does, which is to draw the calls."""
+        case.fill(4)
+        view = case.ex.options(on_full=OnFull.CALLER_RUNS)
+
+        def operation() -> None:
+            results = view.map(case.note, range(8), chunksize="auto", return_exceptions=True)
+            sys.settrace(None)
+            case.gate.set()
+            kinds = [type(outcome) for outcome in results]
+            check(len(kinds) == 8, f"{len(kinds)} outcomes")
+
+        return operation
+
+    every_point(subject, "calls of a batch", 40, on_the_spot)
 
 
 @probe

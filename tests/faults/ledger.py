@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures as cf
+import itertools
 import os
 import random
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,9 @@ class Ledger:
 
     def __init__(self, tasks: int, producers: int, workers: int, seed: int, **options: Any) -> None:
         self.ran = bytearray(tasks)
-        self.told = bytearray(tasks)  # by callback
+        self.told = bytearray(tasks)  # by callback, or as one outcome of a map
         self.refused = bytearray(tasks)
+        self.mapped = bytearray(tasks)  # no task of its own, perhaps
         self.tried: list[Counter[str]] = []  # by each producer, of what
         self.producers = producers
         self.seed = seed
@@ -84,7 +87,8 @@ class Ledger:
         token = CancelToken()
         tried: Counter[str] = Counter()
         self.tried.append(tried)
-        for number in range(first, len(self.ran), self.producers):
+        numbers = iter(range(first, len(self.ran), self.producers))
+        for number in numbers:
             if number % 50 == first:
                 if chance.random() < 0.3:
                     token.cancel()
@@ -117,6 +121,10 @@ class Ledger:
             elif chance.random() < 0.2:
                 options.update(key=number % 5, key_limit=1 + number % 2)
                 tried["key"] += 1
+            if chance.random() < 0.02:
+                row = [number, *itertools.islice(numbers, chance.randrange(80))]
+                self.draw(view.options(**options), task, row, chance, tried)
+                continue
             try:
                 future = view.options(**options).submit(task, number)
             except QueueFullError as error:
@@ -135,6 +143,54 @@ class Ledger:
         for entry in flying:
             self.check(*entry)
         return []
+
+    def draw(
+        self,
+        view: Any,
+        task: Callable[[int], int],
+        row: list[int],
+        chance: random.Random,
+        tried: Counter[str],
+    ) -> None:
+        """All of a row by one map, whose workers draw the calls; perhaps it is left early."""
+        method = chance.choice([view.map, view.map_unordered])
+        shape: dict[str, Any] = {"chunksize": "auto", "buffersize": chance.choice([None, 1, 10])}
+        enough = chance.randrange(len(row)) if chance.random() < 0.2 else len(row)
+        tried["map"] += 1
+        for number in row:
+            self.mapped[number] = 1
+        ordered = method == view.map
+        left = deque(row)  # whose outcome is not known
+        lost = 0  # outcomes that do not say whose they are
+        results = None
+        try:
+            results = method(task, row, return_exceptions=True, **shape)
+            for outcome in itertools.islice(results, enough):
+                if isinstance(outcome, int):
+                    number = outcome
+                elif isinstance(outcome, ValueError):
+                    (number,) = outcome.args
+                else:
+                    kinds = (cf.CancelledError, TaskExpiredError, TaskTimeoutError)
+                    assert isinstance(outcome, kinds), outcome
+                    tried[f"map: {type(outcome).__name__}"] += 1
+                    if not ordered:
+                        lost += 1
+                        continue
+                    number = left[0]
+                    assert isinstance(outcome, TaskTimeoutError) or self.ran[number] == 0, number
+                assert not ordered or number == left[0], (number, left[0])
+                assert number % 97 or not isinstance(outcome, int)
+                left.remove(number)  # or it has two outcomes
+                self.told[number] += 1
+            assert enough < len(row) or len(left) == lost, (left, lost)
+        except QueueFullError:
+            tried["map refused"] += 1
+        finally:
+            if results is not None:
+                results.close()
+            for number in left:
+                self.refused[number] = 1
 
     def check(self, number: int, future: Future[int]) -> None:
         """Wait for a future and hold it against the ledger."""
@@ -182,8 +238,10 @@ class Ledger:
             time.sleep(0.01)
         stats = self.ex.stats()
         assert (stats.abandoned_workers, stats.workers) == (0, 0)
-        ran, refused = sum(self.ran), sum(self.refused)
-        assert stats.completed_tasks == ran, (stats, ran)
+        refused = sum(self.refused)
+        alone = sum(ran for ran, mapped in zip(self.ran, self.mapped, strict=True) if not mapped)
+        assert stats.completed_tasks >= alone, (stats, alone)
+        assert stats.completed_tasks == alone or any(self.mapped), (stats, alone)
         assert max(self.ran) == 1
         assert sum(self.told) == len(self.told) - refused, "a callback was lost or doubled"
         assert max(self.told) == 1
@@ -200,7 +258,7 @@ class Ledger:
     def summary(self, seconds: float) -> str:
         """What was done, what was tried, and how fast."""
         tasks, stats, refused = len(self.ran), self.ex.stats(), sum(self.refused)
-        # What DROP_NEW, or a token cancelled before, turns away was never submitted.
+        # What DROP_NEW, or a token cancelled before, turns away was never submitted; of a map few are.
         away = tasks - stats.submitted_tasks - refused
         tried = sorted(sum(self.tried, Counter()).items())
         return (

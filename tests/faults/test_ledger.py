@@ -44,6 +44,8 @@ def test_the_books_balance(seed: int) -> None:
         "cancel",
         "limit",
         "key",
+        "map",
+        "map: CancelledError",
         *[policy.name for policy in POLICIES],
     } <= set(tried)
 
