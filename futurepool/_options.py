@@ -102,7 +102,7 @@ class Options:
     """The options of a submission, checked; shared by all its tasks.
 
     Nobody changes one after it was made, but for `loop_submitter`, a cache of what the options amount to for
-    the coroutines of one event loop, `at_priority`, the same for `submit_with_priority`, and `row`, where tasks with
+    the coroutines of one event loop, `at_priority`, the same for `submit_with_priority` and the like, and `row`, where tasks with
     a `max_wait` stand: by whoever needs it next, in one step.
     """
 
@@ -153,7 +153,7 @@ class Options:
         self.waits: bool = False  # without a place, in the line of coroutines
         self.subscribers: Any = None  # what its futures start with, see futurepool._aio
         self.loop_submitter: Any = None  # futurepool._aio's own, the latest
-        self.at_priority: dict[int, Any] | None = None  # futurepool._pool.fast's own
+        self.at_priority: dict[Any, Any] | None = None  # futurepool._pool.fast's own
         self.row: Any = None  # futurepool._pool.expiry's own, guarded by the pool's mutex
 
     def waiting(self, subscribers: Any) -> Options:

@@ -54,7 +54,14 @@ from futurepool._future import Future
 from futurepool._options import UNSET, Config, OnFull, Options, check_engine, checked_config
 from futurepool._pool import sizing
 from futurepool._pool.ending import cancel_queued, wait_empty
-from futurepool._pool.fast import SUBMITS, Submitting, at_priority, put_compiled
+from futurepool._pool.fast import (
+    SUBMITS,
+    Submitting,
+    at_priority,
+    for_so_long,
+    put_compiled,
+    without_waiting,
+)
 from futurepool._pool.pool import Pool, RunState
 
 if sys.version_info >= (3, 11):
@@ -108,12 +115,16 @@ class _Submitting(NoCopy, Submitting):
         _pool = _Alias("_futurepool")
 
     def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Submit, or raise `QueueFullError` at once. Otherwise as `submit`.
-
-        Cost: that of `submit`, and a microsecond or two to make the options, which a view has made once.
-        """
-        options = self._futurepool_options.changed(on_full=OnFull.RAISE)
-        return self._futurepool.submit(options, fn, args, kwargs)
+        """Submit, or raise `QueueFullError` at once. Otherwise, and in cost, as `submit`."""
+        options = self._futurepool_options
+        kept: Any = options.at_priority
+        one: Any
+        try:
+            one = kept[None]
+        except (KeyError, TypeError):  # not asked for yet, nor any
+            one = without_waiting(self._futurepool, options)
+        future: Future[T] = one.submit(fn, *args, **kwargs)
+        return future
 
     def submit_with_timeout(
         self, timeout: float | None, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -129,10 +140,19 @@ class _Submitting(NoCopy, Submitting):
         Raises:
             SubmitTimeoutError: No place came free in time; the task will not run.
 
-        Otherwise as `submit`. Cost: as `try_submit`, plus waiting.
+        Otherwise as `submit`. Cost: that of `submit`, plus waiting; a timeout that was not met before costs two microseconds.
         """
-        options = self._futurepool_options.changed(timeout=timeout, on_full=OnFull.BLOCK)
-        return self._futurepool.submit(options, fn, args, kwargs)
+        options = self._futurepool_options
+        if type(timeout) is not float:  # True would be found as 1
+            timeout = check_timeout("timeout", timeout)
+        kept: Any = options.at_priority
+        one: Any
+        try:
+            one = kept[(timeout,)]
+        except (KeyError, TypeError):  # not met yet, nor any
+            one = for_so_long(self._futurepool, options, timeout)
+        future: Future[T] = one.submit(fn, *args, **kwargs)
+        return future
 
     def submit_with_priority(
         self, priority: int, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs

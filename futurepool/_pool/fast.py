@@ -24,7 +24,7 @@ from futurepool._errors import InvalidConfigError
 from futurepool._errors.checks import check_callable
 from futurepool._foreign import patched
 from futurepool._future import CANCELLED, FINISHED, LIMITED, PENDING, RUNNING, Future, new_future
-from futurepool._options import TIMED, Options
+from futurepool._options import TIMED, OnFull, Options
 from futurepool._pool import overload, submission
 from futurepool._pool.compiled import load
 from futurepool._pool.meters import BATCH
@@ -32,7 +32,16 @@ from futurepool._pool.pool import Pool
 from futurepool._pool.section import unpark
 from futurepool._pool.workers import PARKED, WorkerSlot
 
-__all__ = ["SUBMITS", "Submitting", "at_priority", "form", "put_compiled", "row_of"]
+__all__ = [
+    "SUBMITS",
+    "Submitting",
+    "at_priority",
+    "for_so_long",
+    "form",
+    "put_compiled",
+    "row_of",
+    "without_waiting",
+]
 
 AnyFuture = Future[Any]
 P = ParamSpec("P")
@@ -438,11 +447,11 @@ def put_compiled(kind: type[Submitting]) -> None:
         SUBMITS.append(twin)
 
 
-_KEPT = 1024  # so many priorities are kept for their next task
+_KEPT = 1024  # so many priorities and timeouts are kept for their next task
 
 
 class AtPriority(Submitting):
-    """What `submit_with_priority` submits by: the hot path, with options that are made once for a priority.
+    """What `submit_with_priority` and others submit by: the hot path, with options that are made once.
 
     The options it was made from keep it. It holds the pool, not the executor, which may die.
     """
@@ -461,8 +470,23 @@ put_compiled(AtPriority)
 
 def at_priority(pool: Pool, options: Options, priority: int) -> AtPriority:
     """What submits with `options` to `pool`, but for their priority. From any thread: single C calls."""
+    return _keep(pool, options, priority, options.changed(priority))
+
+
+def without_waiting(pool: Pool, options: Options) -> AtPriority:
+    """What submits with `options` to `pool`, or raises at once; kept for None."""
+    return _keep(pool, options, None, options.changed(on_full=OnFull.RAISE))
+
+
+def for_so_long(pool: Pool, options: Options, timeout: float | None) -> AtPriority:
+    """What submits with `options` to `pool`, but for their timeout; kept for a row of it."""
+    changed = options.changed(timeout=timeout, on_full=OnFull.BLOCK)
+    return _keep(pool, options, (timeout,), changed)
+
+
+def _keep(pool: Pool, options: Options, key: Any, changed: Options) -> AtPriority:
     kept = options.at_priority
     if kept is None or len(kept) >= _KEPT:
         options.at_priority = kept = {}
-    kept[priority] = one = AtPriority(pool, options.changed(priority))
+    kept[key] = one = AtPriority(pool, changed)
     return one

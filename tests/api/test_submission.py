@@ -220,7 +220,28 @@ def test_many_priorities_keep_but_so_much() -> None:
     with BoundedExecutor(1) as ex:
         for priority in range(3000):
             ex.submit_with_priority(priority, int)
+            ex.submit_with_timeout(1.0 + priority, int)
         assert len(ex._futurepool_options.at_priority or ()) <= 1024
+
+
+def test_ways_to_submit_do_not_mix(gate: threading.Event) -> None:
+    """What is kept for one is not another's: None, a priority and a timeout that are equal, True."""
+    with BoundedExecutor(1, queue_size=1) as ex:
+        hold(ex, gate)
+        assert ex.submit_with_priority(0, int).priority == 0
+        for _ in range(2):
+            with pytest.raises(SubmitTimeoutError):
+                ex.submit_with_timeout(0, int)
+            with pytest.raises(QueueFullError) as caught:
+                ex.try_submit(int)
+            assert not isinstance(caught.value, SubmitTimeoutError)
+            with pytest.raises(SubmitTimeoutError):
+                ex.submit_with_timeout(0.0, int)
+            with pytest.raises(TypeError):
+                ex.submit_with_timeout(True, int)
+        gate.set()
+        futures = [ex.submit_with_timeout(None, int), ex.submit_with_timeout(60, int)]
+        assert [future.priority for future in futures] == [1, 1]
 
 
 def test_what_submits_at_a_priority_keeps_no_executor_alive() -> None:
