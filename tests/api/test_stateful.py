@@ -117,6 +117,8 @@ class Pool(RuleBasedStateMachine):
         self.tokens: list[CancelToken] = []
         self.parents: list[int | None] = []
         self.rejected: Counter[str] = Counter()  # by reason
+        self.drawers = 0  # tasks of maps whose workers draw the calls: all completed
+        self.failed_calls = 0  # each of these has failed one
         self.closed = False
 
     def teardown(self) -> None:
@@ -134,7 +136,7 @@ class Pool(RuleBasedStateMachine):
             assert task.calls == task.watched
             assert task.runs == (0 if task.state in (CANCELLED, EXPIRED) else 1)
         stats = self.ex.stats()
-        assert stats.completed_tasks + stats.cancelled_tasks == len(self.tasks)
+        assert stats.completed_tasks + stats.cancelled_tasks == len(self.tasks) + self.drawers
         self.until_back(self.tasks)
 
     # -- the model ---------------------------------------------------------------------------------
@@ -287,7 +289,7 @@ class Pool(RuleBasedStateMachine):
             min(queued, key=lambda other: other.priority).state = CANCELLED  # the first of them
         task.future = future
         self.tasks.append(task)
-        assert future.task_id == len(self.tasks)
+        assert future.task_id == len(self.tasks) + self.drawers
         if task.watched:
             future.add_done_callback(task.called)
         if expires:
@@ -301,6 +303,48 @@ class Pool(RuleBasedStateMachine):
         assert (task.runs, future.task_id) == (0, 0)
         self.rejected[reason] += 1
         self.refused.append(future)
+
+    @precondition(lambda self: not self.closed and self.busy() < self.workers)
+    @rule(
+        calls=st.lists(st.booleans(), max_size=6),
+        ordered=st.booleans(),
+        buffersize=st.sampled_from([None, 1, 3]),
+        priority=st.integers(-1, 3),
+    )
+    def draw(self, calls: list[bool], ordered: bool, buffersize: int | None, priority: int) -> None:
+        """A map whose workers draw the calls, some of which fail. Nobody knows how many tasks that takes."""
+        if len(self.those(QUEUED, RUNNING)) >= self.limit:
+            return  # nobody would wake the driver
+        before = self.ex.stats().submitted_tasks
+        ran: list[int] = []
+
+        def call(number: int) -> int:
+            ran.append(number)
+            if calls[number]:
+                raise LookupError(number)
+            return number
+
+        view = self.ex.options(priority=priority)
+        outcomes = list(
+            (view.map if ordered else view.map_unordered)(
+                call,
+                range(len(calls)),
+                chunksize="auto",
+                buffersize=buffersize,
+                return_exceptions=True,
+            )
+        )
+        found = [each if isinstance(each, int) else each.args[0] for each in outcomes]
+        assert (found if ordered else sorted(found)) == sorted(ran) == list(range(len(calls)))
+        assert sum(isinstance(each, LookupError) for each in outcomes) == sum(calls)
+        unfinished = len(self.those(QUEUED, RUNNING))
+        pause = threading.Event()
+        for _ in range(100 * PATIENCE):
+            if self.ex._pool.unfinished == unfinished:
+                break
+            pause.wait(0.01)
+        self.drawers += self.ex.stats().submitted_tasks - before
+        self.failed_calls += sum(calls)
 
     @precondition(lambda self: self.those(RUNNING))
     @rule(data=st.data())
@@ -431,9 +475,9 @@ class Pool(RuleBasedStateMachine):
         running, queued = self.those(RUNNING), self.those(QUEUED)
         assert stats.active_workers == len(running)
         assert stats.queued_tasks == len(queued) == self.ex._work_queue.qsize()
-        assert stats.submitted_tasks == len(self.tasks)
-        assert stats.completed_tasks == len(self.those(DONE, FAILED, OVERDUE))
-        assert stats.failed_tasks == len(self.those(FAILED, OVERDUE))
+        assert stats.submitted_tasks == len(self.tasks) + self.drawers
+        assert stats.completed_tasks == len(self.those(DONE, FAILED, OVERDUE)) + self.drawers
+        assert stats.failed_tasks == len(self.those(FAILED, OVERDUE)) + self.failed_calls
         assert stats.abandoned_workers == sum(task.abandoned for task in self.those(OVERDUE))
         assert stats.cancelled_tasks == len(self.those(CANCELLED, EXPIRED))
         assert {
