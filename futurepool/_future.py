@@ -51,7 +51,7 @@ from types import (
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from futurepool import _sync
-from futurepool._errors import safe_text
+from futurepool._errors import is_a, safe_text
 from futurepool._errors.checks import NoCopy, check_callable, check_timeout
 from futurepool._errors.failures import Failure, TaskError
 from futurepool._foreign import aside
@@ -81,10 +81,12 @@ class Owner(Protocol):
     mutex: Any
     deferred: Any  # what was left to be done, if it is true
 
-    def cancel(self, future: Future[Any], aside: bool = False, /) -> bool:
+    def cancel(
+        self, future: Future[Any], aside: bool = False, raised: list[BaseException] | None = None, /
+    ) -> bool:
         """Cancel `future` if it has not started; else tell its token. See `Future.cancel`.
 
-        `aside`: what users are to be told is told in another thread.
+        `aside`: what users are to be told is told in another thread. `raised`: see `Future._call_all`.
         """
         ...
 
@@ -394,12 +396,20 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         Returns:
             True if it is cancelled: its function never runs. False if it runs (then its token is
             cancelled, see `current_token`) or has finished.
+
+        Raises:
+            BaseException: A done-callback, which this calls, was left by what is no Exception, a Ctrl-C perhaps.
+                The task is cancelled, and the other callbacks have been called.
+
         Cost: one lock acquisition; memory of the queue entry is given back soon after.
         """
         pending = self._state is PENDING or self._state is RUNNING
-        cancelled = self._pool.cancel(self)
+        raised: list[BaseException] = []
+        cancelled = self._pool.cancel(self, False, raised)
         if pending and cancelled:
             self._why = "its future was cancelled"
+        if raised:
+            raise raised.pop()  # nor does the frame, which its traceback holds, hold it
         return cancelled
 
     def result(self, timeout: float | None = None) -> T:
@@ -459,7 +469,8 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call `fn(self)` once the task is done: in the thread that finishes it, or here and now.
 
-        What `fn` raises is logged (logger `concurrent.futures`), `SystemExit` and the like too.
+        What `fn` raises is logged (logger `concurrent.futures`). What is no Exception, as a Ctrl-C or a
+        `SystemExit`, is raised here if `fn` is called here, and by `cancel` if that calls it.
         """
         check_callable("fn", fn)
         _sync.here.registers = True
@@ -573,11 +584,12 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             self._announce()  # whoever was to do it was interrupted, and interrupted again
         return done  # nobody will, in the child of a fork
 
-    def _tell(self) -> None:
+    def _tell(self, raised: list[BaseException] | None = None) -> None:
         """Tell everyone that the state is final, and call the callbacks.
 
         A task that never ran lets go of the function and its arguments, whose finalizers are users'
         code, too. By whoever finished or cancelled it, or aside. Idempotent; outside the mutex.
+        `raised`: see `_call_all`.
         """
         self._announce()
         if not self.done():
@@ -587,7 +599,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             if subscribers.token is not None:
                 subscribers.token._discard_listener(self)
             if subscribers.callbacks:
-                self._call_all(subscribers.callbacks)
+                self._call_all(subscribers.callbacks, raised)
         if self._state is not FINISHED or self._args is not None:
             self._release_call()
 
@@ -642,8 +654,16 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                     pass
                 _discard(subscribers.parkers, parker)
 
-    def _call_all(self, callbacks: deque[Callable[[Future[Any]], object]]) -> None:
+    def _call_all(
+        self,
+        callbacks: deque[Callable[[Future[Any]], object]],
+        raised: list[BaseException] | None,
+    ) -> None:
         """Call each, once: it is taken off and called inside one C call, which cannot be interrupted.
+
+        `raised` is there where a user's thread has cancelled the future. The first that is no Exception goes
+        into it instead of the log: a Ctrl-C, gevent's Timeout, or what a signal handler raises are for whoever
+        runs in this thread.
 
         In Python, but for interruptions between two of its steps::
 
@@ -676,7 +696,10 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                         return  # another thread has taken what was left
                     if not calling:
                         raise  # it interrupted us, not a callback
-                    _std_log.exception(message, self)
+                    if raised is None or raised or is_a(error, Exception):
+                        _std_log.exception(message, self)
+                    else:
+                        raised.append(error)
                 else:
                     if operator.length_hint(last):
                         # Only a callback can have ended it like this.
@@ -711,8 +734,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     def _call(self, fn: Callable[[Future[T]], object]) -> None:
         try:
             fn(self)
-        except BaseException:
-            # Whatever it is: the thread that finishes tasks is not the callback's to end.
+        except Exception:
             _std_log.exception("exception calling callback for %r", self)
 
     def _token_cancelled(self, _token: CancelToken) -> None:
@@ -891,12 +913,14 @@ class Detached:
     def __init__(self) -> None:
         self.mutex: Any = _sync.RLock()
 
-    def cancel(self, future: Future[Any], aside: bool = False, /) -> bool:
+    def cancel(
+        self, future: Future[Any], aside: bool = False, raised: list[BaseException] | None = None, /
+    ) -> bool:
         with self.mutex:
             if future._state is PENDING:
                 future._state = CANCELLED
         if future._state is CANCELLED:
-            future._tell()
+            future._tell(raised)
         return future.cancelled()
 
     def help(self, future: Future[Any], timeout: float | None, again: bool = False, /) -> bool:
@@ -938,7 +962,10 @@ class Detached:
                 future._result = result
                 future._state = FINISHED
             future._tell_waiters()
-        future._tell()
+        raised: list[BaseException] = []
+        future._tell(raised)
+        if raised:
+            raise raised.pop()
 
 
 def _detached(future: Future[Any]) -> Detached:

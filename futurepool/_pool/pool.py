@@ -581,8 +581,13 @@ class Pool(Section):
     # -- cancel --------------------------------------------------------------------------------
 
     @repairing
-    def cancel(self, future: AnyFuture, aside: bool = False, /) -> bool:
-        """See `Future.cancel`. `aside` after a deadline: users' code runs in another thread."""
+    def cancel(
+        self, future: AnyFuture, aside: bool = False, raised: list[BaseException] | None = None, /
+    ) -> bool:
+        """See `Future.cancel`. `aside` after a deadline: users' code runs in another thread.
+
+        `raised`: see `Future._call_all`.
+        """
         if self.mutex._is_owned():
             return self._cancel_nested(future)
         if future._state is PENDING:
@@ -603,7 +608,7 @@ class Pool(Section):
             self.engine.take_back(future, None if aside else _sync.get_ident())
         if self.unnotified:
             # mutant who-cancels-tells
-            self.tell_cancelled(future, aside)
+            self.tell_cancelled(future, aside, raised)
         return future._state in (CANCELLED, NOTIFIED)
 
     def cancel_pending(self, future: AnyFuture, by: int | None, grant: bool = True) -> None:
@@ -673,7 +678,9 @@ class Pool(Section):
             # mutant expired-wakes-its-submitter
             self.deferred.extend(self.waiters.waiting_for(future))
 
-    def tell_cancelled(self, future: AnyFuture, aside: bool = False) -> None:
+    def tell_cancelled(
+        self, future: AnyFuture, aside: bool = False, raised: list[BaseException] | None = None
+    ) -> None:
         """Tell of a cancelled task, if this thread is the one to do it."""
         try:
             by = self.unnotified[future]
@@ -684,7 +691,7 @@ class Pool(Section):
             if aside:
                 future._tell_aside()
             else:
-                future._tell()
+                future._tell(raised)
             self.unnotified.pop(future, None)
 
     def _cancel_nested(self, future: AnyFuture) -> bool:

@@ -456,27 +456,77 @@ def test_what_a_callback_raises_is_logged_and_ends_nothing(kind, single, caplog)
     assert record.exc_info[0] is kind
 
 
-@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
-def test_what_a_late_callback_raises_does_not_reach_who_adds_it(kind, single, caplog):
+def test_what_a_late_callback_raises_does_not_reach_who_adds_it(single, caplog):
     """A callback added to a finished future fails alone, too."""
     future = single.submit(int)
     future.result(PATIENCE)
-    future.add_done_callback(lambda _: fail(kind("oops")))
-    assert [r.exc_info[0] for r in caplog.records] == [kind]
+    future.add_done_callback(lambda _: fail(ValueError("oops")))
+    assert [r.exc_info[0] for r in caplog.records] == [ValueError]
 
 
 def test_what_a_callback_raises_does_not_reach_who_cancels(single, caplog):
-    """cancel() returns True although a callback raises SystemExit."""
+    """cancel() returns True although a callback raises."""
     with Busy(single):
         future = single.submit(int)
-        future.add_done_callback(lambda _: fail(SystemExit()))
+        future.add_done_callback(lambda _: fail(ValueError()))
         assert future.cancel()
-    assert [r.exc_info[0] for r in caplog.records] == [SystemExit]
+    assert [r.exc_info[0] for r in caplog.records] == [ValueError]
+
+
+class Timeout(BaseException):
+    """As that of gevent."""
+
+    @classmethod
+    def come(cls, _):
+        raise cls
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, Timeout])
+@pytest.mark.parametrize("where", ["cancel", "late"])
+def test_what_interrupts_a_callback_in_a_users_thread_is_raised_there(where, kind, single, caplog):
+    """As in the standard class: a Ctrl-C is not lost. And no callback is."""
+    calls = []
+    with Busy(single):
+        future = single.submit(int)
+        if where == "late":
+            future.cancel()
+        else:
+            future.add_done_callback(lambda _: fail(ValueError()))
+            future.add_done_callback(lambda _: fail(kind("first")))
+            future.add_done_callback(calls.append)
+            future.add_done_callback(lambda _: fail(SystemExit("second")))
+            future.add_done_callback(calls.append)
+        with pytest.raises(kind, match="first"):
+            if where == "late":
+                future.add_done_callback(lambda _: fail(kind("first")))
+            else:
+                future.cancel()
+        assert future.cancelled()
+    assert calls == [future] * (2 if where == "cancel" else 0)
+    logged = [r.exc_info[0] for r in caplog.records]
+    assert logged == ([ValueError, SystemExit] if where == "cancel" else [])
+
+
+def test_an_interrupt_of_a_callback_leaves_no_cycle(single):
+    """It is raised, and nothing else holds it: whoever handles it lets go of the callback's frame."""
+    with Busy(single):
+        future = single.submit(int)
+        future.add_done_callback(Timeout.come)
+        gc.collect()
+        gc.disable()
+        try:
+            with pytest.raises(Timeout) as caught:
+                future.cancel()
+            gone = weakref.ref(caught.value)
+            del caught
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("where", ["worker", "cancel", "late"])
 def test_a_builtin_as_a_callback_may_raise_too(where, single, caplog):
-    """sys.exit as a callback raises with no Python frame of its own, and is logged all the same."""
+    """sys.exit as a callback raises with no Python frame of its own, and is treated all the same."""
     calls = []
     with Busy(single):
         future = single.submit(int)
@@ -484,14 +534,17 @@ def test_a_builtin_as_a_callback_may_raise_too(where, single, caplog):
             future.add_done_callback(sys.exit)
             future.add_done_callback(calls.append)
         if where == "cancel":
-            assert future.cancel()
+            with pytest.raises(SystemExit):
+                future.cancel()
     worker = single.submit(threading.get_ident).result(PATIENCE)
     if where == "late":
-        future.add_done_callback(sys.exit)
+        with pytest.raises(SystemExit):
+            future.add_done_callback(sys.exit)
         future.add_done_callback(calls.append)
     assert calls == [future]
     assert single.submit(threading.get_ident).result(PATIENCE) == worker
-    assert [(r.name, r.exc_info[0]) for r in caplog.records] == [("concurrent.futures", SystemExit)]
+    logged = [("concurrent.futures", SystemExit)] if where == "worker" else []
+    assert [(r.name, r.exc_info[0]) for r in caplog.records] == logged
 
 
 def test_a_callback_may_submit(single):

@@ -411,6 +411,21 @@ def callback_system_exit(Pool: Any) -> Any:
 
 
 @program
+def callback_interrupted(Pool: Any) -> Any:
+    """A done-callback that raises SystemExit, in the thread that cancels, and in the one that adds it late"""
+
+    def leave(_: Any) -> None:
+        raise SystemExit("leave")
+
+    with Pool(1) as pool:
+        with busy(pool):
+            future = pool.submit(int)
+            future.add_done_callback(leave)
+            cancelling = outcome(future.cancel)
+        return [cancelling, future.cancelled(), outcome(lambda: future.add_done_callback(leave))]
+
+
+@program
 def wait_first_completed(Pool: Any) -> Any:
     """`concurrent.futures.wait` in its three modes"""
     with Pool(2) as pool:
