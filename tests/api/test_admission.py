@@ -14,6 +14,7 @@ from futurepool import (
     BoundedExecutor,
     CancelToken,
     Future,
+    FuturePoolWarning,
     OnFull,
     PoolClosedError,
     QueueFullError,
@@ -527,6 +528,24 @@ def test_the_warning_shows_the_line_that_submits(named: bool, gate: Gate) -> Non
 
     with BoundedExecutor(1, queue_size=0) as ex:
         asyncio.run(main())
+
+
+def test_where_warnings_are_errors_one_task_is_refused(gate: Gate) -> None:
+    """It never runs, and the others go over the bound as ever."""
+    ran: list[int] = []
+
+    async def main() -> None:
+        ex.submit(gate)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(FuturePoolWarning):
+                ex.submit(ran.append, 1)
+            ex.submit(ran.append, 2)
+        gate.open()
+
+    with BoundedExecutor(1, queue_size=0) as ex:
+        asyncio.run(main())
+    assert ran == [2]
 
 
 def test_an_event_loop_gets_the_other_policies_as_anyone(gate: Gate) -> None:
