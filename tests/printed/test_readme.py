@@ -65,6 +65,23 @@ def test_the_addresses_of_the_project_name_pages_of_the_site() -> None:
     assert [p for p in pages if not (README.parent / "docs" / f"{p or 'index'}.md").exists()] == []
 
 
+def test_as_the_package_index_shows_it_the_links_lead_to_pages_of_the_site() -> None:
+    """The index has none of the files beside it: neither pages nor pictures."""
+    tomllib = pytest.importorskip("tomllib")
+    hooks = tomllib.loads((README.parent / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]
+    text = TEXT
+    for change in hooks["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(change["pattern"], change["replacement"], text)
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    site = re.compile(r"https://[\w.-]+/en/stable/(?:_images/([\w-]+)\.svg|([\w/-]+)\.html)")
+    assert [link for link in links if not site.fullmatch(link)] == []
+    pictures, pages = zip(*[site.fullmatch(link).groups() for link in links], strict=True)  # type: ignore[union-attr]
+    docs = README.parent / "docs"
+    assert [name for name in pictures if name and not [*docs.rglob(f"{name}.svg")]] == []
+    assert [name for name in pages if name and not (docs / f"{name}.md").exists()] == []
+    assert any(pictures)
+
+
 TESTS = Path(__file__).parents[1]
 
 
