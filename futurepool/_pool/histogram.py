@@ -13,6 +13,7 @@ import struct
 import sys
 from bisect import bisect_right
 from collections import Counter
+from functools import lru_cache
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -124,19 +125,65 @@ class HistogramRecorder:
 
     def copy(self) -> HistogramRecorder:
         """Another one that has counted the same."""
-        other = HistogramRecorder()
+        other = HistogramRecorder.__new__(HistogramRecorder)
         other.counts, other.max = self.counts.copy(), self.max
         return other
 
     def snapshot(self, total: float) -> Histogram:
-        """The state now, `total` being the sum of the values. Some 10 microseconds."""
+        """The state now, `total` being the sum of the values. Some microseconds."""
         from futurepool._telemetry.stats import Histogram
 
-        counts = self.counts
+        return Histogram._of(sum(self.counts), total, self.max, Counts(self.counts))
+
+
+class Counts:
+    """What a `Histogram` of a pool is made of. It asks for what its user asks for, which seldom is the buckets."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, counts: list[int]) -> None:
+        self._counts: tuple[int, ...] = tuple(counts)
+
+    def buckets(self) -> tuple[tuple[float, int], ...]:
+        """Bounds and numbers, of all buckets. Some 10 microseconds."""
+        counts = self._counts
         buckets = list(_EMPTY)
         for index in compress(_INDEXES, counts):
             buckets[index] = BOUNDS[index], counts[index]
-        return Histogram(sum(counts), total, self.max, tuple(buckets))
+        return tuple(buckets)
+
+    def cumulative(self, bounds: tuple[float, ...]) -> list[int]:
+        """See `Histogram.cumulative`. Some 5 microseconds."""
+        counts = self._counts
+        found = [0] * len(bounds)
+        below, begin = 0, 0
+        for place, index, share in _places(bounds):
+            below += sum(counts[begin:index])
+            begin = index
+            found[place] = below + int(share * counts[index])
+        return found
+
+
+@lru_cache(32)
+def _places(bounds: tuple[float, ...]) -> list[tuple[int, int, float]]:
+    """For each bound, in ascending order: which it is, the bucket it is in, and the share of that bucket.
+
+    Raises:
+        ValueError: A bound is not a number (NaN).
+    """
+    places: list[tuple[int, int, float]] = []
+    for place, bound in enumerate(bounds):
+        if bound != bound:  # noqa: PLR0124 - that is what NaN is
+            raise ValueError("a bound must be a number, not nan")
+        index = _bucket(bound)
+        lower = BOUNDS[index - 1] if index else 0.0
+        # Of the last bucket, which has no end, only those who ask for all get anything.
+        upper = BOUNDS[index]
+        share = (
+            float(bound == upper) if index == _LAST_BUCKET else (bound - lower) / (upper - lower)
+        )
+        places.append((place, index, max(0.0, share)))
+    return sorted(places, key=lambda each: each[1])
 
 
 _sync.import_now(__name__)

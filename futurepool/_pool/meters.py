@@ -5,8 +5,9 @@ snapshot adds up by construction. Run time is added up when a worker's row of ta
 after the other; a snapshot adds the rows that go on.
 
 With histograms a worker notes each task's times in a list of its slot's own (`fresh`), in the section that
-commits the task, and counts some hundred at once, outside of any section. A snapshot counts what is noted,
-too, so the histograms have every completed task, at every instant.
+commits the task, and counts some hundred at once, outside of any section: `tally`, and in another section
+`add`. A snapshot does the same for each slot that has noted much, and counts the rest in its own copy, so
+the histograms have every completed task, at every instant.
 
 Guarded by the pool's mutex. Written here, and by the unrolled forms in `futurepool._pool.fast`.
 """
@@ -23,10 +24,16 @@ if TYPE_CHECKING:
     from futurepool._pool.histogram import HistogramRecorder, Tally
     from futurepool._pool.workers import WorkerSlot
 
-__all__ = ["BATCH", "Meters"]
+__all__ = ["BATCH", "MUCH", "Meters", "Noted"]
 
 #: So many values a worker notes, two for each task, before they go into the buckets.
 BATCH = 1024
+
+#: So many values a snapshot counts on the worker's behalf: else each of a hundred a second would count them anew.
+MUCH = 64
+
+#: What a slot has noted: the list, how much of it, what that adds to run times and to waits, and all waits.
+Noted = tuple[list[float], int, "Tally", "Tally", float]
 
 #: Why tasks are refused, see `Stats.rejections`.
 REASONS = ("full", "timeout", "closed", "dropped", "expired", "cancelled")
@@ -103,30 +110,34 @@ class Meters:
         """A task was admitted over the bound."""
         self.overflow += 1
 
-    def tally(self, slot: WorkerSlot) -> tuple[Tally, Tally] | None:
-        """What a slot has noted, for `add`; None without histograms. Needs no section.
+    def tally(self, slot: WorkerSlot) -> Noted | None:
+        """What a slot has noted, for `add`; None if that is nothing. Needs no section.
 
-        As that takes several times as long as all the rest of a worker's turn.
+        As that takes several times as long as all the rest of a worker's turn. Any thread: notes are only
+        ever appended, and a list that has been counted is in no slot any more.
         """
-        if not slot.fresh or self.latency is None or self.wait is None:
+        fresh = slot.fresh
+        if not fresh or self.latency is None or self.wait is None:
             return None
-        waited = slot.fresh[1::2]
         # One that was interrupted between the two notes has but the first.
-        ran = self.latency.tally(slot.fresh[: 2 * len(waited) : 2])
-        return ran, self.wait.tally(waited)
+        number = len(fresh) // 2 * 2
+        ran, waited = fresh[:number:2], fresh[1:number:2]
+        return fresh, number, self.latency.tally(ran), self.wait.tally(waited), sum(waited)
 
-    def add(self, slot: WorkerSlot, ran: Tally, waits: Tally) -> None:
-        """Count what the slot had noted."""
-        if slot.fresh and self.latency is not None and self.wait is not None:
+    def add(self, slot: WorkerSlot, noted: Noted) -> None:
+        """Count what the slot had noted, unless another thread has done so meanwhile. Section held."""
+        fresh, number, ran, waits, waited = noted
+        if slot.fresh is fresh and self.latency is not None and self.wait is not None:
             latency, wait = self.latency.copy(), self.wait.copy()
             latency.add(ran)
             wait.add(waits)
-            wait_time = self.wait_time + sum(slot.fresh[1::2])
+            wait_time = self.wait_time + waited
+            rest = fresh[number:]
             # These at once: no exception comes between plain assignments.
             self.latency = latency
             self.wait = wait
             self.wait_time = wait_time
-            slot.fresh = []
+            slot.fresh = rest
 
     def copy(self, slots: Iterable[WorkerSlot]) -> Meters:
         """What is counted now, with what these slots have under way. `fill` does the slow part."""

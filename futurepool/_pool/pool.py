@@ -41,7 +41,7 @@ from futurepool._options import UNSET, Config, OnFull
 from futurepool._pool import completion, ending, helping, overdue, overload, sizing, submission
 from futurepool._pool.capacity import Capacity
 from futurepool._pool.expiry import Expiry, expire_shed, late
-from futurepool._pool.meters import Meters
+from futurepool._pool.meters import MUCH, Meters
 from futurepool._pool.section import NOBODY, Section, repairing, unpark
 from futurepool._pool.summaries import Latest
 from futurepool._pool.task_queue import (
@@ -518,11 +518,11 @@ class Pool(Section):
     tell_outcome = completion.tell_outcome
 
     def count_times(self, slot: WorkerSlot) -> None:
-        """Put what a worker has noted into the histograms; called by itself, or when it is gone."""
-        tallies = self.meters.tally(slot)
-        if tallies is not None:
+        """Put what a worker has noted into the histograms; called by itself, by `stats`, or when it is gone."""
+        noted = self.meters.tally(slot)
+        if noted is not None:
             with self.mutex:
-                self.meters.add(slot, *tallies)
+                self.meters.add(slot, noted)
 
     # -- limits --------------------------------------------------------------------------------
 
@@ -1019,6 +1019,10 @@ class Pool(Section):
     @repairing
     def stats(self) -> Stats:
         """One consistent snapshot: what is derived here makes it add up whatever was counted."""
+        if self.meters.latency is not None and not self.mutex._is_owned():
+            for slot in list(self.workers.slots):
+                if slot.fresh and len(slot.fresh) >= MUCH:
+                    self.count_times(slot)  # what is counted here no worker has to count
         # mutant stats-are-one-section
         with self.mutex:
             capacity, slots = self.capacity, self.workers.slots

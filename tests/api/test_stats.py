@@ -140,6 +140,31 @@ def test_a_bound_is_a_number():
         histogram(1.0).cumulative([math.nan])
 
 
+def test_a_histogram_of_a_pool_is_like_one_of_its_buckets():
+    """It has its buckets when asked for them, and only then; all else is the same either way."""
+    chance = random.Random(5)
+    edges = [-1.0, 0, 2.0**-20, 0.75, 4096.0, 1e300, math.inf, -math.inf]
+    for number in (0, 1, 300):
+        values = [chance.lognormvariate(-8, 4) for _ in range(number)] + [5000.0, 0.0] * (
+            number > 1
+        )
+        bounds = edges + [chance.lognormvariate(-8, 4) for _ in range(20)]
+        one = histogram(*values)
+        plain = Histogram(one.count, one.sum, one.max, histogram(*values).buckets)
+        assert one.cumulative(bounds) == plain.cumulative(bounds)
+        assert copy.deepcopy(histogram(*values)) == plain
+        assert pickle.loads(pickle.dumps(one)).cumulative(bounds) == plain.cumulative(bounds)
+        assert dataclasses.replace(one, count=number) == dataclasses.replace(plain, count=number)
+        assert repr(one) == repr(plain)
+        assert (one == plain, hash(one)) == (True, hash(plain))
+    many = histogram(1.0)
+    many.cumulative(bounds)
+    with pytest.raises(AttributeError):  # the slot of the field, behind what fills it
+        Histogram.__dict__["buckets"].__get__(many)
+    with pytest.raises(AttributeError, match="'p95'"):
+        many.p95  # noqa: B018
+
+
 def test_histograms_and_snapshots_are_shown_in_a_line():
     """With what matters, not with five hundred buckets."""
     one = histogram(0.5, 2.0)

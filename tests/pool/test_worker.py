@@ -19,6 +19,7 @@ import futurepool
 from futurepool import BoundedExecutor, PoolClosedError, QueueFullError, _sync
 from futurepool._engines import threads
 from futurepool._future import NOTIFIED, Future
+from futurepool._pool.meters import MUCH
 from futurepool._pool.pool import Pool
 from futurepool._pool.task_queue import Level, PriorityQueue
 from futurepool._pool.workers import Kind, WorkerSlot
@@ -394,6 +395,49 @@ def test_notes_that_nobody_put_in_order() -> None:
         assert stats.wait is not None
         assert stats.latency.count == stats.wait.count
         assert (stats.latency.max, stats.wait.max) == (5.0, 4.0)
+
+
+def test_what_a_snapshot_counts_no_other_one_counts_again() -> None:
+    """It does on the worker's behalf what the worker would do later."""
+    with BoundedExecutor(1, enable_metrics=True) as ex:
+        for _ in range(MUCH):
+            ex.submit(int).result(30)
+        (slot,) = ex._pool.workers.slots
+        assert slot.fresh is not None
+        assert len(slot.fresh) >= MUCH
+        with ex._pool.mutex:  # as a finalizer may in a section, where nothing is to be changed
+            latency, fresh = ex._pool.meters.latency, slot.fresh
+            assert ex.stats().latency is not None
+            assert (ex._pool.meters.latency, slot.fresh) == (latency, fresh)
+        for _ in range(2):
+            stats = ex.stats()
+            assert stats.latency is not None
+            assert stats.wait is not None
+            assert stats.latency.count == stats.wait.count == stats.completed_tasks
+            assert len(slot.fresh) < MUCH
+
+
+def test_notes_are_counted_once_though_two_count_them() -> None:
+    """A worker and a snapshot count the same ones at a time; what is noted meanwhile stays."""
+    with BoundedExecutor(1, enable_metrics=True) as ex:
+        ex.submit(int).result(30)
+        ex.submit(int).result(30)
+        (slot,) = ex._pool.workers.slots
+        with ex._pool.mutex:
+            ex._pool.count_times(slot)
+            meters = ex._pool.meters
+            assert meters.latency is not None
+            before = sum(meters.latency.counts)
+            slot.fresh = [1.0, 2.0]
+            both = [meters.tally(slot), meters.tally(slot)]
+            slot.fresh += [3.0, 4.0]
+            for noted in both:
+                assert noted is not None
+                meters.add(slot, noted)
+            assert slot.fresh == [3.0, 4.0]
+            assert meters.latency is not None
+            assert (sum(meters.latency.counts), meters.latency.max) == (before + 1, 1.0)
+            slot.fresh = []
 
 
 def test_a_strike_at_the_start_of_a_task_is_no_long_run(monkeypatch: pytest.MonkeyPatch) -> None:
