@@ -70,9 +70,9 @@ def main(args: argparse.Namespace) -> int:
             try:
                 now = look(pid)
             except UnreachableError:
-                if before is None or serving.is_alive(pid):
+                if before is None or not _ends(pid):
                     raise
-                return 0  # it has ended
+                return 0
             _show(args, now, before)
             if args.once:
                 return 0
@@ -83,6 +83,16 @@ def main(args: argparse.Namespace) -> int:
         return 1
     finally:
         signal.signal(signal.SIGTERM, before_us)
+
+
+def _ends(pid: int) -> bool:
+    """Whether a process that has answered before has ended, or does so now: its socket goes first."""
+    end = time.monotonic() + _PATIENCE
+    while serving.is_alive(pid):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _end(*_: object) -> None:

@@ -228,6 +228,49 @@ def test_a_child_has_its_own(served: Path) -> None:
     assert served.exists()
 
 
+def test_a_process_that_ends_while_it_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its socket goes some time before it does: that is its end, and no error. One that stays says why."""
+    looks: list[dict[str, Any]] = []
+    alive = [True, True, False]
+
+    def look(pid: int) -> dict[str, Any]:
+        if looks:
+            raise top.UnreachableError(f"process {pid} has no socket")
+        looks.append({"pid": pid, "command": ["app"], "clock": 0.0, "pools": []})
+        return looks[-1]
+
+    monkeypatch.setattr(top, "look", look)
+    monkeypatch.setattr(serving, "is_alive", lambda _: alive.pop(0))
+    assert command(capsys, "42", "--interval", "0.01") == (0, "process 42: app\nno pools\n", "")
+    assert alive == []
+    looks.clear()
+    monkeypatch.setattr(serving, "is_alive", lambda _: True)
+    monkeypatch.setattr(top, "_PATIENCE", 0.0)
+    status, _, err = command(capsys, "42", "--interval", "0.01")
+    assert (status, err) == (1, "futurepool: process 42 has no socket\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not say so")
+def test_a_process_that_nobody_has_waited_for_has_ended() -> None:
+    """It has a number still."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    try:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not serving.is_alive(process.pid)
+    finally:
+        process.wait()
+    assert serving.is_alive(os.getpid())
+
+
+def test_where_the_signal_0_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows it is Ctrl-C."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("it was sent"))
+    assert serving.is_alive(os.getpid())
+
+
 # -- the table -------------------------------------------------------------------------------------
 
 
