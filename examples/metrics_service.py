@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
 from futurepool import BoundedExecutor, PoolClosedError, QueueFullError
 from futurepool.instrumentation import prometheus
@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         if url.path == "/metrics":
-            self.answer(200, generate_latest(REGISTRY))
+            self.answer(200, prometheus.generate_latest(REGISTRY))
         elif url.path == "/healthz":
             stats = self.pool.stats()
             well = not stats.closed and stats.oldest_queued < 5
@@ -56,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
+        self.send_header(
+            "Content-Type", CONTENT_TYPE_LATEST
+        )  # Prometheus 3 insists; it is plain text
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -15,12 +15,13 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 from typing import Any
 
 from futurepool import BoundedExecutor, Histogram, Stats, ViewStats, pools
 
-__all__ = ["BOUNDS", "Counts", "Sample", "Sampler", "ViewSample", "key"]
+__all__ = ["BOUNDS", "Counts", "Sample", "Sampler", "ViewSample", "bucket_keys", "key", "printable"]
 
 #: Upper bounds of the buckets that are shown, in seconds. Each costs a line for each histogram, and lines
 #: are what a scrape costs: so each is some five times the one before, closer where people look, about a second.
@@ -42,6 +43,17 @@ VIEW_HISTOGRAMS = ("latency", "wait")
 def key(*parts: Any) -> tuple[Any, ...]:
     """One of `Counts`: `counts[*of, what]` is for Python 3.11 and later."""
     return parts
+
+
+@lru_cache(1000)
+def bucket_keys(of: tuple[str, ...], bounds: tuple[float, ...]) -> list[tuple[Any, ...]]:
+    """Those of a histogram's buckets, in the order of `bounds`."""
+    return [key(*of, bound) for bound in bounds]
+
+
+def printable(name: str) -> str:
+    """A name as UTF-8 can have it: one that cannot would cost the metrics of the whole process."""
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass
@@ -91,7 +103,7 @@ class Sample:
         self.oldest = max(self.oldest, stats.oldest_queued)
         _take_in(self.histograms, HISTOGRAMS, stats)
         for name, view in stats.views.items():
-            self.views.setdefault(name, ViewSample()).add(view)
+            self.views.setdefault(printable(name), ViewSample()).add(view)
         self.counts.update(counts)
 
 
@@ -147,14 +159,14 @@ class Sampler:
             self._retire(alive)
             samples: dict[str, Sample] = {}
             for pool in alive:
-                stats = pool.stats()
-                if select is None and _UNNAMED.fullmatch(stats.name):
+                if select is None and _UNNAMED.fullmatch(pool.name):
                     continue
-                counts = self._counts(stats)
-                self._seen.append((weakref.ref(pool), stats.name, counts))
-                sample = samples.get(stats.name)
+                stats = pool.stats()
+                name, counts = printable(stats.name), self._counts(stats)
+                self._seen.append((weakref.ref(pool), name, counts))
+                sample = samples.get(name)
                 if sample is None:
-                    sample = samples[stats.name] = Sample(stats.name, type(pool).__name__)
+                    sample = samples[name] = Sample(name, type(pool).__name__)
                 sample.add(stats, counts)
             if self._gone:
                 for name in self._retired:
@@ -182,38 +194,43 @@ class Sampler:
         self._seen = []
 
     def _counts(self, stats: Stats) -> Counts:
-        counts = Counts(
-            {
-                ("submitted",): stats.submitted_tasks,
-                ("completed",): stats.completed_tasks,
-                ("failed",): stats.failed_tasks,
-                ("cancelled",): stats.cancelled_tasks,
-                ("overflow",): stats.overflow_tasks,
-            }
-        )
-        seconds: Any = counts  # these are floats
-        seconds["latency", "sum"] = stats.average_latency * stats.completed_tasks
-        seconds["wait", "sum"] = stats.average_wait * stats.completed_tasks
+        completed, failed = stats.completed_tasks, stats.failed_tasks
+        counts: dict[tuple[Any, ...], Any] = {
+            ("submitted",): stats.submitted_tasks,
+            ("completed",): completed,
+            ("succeeded",): completed - failed,
+            ("failed",): failed,
+            ("cancelled",): stats.cancelled_tasks,
+            ("overflow",): stats.overflow_tasks,
+            ("latency", "sum"): stats.average_latency * completed,
+            ("wait", "sum"): stats.average_wait * completed,
+        }
         for reason, number in stats.rejections.items():
             counts["rejected", reason] = number
         self._count_times(counts, (), HISTOGRAMS, stats)
         for name, view in stats.views.items():
-            counts["view", name, "submitted"] = view.submitted_tasks
-            counts["view", name, "completed"] = view.completed_tasks
-            counts["view", name, "failed"] = view.failed_tasks
-            counts["view", name, "cancelled"] = view.cancelled_tasks
-            seconds["view", name, "latency", "sum"] = view.average_latency * view.completed_tasks
-            seconds["view", name, "wait", "sum"] = view.average_wait * view.completed_tasks
-            self._count_times(counts, ("view", name), VIEW_HISTOGRAMS, view)
-        return counts
+            shown = printable(name)
+            completed, failed = view.completed_tasks, view.failed_tasks
+            counts["view", shown, "submitted"] = view.submitted_tasks
+            counts["view", shown, "completed"] = completed
+            counts["view", shown, "succeeded"] = completed - failed
+            counts["view", shown, "failed"] = failed
+            counts["view", shown, "cancelled"] = view.cancelled_tasks
+            counts["view", shown, "latency", "sum"] = view.average_latency * completed
+            counts["view", shown, "wait", "sum"] = view.average_wait * completed
+            self._count_times(counts, ("view", shown), VIEW_HISTOGRAMS, view)
+        return Counts(counts)
 
     def _count_times(
-        self, counts: Any, of: tuple[str, ...], names: Iterable[str], stats: object
+        self,
+        counts: dict[tuple[Any, ...], Any],
+        of: tuple[str, ...],
+        names: Iterable[str],
+        stats: object,
     ) -> None:
         for what in names:
             histogram: Histogram | None = getattr(stats, what)
             if histogram is not None:
                 counts[key(*of, what, "sum")] = histogram.sum
-                numbers = histogram.cumulative(self.bounds)
-                for bound, number in zip(self.bounds, numbers, strict=True):
-                    counts[key(*of, what, bound)] = number
+                keys = bucket_keys((*of, what), self.bounds)
+                counts.update(zip(keys, histogram.cumulative(self.bounds), strict=True))

@@ -13,38 +13,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import inf
-from typing import Any
 
+import prometheus_client
 from prometheus_client import REGISTRY, CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    Metric,
-)
-from prometheus_client.core import Sample as Line
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from futurepool import BoundedExecutor
-from futurepool.instrumentation._samples import BOUNDS, Counts, Sample, Sampler, key
+from futurepool.instrumentation._exposition import Family, Layouts
+from futurepool.instrumentation._samples import BOUNDS, Sampler
 
-__all__ = ["PoolCollector", "instrument", "instrument_processes"]
-
-_TIMES = {
-    "latency": ("executor_task_run_seconds", "How long tasks ran"),
-    "wait": ("executor_task_wait_seconds", "How long tasks were queued before they started"),
-    "admission": (
-        "executor_task_admission_seconds",
-        "How long submitters waited for a place, of those who had to",
-    ),
-}
-_VIEW_TIMES = {
-    "latency": ("executor_view_task_run_seconds", "How long tasks of the view ran"),
-    "wait": (
-        "executor_view_task_wait_seconds",
-        "How long tasks of the view were queued before they started",
-    ),
-}
+__all__ = ["PoolCollector", "generate_latest", "instrument", "instrument_processes"]
 
 
 class PoolCollector(Collector):
@@ -57,8 +36,8 @@ class PoolCollector(Collector):
             `enable_metrics=True` have histograms.
 
     Thread safety: any thread, also in the child of a fork.
-    Cost: nothing but when it is asked; then some 0.1 ms for each pool, 0.4 with histograms; the text takes
-    0.1 and 0.3 ms more.
+    Cost: nothing but when it is asked; then some 0.05 ms for each pool, 0.15 with histograms; the client library's text
+    takes 0.1 and 0.3 ms more, that of `generate_latest` hardly anything.
     """
 
     def __init__(
@@ -67,168 +46,47 @@ class PoolCollector(Collector):
         buckets: Sequence[float] = BOUNDS,
     ) -> None:
         self._sampler = Sampler(select, buckets)
+        self._layouts = Layouts(self._sampler.bounds)
 
     def describe(self) -> Iterator[Metric]:
         """The metrics without their values, so that a registry finds names that are taken."""
-        return _families([], self._sampler.bounds)
+        return self._layouts.metrics([])
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now; without those that no pool has, which would be but their headings."""
-        for metric in _families(self._sampler.sample(), self._sampler.bounds):
-            if metric.samples:
-                yield metric
+        found = self._layouts.metrics(self._sampler.sample())
+        return (metric for metric in found if not metric.is_empty)
 
 
-def _families(samples: list[Sample], bounds: tuple[float, ...]) -> Iterator[Metric]:
-    yield from _gauges(samples)
-    yield from _counters(samples)
-    names = [("+Inf" if bound == inf else repr(bound)) for bound in bounds]
-    pools = [({"executor": sample.name}, sample.counts, ()) for sample in samples]
-    views = [
-        ({"executor": sample.name, "view": view}, sample.counts, ("view", view))
-        for sample in samples
-        for view in sample.views
-    ]
-    yield from _histograms(_TIMES, pools, bounds, names)
-    yield from _views(samples)
-    yield from _histograms(_VIEW_TIMES, views, bounds, names)
+def generate_latest(registry: Collector = REGISTRY) -> bytes:
+    """The text of all metrics of `registry`, as `prometheus_client.generate_latest` makes it.
+
+    Those of pools come last, and cost a fraction of what they cost there. For endpoints of one's own that are asked
+    often; the content type is `prometheus_client.CONTENT_TYPE_LATEST`.
+
+    Thread safety: any thread. Cost: some 0.1 ms for a pool, 0.2 with histograms, and what the client library
+    takes for other metrics.
+    """
+    texts: list[str] = []
+    others: list[Metric] = []
+    for metric in registry.collect():
+        text = metric.exposition() if type(metric) is Family else None
+        if text is None:
+            others.append(metric)
+        else:
+            texts.append(text)
+    before = prometheus_client.generate_latest(_Collected(others)) if others else b""
+    return before + "".join(texts).encode()
 
 
-def _histograms(
-    times: dict[str, tuple[str, str]],
-    rows: Iterable[tuple[dict[str, str], Counts, tuple[str, ...]]],
-    bounds: tuple[float, ...],
-    names: list[str],
-) -> Iterator[Metric]:
-    """Of each row, its labels and what its counts' keys begin with, those that it has."""
-    for what, (name, text) in times.items():
-        histogram = Metric(name, f"{text}.", "histogram")
-        for labels, counts, of in rows:
-            if key(*of, what, inf) in counts:
-                numbers = [counts[key(*of, what, bound)] for bound in bounds]
-                total: Any = counts[key(*of, what, "sum")]
-                buckets = zip(names, numbers, strict=True)
-                histogram.samples += _lines(name, labels, buckets, total)
-        yield histogram
+class _Collected(Collector):
+    """What a registry has collected."""
 
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
 
-def _lines(
-    name: str, labels: dict[str, str], buckets: Iterable[tuple[str, int]], total: float
-) -> list[Line]:
-    """One histogram. As `HistogramMetricFamily` makes it, in half the time: most of a scrape are these."""
-    bucket = f"{name}_bucket"
-    lines = [Line(bucket, {**labels, "le": bound}, number) for bound, number in buckets]
-    lines.append(Line(f"{name}_count", {**labels}, lines[-1].value))
-    lines.append(Line(f"{name}_sum", {**labels}, total))
-    return lines
-
-
-def _gauges(samples: list[Sample]) -> Iterator[Metric]:
-    threads = GaugeMetricFamily(
-        "executor_threads",
-        "Threads that run a task (active), and those that do not (idle).",
-        labels=["executor", "state"],
-    )
-    abandoned = _gauge(
-        "executor_threads_abandoned", "Threads that were written off and have not ended yet."
-    )
-    limit = _gauge("executor_threads_limit", "How many tasks may run at a time.")
-    queue = _gauge("executor_queue_size", "Tasks that wait for a worker.")
-    capacity = _gauge("executor_queue_capacity", "How many may wait; absent if any number may.")
-    waiters = _gauge("executor_queue_waiters", "Threads and coroutines that wait for a place.")
-    oldest = _gauge(
-        "executor_task_oldest_seconds", "How long the oldest of the queued tasks has waited."
-    )
-    for sample in samples:
-        labels = [sample.name]
-        threads.add_metric([*labels, "active"], sample.active)
-        threads.add_metric([*labels, "idle"], max(0, sample.workers - sample.active))
-        abandoned.add_metric(labels, sample.abandoned)
-        limit.add_metric(labels, sample.max_workers)
-        queue.add_metric(labels, sample.queued)
-        if sample.capacity is not None:
-            capacity.add_metric(labels, sample.capacity)
-        waiters.add_metric(labels, sample.waiters)
-        oldest.add_metric(labels, sample.oldest)
-    yield from (threads, abandoned, limit, queue, capacity, waiters, oldest)
-
-
-def _counters(samples: list[Sample]) -> Iterator[Metric]:
-    submitted = _counter("executor_tasks_submitted", "Tasks that were admitted.")
-    completed = CounterMetricFamily(
-        "executor_tasks_completed",
-        "Tasks that ran to an end, by outcome.",
-        labels=["executor", "outcome"],
-    )
-    cancelled = _counter("executor_tasks_cancelled", "Tasks cancelled before they started.")
-    rejected = CounterMetricFamily(
-        "executor_tasks_rejected",
-        "Tasks that were refused or dropped, by reason.",
-        labels=["executor", "reason"],
-    )
-    overflow = _counter("executor_tasks_overflow", "Tasks that were admitted over the bound.")
-    for sample in samples:
-        labels, counts = [sample.name], sample.counts
-        submitted.add_metric(labels, counts["submitted",])
-        completed.add_metric([*labels, "success"], counts["completed",] - counts["failed",])
-        completed.add_metric([*labels, "error"], counts["failed",])
-        cancelled.add_metric(labels, counts["cancelled",])
-        for what, number in counts.items():
-            if what[0] == "rejected":
-                rejected.add_metric([*labels, what[1]], number)
-        overflow.add_metric(labels, counts["overflow",])
-    yield from (submitted, completed, cancelled, rejected, overflow)
-
-
-def _views(samples: list[Sample]) -> Iterator[Metric]:
-    names = ("executor", "view")
-    limit = GaugeMetricFamily(
-        "executor_view_limit",
-        "How many tasks of the view may run at a time; absent if that is for each key.",
-        labels=names,
-    )
-    running = GaugeMetricFamily(
-        "executor_view_tasks_running", "Tasks of the view that run.", labels=names
-    )
-    queued = GaugeMetricFamily(
-        "executor_view_tasks_queued",
-        "Tasks of the view that wait, for a worker or for their limit.",
-        labels=names,
-    )
-    submitted = CounterMetricFamily(
-        "executor_view_tasks_submitted", "Tasks of the view that were admitted.", labels=names
-    )
-    completed = CounterMetricFamily(
-        "executor_view_tasks_completed",
-        "Tasks of the view that ran to an end, by outcome.",
-        labels=(*names, "outcome"),
-    )
-    cancelled = CounterMetricFamily(
-        "executor_view_tasks_cancelled",
-        "Tasks of the view that were cancelled before they started.",
-        labels=names,
-    )
-    for sample in samples:
-        for name, view in sample.views.items():
-            labels, counts = [sample.name, name], sample.counts
-            failed = counts["view", name, "failed"]
-            if view.limit is not None:
-                limit.add_metric(labels, view.limit)
-            running.add_metric(labels, view.active)
-            queued.add_metric(labels, view.queued)
-            submitted.add_metric(labels, counts["view", name, "submitted"])
-            completed.add_metric([*labels, "success"], counts["view", name, "completed"] - failed)
-            completed.add_metric([*labels, "error"], failed)
-            cancelled.add_metric(labels, counts["view", name, "cancelled"])
-    yield from (limit, running, queued, submitted, completed, cancelled)
-
-
-def _gauge(name: str, text: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, labels=["executor"])
-
-
-def _counter(name: str, text: str) -> CounterMetricFamily:
-    return CounterMetricFamily(name, text, labels=["executor"])
+    def collect(self) -> list[Metric]:
+        return self._metrics
 
 
 def instrument(
@@ -282,4 +140,5 @@ def instrument_processes(
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         raise ValueError("PROMETHEUS_MULTIPROC_DIR is not set, so there is nothing to write to")
     sampler = Sampler(select, buckets, gone=True)
-    Writer(lambda: _families(sampler.sample(), sampler.bounds), every)
+    layouts = Layouts(sampler.bounds)
+    Writer(lambda: layouts.metrics(sampler.sample()), every)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import threading
 import urllib.request
@@ -18,11 +19,12 @@ from futurepool import BoundedExecutor, CancelToken, OnFull, QueueFullError, Sub
 
 pytest.importorskip("prometheus_client")
 
-from prometheus_client import CollectorRegistry, MetricsHandler, generate_latest
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client import CollectorRegistry, Counter, MetricsHandler, generate_latest
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_parse
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from futurepool.instrumentation import prometheus
 from futurepool.instrumentation._samples import Sampler
@@ -213,6 +215,76 @@ def test_histograms_are_those_of_the_client_library() -> None:
         )
         whole.add_metric(["p-lines"], [("10.0", 1), ("+Inf", 1)], stats.wait.sum)
         assert whole == found[whole.name]
+
+
+class Wrapped(Collector):
+    """What some do with the metrics of others: each line gets a label more."""
+
+    def __init__(self, inner: Collector) -> None:
+        self._inner = inner
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._inner.collect():
+            metric.samples = [
+                line._replace(labels={**line.labels, "zone": "a"}) for line in metric.samples
+            ]
+            yield metric
+
+
+def test_the_text_is_that_of_the_client_library(gate: threading.Event) -> None:
+    """Byte for byte, with views, histograms, pools that come and go, and metrics of others first."""
+    registry = CollectorRegistry()
+    Counter("a_requests", 'Said "no",\n or 100 %.', ["path"], registry=registry).labels("/").inc()
+    prometheus.instrument(registry, select=lambda: sorted(mine(), key=lambda pool: pool.name))
+
+    def same() -> int:
+        text = generate_latest(registry).decode()
+        ours = prometheus.generate_latest(registry).decode()
+        oldest = r"^(executor_task_oldest_seconds.*) .*$"
+        assert re.sub(oldest, r"\1", ours, flags=re.MULTILINE) == re.sub(
+            oldest, r"\1", text, flags=re.MULTILINE
+        )
+        return len(ours.splitlines())
+
+    empty = same()
+    with (
+        BoundedExecutor(2, name='p-"%s" 100 %\n\\b', enable_metrics=True, error_handler=id) as one,
+        BoundedExecutor(1, name="p-any", queue_size=None) as other,
+    ):
+        before = same()
+        assert before > empty
+        one.options(limit=1, name="re%dports").submit(int, "x").exception()
+        one.options(key="a", key_limit=1, name="tenants").submit(int).result()
+        assert one.wait(30)
+        assert same() > before
+        hold(other, gate)
+        other.submit(int)
+        same()
+        gate.set()
+    assert same() == empty
+
+
+def test_metrics_that_somebody_has_changed_are_shown_as_they_are() -> None:
+    """By a collector that takes them from another one."""
+    inner, outer = CollectorRegistry(), CollectorRegistry()
+    prometheus.instrument(inner, select=mine)
+    outer.register(Wrapped(inner))
+    with BoundedExecutor(1, name="p-wrapped"):
+        found = series(prometheus.generate_latest(outer).decode())
+        assert found["executor_threads_limit{executor=p-wrapped,zone=a}"] == 1
+
+
+def test_a_name_that_utf_8_does_not_have() -> None:
+    """It would cost the metrics of the whole process."""
+    registry = CollectorRegistry()
+    prometheus.instrument(registry, select=mine)
+    with BoundedExecutor(1, name="p-\udc80é") as pool:
+        pool.options(limit=1, name="v\ud800").submit(int).result()
+        assert pool.wait(30)
+        for text in (generate_latest(registry), prometheus.generate_latest(registry)):
+            found = series(text.decode())
+            assert found["executor_threads_limit{executor=p-\\udc80é}"] == 1
+            assert found["executor_view_limit{executor=p-\\udc80é,view=v\\ud800}"] == 1
 
 
 def test_what_no_pool_has_is_left_out() -> None:
