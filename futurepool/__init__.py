@@ -1,8 +1,8 @@
 """futurepool: a drop-in ThreadPoolExecutor with a bounded, prioritised queue.
 
-The public names come when the first of them is asked for, those of a pool all at once, and
-`from futurepool import BoundedExecutor` asks. So what needs no pool, as the command's `--help`, loads none.
-`concurrent.futures` treats its executors in the same way.
+Whoever imports it gets all of a pool at once. Only the command waits until it needs one, as `--help` does
+not. Programs that test may replace functions of the standard library, or `sys.modules`, for a while; what was first
+imported in such a while would keep what it found then, so a program is not to find out late.
 """
 
 import sys
@@ -105,3 +105,15 @@ if not TYPE_CHECKING:  # or no checker would notice a misspelt name any more
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _is_the_command() -> bool:
+    """Whether `python -m futurepool` or the script `futurepool` is what this process runs."""
+    command: str = (getattr(sys, "argv", None) or [""])[0]
+    if command == "-m":  # Python is looking for the module that it is to run
+        return __name__ in sys.orig_argv
+    return command.replace("\\", "/").rpartition("/")[2].partition(".")[0] == __name__
+
+
+if not TYPE_CHECKING and not _is_the_command():
+    __getattr__("BoundedExecutor")  # which brings all the others, too

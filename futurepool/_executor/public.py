@@ -1,4 +1,4 @@
-"""What `futurepool` gets its names from when the first of them is asked for, but for those that few programs need.
+"""What `futurepool` gets its names from, all at once, but for those that few programs need.
 
 Whoever imports a pool comes by here, so this is where what goes with every import takes place: public
 classes say where users import them from, `FUTUREPOOL_TOP` is looked at, and no import is put off.

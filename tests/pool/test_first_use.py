@@ -1,4 +1,4 @@
-"""The public names come with the first use of one: when that is, who may be there, and what goes wrong."""
+"""In the command, public names come with the first use of one: who may be there, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from tests.programs import python
 
 
-def said(code: str, *options: str) -> list[object]:
-    """What a program prints: a value in JSON on each line."""
-    done = python(f"import json, sys\n{code}", *options)
+def said(code: str, argv: str = "/usr/bin/futurepool") -> list[object]:
+    """What a program of that name prints: a value in JSON on each line."""
+    done = python(f"import json, sys\nsys.argv[0] = {argv!r}\n{code}")
     assert done.stderr == ""
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -32,6 +32,27 @@ exec("from futurepool import *", names)
 print(json.dumps(sorted(set(futurepool.__all__) - set(names))))
 """
     assert said(code) == [["futurepool"], [], [False, False, True], [True, False], []]
+
+
+@pytest.mark.parametrize("argv", ["", "-c", "-m", "/srv/app.py", "/srv/futurepool_app"])
+def test_a_program_gets_all_at_once(argv: str) -> None:
+    """Later it may be within somebody's `patch.dict(sys.modules)`, or while `Thread` is a mock."""
+    code = """
+import futurepool
+print(json.dumps(["BoundedExecutor" in vars(futurepool), "Stats" in vars(futurepool)]))
+"""
+    assert said(code, argv) == [[True, False]]
+
+
+@pytest.mark.parametrize("argv", ["-m", "/usr/bin/futurepool", "futurepool.exe"])
+def test_the_command_does_not(argv: str) -> None:
+    """Python says `-m` while it looks for the module."""
+    code = """
+sys.orig_argv = ["python", "-X", "utf8", "-m", "futurepool", "--help"]
+import futurepool
+print(json.dumps("BoundedExecutor" in vars(futurepool)))
+"""
+    assert said(code, argv) == [False]
 
 
 def test_a_first_use_by_many_threads() -> None:
