@@ -210,7 +210,7 @@ def check_chunksize(value: object) -> int:
     if value is None:
         return 1
     if not isinstance(value, int) and not _is_real(type(value)):
-        raise TypeError(f"chunksize must be a number, not {show(value)}")
+        raise TypeError(f'chunksize must be a number or "auto", not {show(value)}')
     size = _seconds("chunksize", int(value) if isinstance(value, bool) else value, none=False)
     return max(1, int(min(size, sys.maxsize))) if size >= 1 else 1
 

@@ -220,7 +220,7 @@ def test_bad_input(ex: BoundedExecutor, method: str) -> None:
     for bad in (0, -1):
         with pytest.raises(InvalidConfigError, match=r"^buffersize must be None or > 0$"):
             each(abs, [1], buffersize=bad)
-    with pytest.raises(TypeError, match=r"chunksize must be a number, not '2'"):
+    with pytest.raises(TypeError, match=r"chunksize must be a number or .auto., not '2'"):
         each(abs, [1], chunksize="2")
     with pytest.raises(TypeError, match=r"^buffersize must be an integer or None$"):
         each(abs, [1], buffersize=1.5)

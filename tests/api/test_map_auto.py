@@ -616,7 +616,9 @@ def test_in_a_group(gate: threading.Event) -> None:
 def test_a_name_and_a_bad_size() -> None:
     """As ever."""
     with BoundedExecutor(1) as ex:
-        with pytest.raises(TypeError, match="chunksize must be a number, not 'automatic'"):
+        with pytest.raises(
+            TypeError, match="chunksize must be a number or .auto., not 'automatic'"
+        ):
             ex.map(abs, [1], chunksize="automatic")  # type: ignore[call-overload]
         names = list(ex.map(lambda _: ex.running()[0].name, [1], chunksize="auto"))
         assert "lambda" in names[0]
