@@ -9,9 +9,25 @@ import ast
 import asyncio
 import builtins
 import concurrent.futures
+import contextvars
+import decimal
 import functools
+import gc
+import inspect
 import keyword
+import logging
+import os
+import pickle
+import queue
 import re
+import signal
+import sys
+import threading
+import time
+import types
+import typing
+import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,16 +41,16 @@ PACKAGE = Path(futurepool.__file__).parent
 
 #: Words that others gave: libraries, the interpreter, pyproject.toml.
 OTHERS = {
-    "HistogramMetricFamily",
-    "PyThreadState_SetAsyncExc",
-    "ValidationError",
-    "aclose",
-    "cli",
-    "localcontext",
+    *("HistogramMetricFamily", "PyThreadState_SetAsyncExc", "ValidationError", "aclose", "cli"),
+    *("patch_all", "prometheus_client", "response", "set_default_executor", "sync_to_async"),
+    *("thread_inherit_context", "InterpreterPoolExecutor"),
+    *keyword.kwlist,
+    *sys.stdlib_module_names,
 }
-OTHERS |= {"patch_all", "prometheus_client", "response", "set_default_executor", "sync_to_async"}
-OTHERS |= {"thread_inherit_context", "dataclasses", "InterpreterPoolExecutor", "catch_warnings"}
-OTHERS |= {*dir(builtins), *keyword.kwlist, *concurrent.futures.__all__, *asyncio.__all__}
+for module in (asyncio, builtins, concurrent.futures, contextvars, decimal, gc, inspect, logging):
+    OTHERS.update(dir(module))
+for module in (os, pickle, queue, signal, sys, threading, time, types, typing, warnings, weakref):
+    OTHERS.update(dir(module))
 
 #: What dotted names begin with that are variables, or the standard library's.
 VARIABLES = {
