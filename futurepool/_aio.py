@@ -51,37 +51,46 @@ class Awaited(Protocol):
 class Mailbox(Subscribers):
     """What workers tell one loop: the subscribers of all its futures. See the head of this module."""
 
-    __slots__ = ("_box", "_raised", "loop")
+    __slots__ = ("box", "loop", "plain", "raised")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self.shared = True
         # Weak, because the loop, or the table of mailboxes, holds this one.
         self.loop: weakref.ref[asyncio.AbstractEventLoop] = weakref.ref(loop)
-        self._box: deque[Awaited] = deque()
-        self._raised = False
+        self.box: deque[Awaited] = deque()
+        self.raised = False
+        # The latest function that `run` has submitted, which need not be looked at again. In the loop's thread
+        # only. Whatever becomes of its task is posted here, and then the function is let go of.
+        self.plain: Any = None
 
     def post(self, future: Awaited) -> None:
-        """Any thread: let whoever waits for `future` go on."""
-        self._box.append(future)
-        if not self._raised:
-            loop = self.loop()
-            try:
-                self._raised = True
-                if loop is not None:
-                    loop.call_soon_threadsafe(self._empty)
-                    return
-            except BaseException:
-                # Interrupted, perhaps before the loop heard: whoever posts next, or this again, wakes it.
-                self._raised = False
-                if loop is not None and not loop.is_closed():
-                    raise
-            self._raised = False
-            self._box.clear()  # nobody waits
+        """Any thread: let whoever waits for `future` go on. Unrolled in `fast.next_task`."""
+        self.box.append(future)
+        if not self.raised:
+            self.wake()
+
+    def wake(self) -> None:
+        """Have the loop look into the box, soon."""
+        loop = self.loop()
+        try:
+            self.raised = True
+            if loop is not None:
+                loop.call_soon_threadsafe(self._empty)
+                return
+        except BaseException:
+            # Interrupted, perhaps before the loop heard: whoever posts next, or this again, wakes it.
+            self.raised = False
+            if loop is not None and not loop.is_closed():
+                raise
+        self.raised = False
+        self.plain = None
+        self.box.clear()  # nobody waits
 
     def _empty(self) -> None:
-        self._raised = False
-        box = self._box
+        self.raised = False
+        self.plain = None
+        box = self.box
         future: Awaited | None = None
         try:
             while box:
@@ -136,7 +145,7 @@ def check_plain(who: str, fn: Any) -> None:
     `__call__`, is one.
     """
     if type(fn) is FunctionType and not fn.__code__.co_flags & _ASYNC and not fn.__dict__:
-        return  # most are; unrolled in `run`
+        return  # most are
     inner = cast(Any, fn)
     while (kind := cast(Any, type(inner))) is functools.partial:
         inner = inner.func
@@ -167,13 +176,14 @@ def running_loop(who: str) -> asyncio.AbstractEventLoop:
 class LoopSubmitter:
     """What `Submitting.submit` needs to submit for coroutines of one loop."""
 
-    __slots__ = ("_futurepool", "_futurepool_options", "loop", "native")
+    __slots__ = ("_futurepool", "_futurepool_options", "box", "loop", "native")
 
     _futurepool_ours = True
 
     def __init__(self, pool: Pool, options: Options, box: Mailbox) -> None:
         self._futurepool = pool
         self._futurepool_options = options.waiting(box)
+        self.box: Mailbox = box
         self.loop: weakref.ref[asyncio.AbstractEventLoop] = box.loop
         # Of asyncio's own kind: then some of its calls can be taken short.
         self.native: bool = isinstance(box.loop(), asyncio.BaseEventLoop)
@@ -291,22 +301,24 @@ async def run(
     kwargs: dict[str, Any],
 ) -> Any:
     """See `BoundedExecutor.arun`. A PendingCall in line, as this is the hot path of coroutines."""
-    # twin of check_plain.
-    if type(fn) is not FunctionType or fn.__code__.co_flags & _ASYNC or fn.__dict__:
-        check_plain("arun()", fn)
     if options.timeout is not None:
+        check_plain("arun()", fn)
         return await PendingCall(pool, options, fn, args, kwargs).end()
     way: LoopSubmitter | None = options.loop_submitter
     loop: Any = None if way is None else way.loop()
     # Up to Python 3.11 `get_running_loop` asks the system for the process's number.
     if way is None or loop is None or not way.native or loop._thread_id != _sync.get_ident():
+        check_plain("arun()", fn)
         loop = running_loop("arun()")
         way = loop_submitter(pool, options, loop)
+    elif fn is not way.box.plain:
+        check_plain("arun()", fn)
     future: AnyFuture
     if args or kwargs:  # noqa: SIM108 - a call with stars takes twice as long
         future = _submit(way, fn, *args, **kwargs)
     else:
         future = _submit(way, fn)
+    way.box.plain = fn
     # Before the loop comes to look into its mailbox, which it does in this very thread.
     future._waiter = waiter = _Future(loop=loop) if way.native else loop.create_future()
     if _sync.here.slot is not None:

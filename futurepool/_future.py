@@ -159,8 +159,16 @@ class Subscribers:
         self.notified: bool = False
         self.token: CancelToken | None = None  # where the future is listed
 
+    # If it is shared: who is done, and whether the loop has been told of it; see futurepool._aio.
+    box: deque[Any]
+    raised: bool
+
     def post(self, future: Future[Any]) -> None:
         """If it is shared: `future` is done. Quick, never raises, may be called twice."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """If it is shared: have the loop look into `box`."""
         raise NotImplementedError
 
     def add_parker(self, parker: Any) -> None:
@@ -432,8 +440,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             self._join(timeout)
         result = self._result
         if type(result) is not Failure:
-            outcome: T = result
-            return outcome
+            return result  # type: ignore[no-any-return]  # a variable of the type costs each caller
         try:
             raise result.raised()
         finally:

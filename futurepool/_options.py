@@ -94,8 +94,8 @@ class _Unset:
 #: Stands for an option that was not named.
 UNSET: Any = _Unset()
 
-#: How special a submission is, see `Options.special`.
-PLAIN, TIMED, LONG = range(3)
+#: How special a submission is, see `Options.special`; None if it is not.
+TIMED, LONG = 1, 2
 
 
 class Options:
@@ -145,8 +145,8 @@ class Options:
         self.limiter: Any = limiter  # a Limiter or Key of futurepool._pool.limits
         self.run_timeout: float | None = run_timeout  # see futurepool._pool.overdue
         self.abandon: bool = abandon  # only with a run_timeout
-        # PLAIN; TIMED: the fast paths see to its `max_wait`; LONG: it takes the long way.
-        self.special: int = PLAIN if max_wait is None else TIMED
+        # TIMED: the fast paths see to its `max_wait`; LONG: it takes the long way.
+        self.special: int | None = None if max_wait is None else TIMED
         if token is not None or name is not None or limiter is not None or run_timeout is not None:
             self.special = LONG
 

@@ -90,7 +90,7 @@ def work(pool: PoolPort, slot: WorkerSlot) -> None:  # noqa: C901 - a call less 
                 elif base is not None:
                     complete(context, base)
                 if fn is not known:
-                    known = None
+                    known = None  # what was run before is not kept meanwhile
                 try:
                     # A call with a star costs three times as much as one without.
                     # The result is safe there: nobody reads it before the state is FINISHED.
@@ -107,7 +107,7 @@ def work(pool: PoolPort, slot: WorkerSlot) -> None:  # noqa: C901 - a call less 
                     error = raised
                 # 4. twin of Future._release_call. The name is kept, in the function's place; nearly always it
                 # is that of the task before.
-                if fn is not known:
+                if known is None:
                     known = fn
                     if type(fn) is FunctionType:
                         name = fn.__qualname__

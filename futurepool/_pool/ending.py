@@ -46,7 +46,7 @@ def wait_empty(
         with pool.mutex:
             if not capacity.unfinished or pool.abandoned:
                 return not capacity.unfinished
-            waiters.idle_waiters.append(parker)
+            waiters.await_idle(parker)
             if ident is not None:
                 _make_way(pool, parker, ident)
         if pool.deferred:

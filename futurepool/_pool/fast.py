@@ -24,7 +24,7 @@ from futurepool._errors import InvalidConfigError
 from futurepool._errors.checks import check_callable
 from futurepool._foreign import patched
 from futurepool._future import CANCELLED, FINISHED, LIMITED, PENDING, RUNNING, Future, new_future
-from futurepool._options import TIMED, OnFull, Options
+from futurepool._options import LONG, TIMED, OnFull, Options
 from futurepool._pool import overload, submission
 from futurepool._pool.compiled import load
 from futurepool._pool.meters import BATCH
@@ -76,7 +76,6 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
     now = _sync.clock()
     mutex = pool.mutex
     mutex.acquire()
-    subscribers = None
     if task is not None:
         # 1. twin of Pool.commit. Read inside of the section, in which the state becomes final: who has
         # subscribed in an earlier one is seen here, who comes later sees the final state.
@@ -94,8 +93,7 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
         meters.completed += 1
         # mutant finished-gives-its-place-back
         pool.capacity.max_id += 1
-        started = slot.started
-        waited = started - task._queued_at
+        waited = slot.started - task._queued_at
         if waited < 0.0:  # noqa: PLR1730 - without a call; it was queued while this worker came
             waited = 0.0
         # twin of Meters.count_run. Times wait in the slot for `count_times`; run time for the row's end.
@@ -103,10 +101,9 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
         if fresh is None:
             meters.wait_time += waited
         else:
-            fresh.append(now - started)
+            fresh.append(now - slot.started)
             fresh.append(waited)
-        waiters = pool.waiters
-        if waiters.blocked or waiters.idle_waiters:
+        if pool.waiters.anyone:
             pool.place_freed()
         if (subscribers is not None and subscribers.parkers) or (
             fresh is not None and len(fresh) >= BATCH
@@ -121,6 +118,9 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
             if fresh is not None and len(fresh) >= BATCH:
                 pool.count_times(slot)
             return None
+    else:
+        subscribers = None
+        slot.since = now  # a new row of tasks
     # 3. A worker that has slept or told subscribers; or one that is to look whether it is one too many.
     status = slot.status
     if status:
@@ -135,14 +135,11 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
             pool.run_deferred()
             return None
     slot.started = now
-    if task is None:
-        slot.since = now  # a new row of tasks
     # 4. twin of PriorityQueue.take. The task is noted in the slot before its state is looked at: a `cancel`
     # in a finalizer or signal handler, right here, finds it noted, or comes before and is seen.
-    queue = pool.queue
-    level = queue.top
-    following = None
-    if level or (level := queue.advance()):
+    following: AnyFuture | None
+    level = pool.queue.top
+    if level or (level := pool.queue.advance()):
         following = level[0]
         slot.task = following
         hopes = following._subscribers
@@ -155,7 +152,10 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
                 mutex.release()
                 if subscribers is not None:
                     if subscribers.shared:
-                        subscribers.post(task)
+                        # twin of Mailbox.post. All but the first find the loop told.
+                        subscribers.box.append(task)
+                        if not subscribers.raised:
+                            subscribers.wake()
                     else:
                         task._announce()
                 if pool.deferred:
@@ -204,7 +204,7 @@ def submit_many(
     pool: Pool, options: Options, fn: Any, calls: Sequence[tuple[Any, ...]]
 ) -> list[AnyFuture]:
     """Admit one task for each tuple of arguments, many to a section while there is room."""
-    if options.special > TIMED or pool.mutex._is_owned() or patched.look():
+    if options.special is LONG or pool.mutex._is_owned() or patched.look():
         return [pool.submit(options, fn, args, {}) for args in calls]
     futures: list[AnyFuture] = []
     batch: list[AnyFuture] = []
@@ -309,9 +309,7 @@ class Submitting(cf.Executor):
         context = _capture()
         if context:
             if context is _LONG_WAY or ThreadPoolExecutor.submit is not patched.original:
-                subscribers = options.subscribers
-                ours = self._futurepool_ours or subscribers is not None
-                return pool.submit(options, fn, args, kwargs, subscribers, ours)
+                return _plain_submit(self, fn, *args, **kwargs)
             future._context = pool.adopt(context)
         else:
             future._context = None
@@ -321,7 +319,7 @@ class Submitting(cf.Executor):
         future.task_id = 0
         mutex = pool.mutex
         special = options.special
-        if (special and special is not TIMED) or mutex._is_owned():
+        if (special is not None and special is not TIMED) or mutex._is_owned():
             # A name or a token; or this is a finalizer or signal handler inside of a section.
             return submission.submit_future(pool, options, future)
         capacity = pool.capacity
@@ -333,7 +331,7 @@ class Submitting(cf.Executor):
             if submitted < capacity.max_id and not pool.state:
                 # twin of Pool.admit and Capacity.take.
                 # mutant submitted-is-stored
-                future.task_id = capacity.submitted = submitted = submitted + 1
+                future.task_id = capacity.submitted = submitted + 1
                 # twin of PriorityQueue.push. A new level, and any task with aging, is pushed there.
                 try:
                     level = pool.queue.levels[priority]
@@ -344,7 +342,7 @@ class Submitting(cf.Executor):
                     if level.next_lower is None:
                         pool.queue.enlist(level)
                 # twin of Pool.limit_wait.
-                if special:
+                if special is not None:
                     row = options.row
                     if row is None:
                         row = pool.expiry.row_of(options)
@@ -363,7 +361,7 @@ class Submitting(cf.Executor):
                     unpark(parker)
                 elif (
                     workers.threads < workers.max_workers
-                    and submitted
+                    and capacity.submitted
                     + capacity.limit
                     - capacity.max_id
                     + workers.notifying

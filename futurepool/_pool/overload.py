@@ -293,7 +293,7 @@ def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> Any
         with pool.mutex:
             counted = settled = pool.try_admit(future)
             if not settled and not pool.state:
-                pool.waiters.blocked.append(waiter)
+                pool.waiters.block(waiter)
                 pool.limit_wait(future)
                 settled = timeout is not None and timeout <= 0
         if pool.deferred:

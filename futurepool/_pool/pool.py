@@ -291,6 +291,7 @@ class Pool(Section):
                     if not unfinished or parker in stoppers:
                         self.deferred.append(functools.partial(unpark, parker))
                         waiters.idle_waiters.remove(parker)
+        waiters.served()
 
     def refused(self, future: AnyFuture, reason: str) -> None:
         """Count a task that gets no place, or is to lose it for another one. Section held."""

@@ -15,6 +15,10 @@ front, or with others when there are many. One whose admission is interrupted is
 **For the end.** `idle_waiters` are parkers of those who wait until no task is unfinished,
 `termination_waiters` of those who wait until no thread is left.
 
+Each task that ends asks whether anybody stands in `blocked` or `idle_waiters`, and nearly always nobody does. So it
+asks `anyone` only: that is set before somebody comes to stand there, and taken back by `Pool.place_freed`, which
+serves them, when it has left nobody. It may be True when all have gone, never False while one is there.
+
 Guarded by the pool's mutex, all of it.
 """
 
@@ -133,7 +137,7 @@ class WaitingCoroutines:
 class Waiters:
     """Those of one pool."""
 
-    __slots__ = ("blocked", "coroutines", "idle_waiters", "termination_waiters")
+    __slots__ = ("anyone", "blocked", "coroutines", "idle_waiters", "termination_waiters")
 
     def __init__(self) -> None:
         self.reset()
@@ -144,6 +148,22 @@ class Waiters:
         self.coroutines: WaitingCoroutines | None = None  # one of `blocked` while any waits
         self.idle_waiters: list[Any] = []
         self.termination_waiters: list[Any] = []
+        self.anyone: bool = False  # in `blocked` or `idle_waiters`, see above
+
+    def block(self, waiter: BlockedSubmitter | WaitingCoroutines) -> None:
+        """Have it wait for a place, behind all others."""
+        # mutant blocked-are-noted
+        self.anyone = True
+        self.blocked.append(waiter)
+
+    def await_idle(self, parker: Any) -> None:
+        """Have `parker` opened when no task is unfinished."""
+        self.anyone = True
+        self.idle_waiters.append(parker)
+
+    def served(self) -> None:
+        """Those whose turn it was have gone."""
+        self.anyone = bool(self.blocked or self.idle_waiters)
 
     def push(
         self,
@@ -156,7 +176,7 @@ class Waiters:
             self.coroutines = WaitingCoroutines(aging, turn_away)
         self.coroutines.push(future)
         if self.coroutines not in self.blocked:
-            self.blocked.append(self.coroutines)
+            self.block(self.coroutines)
 
     def discard(self, waiter: BlockedSubmitter) -> None:
         """It waits no longer."""

@@ -57,6 +57,63 @@ async def ticks() -> None:
         await asyncio.sleep(0)
 
 
+def test_arun_looks_at_each_other_function(run: Any) -> None:
+    """One that was submitted before need not be looked at again, while its task is there; no other passes for it."""
+    go = threading.Event()
+
+    async def wrong() -> None:
+        raise AssertionError("nothing awaits this")
+
+    async def main() -> None:
+        def plain() -> int:
+            assert go.wait(30)
+            return 1
+
+        async with BoundedExecutor(2) as ex:
+            tasks = [asyncio.ensure_future(ex.arun(plain)) for _ in range(3)]
+            await ticks()
+            with pytest.raises(TypeError, match="coroutine function"):
+                await ex.arun(wrong)
+            go.set()
+            assert await asyncio.gather(*tasks) == [1, 1, 1]
+            gone = weakref.ref(plain)
+            del plain
+            await ex.arun(int)
+            await ticks()
+            assert ex.stats().completed_tasks == 4
+            gc.collect()
+            assert gone() is None
+
+    run(main())
+
+
+def test_no_function_is_kept_when_its_coroutine_was_cancelled(run: Any) -> None:
+    """Nor one that never ran."""
+    go = threading.Event()
+
+    async def main() -> None:
+        def plain() -> None:
+            raise AssertionError("it was cancelled")
+
+        async with BoundedExecutor(1) as ex:
+            await ex.arun(int)
+            blocking = ex.submit(go.wait, 30)
+            task = asyncio.ensure_future(ex.arun(plain))
+            await ticks()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await ticks()
+            gone = weakref.ref(plain)
+            del plain, task
+            gc.collect()
+            assert gone() is None
+            go.set()
+            assert blocking.result(30)
+
+    run(main())
+
+
 def test_arun(run: Any) -> None:
     """Arguments in, result out; a failure is of both types."""
 

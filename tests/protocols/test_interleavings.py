@@ -1160,6 +1160,7 @@ MUTANTS: list[tuple[Build, str, Any]] = [
     (submit_against_idle_worker, "parked-worker-is-listed", loom.DROP),
     (two_idle_workers, "worker-wakes-the-next", loom.DROP),
     (two_idle_workers, "woken-worker-says-so", loom.DROP),
+    (blocked_submit_against_completion, "blocked-are-noted", loom.DROP),
     (blocked_submit_against_completion, "free-place-is-granted", loom.DROP),
     (blocked_submit_against_completion, "granted-submitter-wakes", loom.DROP),
     (blocked_submit_against_cancel, "cancel-frees-the-place", loom.DROP),
