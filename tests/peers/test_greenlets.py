@@ -58,7 +58,8 @@ pool = BoundedExecutor(2, queue_size=1)
 futures = others_ran(lambda: [pool.submit(job, n) for n in range(6)])
 assert [future.result() for future in futures] == list(range(6))
 assert cf.wait([pool.submit(job, 1)]).not_done == set()
-asleep = [pool.submit(time.sleep, 0.2) for _ in range(3)]
+gate = threading.Event()
+asleep = [pool.submit(gate.wait) for _ in range(3)]
 for late in (lambda: asleep[0].result(0.01), lambda: pool.submit_with_timeout(0.01, int)):
     try:
         others_ran(late)
@@ -67,29 +68,34 @@ for late in (lambda: asleep[0].result(0.01), lambda: pool.submit_with_timeout(0.
     else:
         raise AssertionError("in time")
 assert not others_ran(lambda: pool.wait(0.01))
+threading.Timer(0.01, gate.set).start()
 assert others_ran(pool.wait)
 
 one = BoundedExecutor(1)
 assert one.submit(lambda: one.submit(job, 5).result()).result() == 5
 assert one.submit(lambda: one.submit(job, 5).result(30)).result() == 5
-assert others_ran(CancelToken(0.01).wait)
-busy = one.submit(time.sleep, 0.2)
-doomed = one.submit_with_token(CancelToken(0.01), int)
+# Long enough for the machine to be slow: a time that is over before the wait begins lets nobody run.
+assert others_ran(CancelToken(0.2).wait)
+gate = threading.Event()
+busy = one.submit(gate.wait)
+doomed = one.submit_with_token(CancelToken(0.2), int)
 assert others_ran(lambda: cf.wait([doomed], 30)).done and doomed.cancelled() and not busy.done()
 
 engine = BoundedExecutor(2, engine=cf.ThreadPoolExecutor(2))
 assert list(engine.map(job, range(4))) == [0, 1, 2, 3]
 engine.shutdown()
 try:
-    others_ran(lambda: one.stop(0.01))
+    others_ran(lambda: one.stop(0.5))
 except ForcedShutdownError:
-    pass
+    gate.set()
+else:
+    raise AssertionError("in time")
 assert pool.stats().completed_tasks == 10, pool.stats()
 if "started" in globals():
     assert list(started.map(job, range(4))) == [0, 1, 2, 3]
     started.shutdown(wait=False)
 early.shutdown()
-busy.result()
+assert busy.result()
 pool.shutdown()
 print("done", flush=True)
 """
