@@ -150,7 +150,7 @@ class Futurepool(Rival):
     name = OURS
     distribution = "futurepool"
     module = "futurepool"
-    loads = "from futurepool import BoundedExecutor"
+    loads = "from futurepool import BoundedExecutor; BoundedExecutor(1).submit(int).result()"
 
     def open(self, workers: int, **options: Any) -> Any:
         from futurepool import BoundedExecutor
