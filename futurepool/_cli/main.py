@@ -6,6 +6,7 @@ imported when it is asked for.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -23,6 +24,9 @@ __all__ = ["main", "run"]
 
 def run() -> None:
     """Be the command: `main`, and the end of the process."""
+    # What is made until a subcommand begins are modules, which stay: the collector would only read them,
+    # again and again, which is a sixth of the time that `map` takes for one item. See `_collect`.
+    gc.disable()
     status = 130
     try:
         status = main()
@@ -113,6 +117,7 @@ def _run(words: list[str]) -> int:
     if args.main is not None:
         if more or literal:
             parser.error(f"unrecognized arguments: {' '.join(more + literal)}")
+        _collect()
         status: int = args.main(args)
         return status
     unknown = [word for word in more if word[:1] == "-" and not _is_item(word)]
@@ -122,7 +127,15 @@ def _run(words: list[str]) -> int:
     options.check(args, mapper)
     from futurepool._cli import map as module_of_map
 
+    _collect()
     return module_of_map.main(args, mapper)
+
+
+def _collect() -> None:
+    """Let the collector work from here on, on what is made from here on, the target's module included."""
+    if not gc.isenabled():  # or we are a part of another program
+        gc.freeze()
+        gc.enable()
 
 
 def _name() -> str:

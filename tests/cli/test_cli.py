@@ -276,10 +276,28 @@ def test_a_run_imports_what_it_needs(run: Run) -> None:
 
 
 @pytest.mark.slow
+def test_the_collector_leaves_our_modules_alone(run: Run, tmp_path: Path) -> None:
+    """It works, but on what the target makes; in a process that is not ours nothing is changed."""
+    (tmp_path / "seen.py").write_text(
+        "import gc\nloaded = gc.isenabled(), gc.get_freeze_count() > 5000\n"
+        "def seen(item): return loaded, gc.isenabled()\n"
+    )
+    words = ("map", f"{tmp_path / 'seen.py'}:seen", "1", "--quiet")
+    assert run(*words).stdout == "((True, True), True)\n"
+    code = (
+        "import gc, sys; from futurepool._cli.main import main; "
+        "status = main(); sys.exit(status or gc.get_freeze_count())"
+    )
+    done = run(*words, start=("-c", code))
+    assert (done.stdout, done.returncode) == ("((True, False), True)\n", 0)
+
+
+@pytest.mark.slow
 def test_help_needs_no_pool(run: Run) -> None:
     """Nor what only `map` needs."""
     code = (
-        "import sys; before = set(sys.modules); from futurepool._cli.main import main\n"
+        "import sys; sys.argv[0] = 'futurepool'; before = set(sys.modules)\n"
+        "from futurepool._cli.main import main\n"
         "try: main(['map', '--help'])\n"
         "finally:\n"
         "    found = set(sys.modules) - before\n"
