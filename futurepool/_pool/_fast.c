@@ -646,6 +646,9 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
             goto end;
         }
     }
+    else {
+        PUT(slot, WorkerSlot, since, Py_NewRef(now)); /* a new row of tasks */
+    }
     /* 3. */
     long status = PyLong_AsLong(GET(slot, WorkerSlot, status));
     if (status) {
@@ -662,9 +665,6 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
         }
     }
     PUT(slot, WorkerSlot, started, Py_NewRef(now));
-    if (task == NULL) {
-        PUT(slot, WorkerSlot, since, Py_NewRef(now));
-    }
     /* 4. twin of PriorityQueue.take */
     PyObject *queue = GET(pool, Pool, queue);
     int usual = Py_TYPE(queue) == (PyTypeObject *)st->o.PriorityQueue, taken = 0;
