@@ -312,7 +312,7 @@ class _Submitting(NoCopy, Submitting):
             timeout: Seconds from now until the last result; None for no limit. 0 or less: only
                 results that are there when they are asked for.
             chunksize: So many calls travel as one task, for when they are short; 1 for all below, and where
-                a subclass has a `submit` of its own, which sees each call. "auto": tasks draw calls off one
+                a subclass, or a tool, has a `submit` of its own, which sees each call. "auto": tasks draw calls off one
                 shared batch, as many at a time as take about a millisecond, so that short ones cost little
                 and none waits behind a long one. See *Flow* in the docs.
             buffersize: At most so many results unread; None for no limit.

@@ -6,7 +6,7 @@ the production of the next item. A chunk is one task that makes several calls.
 
 With `chunksize="auto"` workers draw the calls off one shared batch, see `batches`; behind an engine, and
 where somebody has to see each task (a `submit` that was overridden or patched), chunks of a fixed size do,
-see `chunks`. A `submit` that was overridden sees each call, whatever `chunksize` says, but behind an engine.
+see `chunks`. Such a `submit` sees each call, whatever `chunksize` says, but behind an engine.
 
 With `return_exceptions` ("keep" here) an error is handed out as a result is. It is never raised on its
 way, so it leads to no frame of ours or of the reader's: nothing keeps itself alive.
@@ -121,10 +121,11 @@ class _Source:
         self.override: Callable[..., Future[Any]] | None = None
         if _overridden(keep):
             self.override = keep.submit
-            # It may count the calls, look at `fn`, or return something else than that does: the standard
-            # class shows it each call. Processes get their chunks by way of `submit` there, too.
-            if not pool.engine.apart:
-                chunksize = 1
+        # It may count the calls, look at `fn`, or return something else than that does, and so may what somebody
+        # has put in the place of the standard class's: that shows it each call. Processes get their chunks
+        # by way of `submit` there, too.
+        if (self.override is not None or patched.look()) and not pool.engine.apart:
+            chunksize = 1
         self._fn = fn
         self.chunksize: int = chunksize
         self.keep: bool = keep_going

@@ -67,6 +67,8 @@ def span_of(_: object = None) -> object:
 
 WAYS: dict[str, Way] = {
     **helpers.WAYS,
+    # Of one call: the tools are shown each, see below.
+    "map in chunks": lambda pool, fn: next(pool.map(fn, [0], chunksize=2)),
     "submit_with_timeout": lambda pool, fn: pool.submit_with_timeout(30, fn, 0).result(30),
 }
 
@@ -271,6 +273,21 @@ def test_a_tool_that_submits_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     with BoundedExecutor(1) as pool:
         assert pool.submit(abs, -1).result(30) == 1
         assert [future.result(30) for future in sent] == [7]
+    monkeypatch.undo()
+    patched.look()
+
+
+@pytest.mark.parametrize("shape", [{"chunksize": 2}, {"chunksize": 2, "buffersize": 2}], ids=str)
+def test_a_tool_sees_each_call_of_a_map(monkeypatch: pytest.MonkeyPatch, shape: Any) -> None:
+    """Chunks or not: it may look at the function, or change the result."""
+    original: Any = ThreadPoolExecutor.submit
+
+    def submit(pool: Any, fn: Any, /, *args: Any) -> Any:
+        return original(pool, lambda: (fn is abs, fn(*args)))
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    with BoundedExecutor(1) as pool:
+        assert list(pool.map(abs, [-1, -2, -3], **shape)) == [(True, 1), (True, 2), (True, 3)]
     monkeypatch.undo()
     patched.look()
 
