@@ -28,7 +28,7 @@ import pytest
 import futurepool
 from futurepool import BoundedExecutor, CancelToken, FuturePoolError, OnFull, _sync
 from futurepool import _future as futures
-from futurepool._engines.worker_loop import run_one
+from futurepool._engines.threads import ThreadEngine
 from futurepool._foreign import aside
 from futurepool._future import Future, name_of
 from futurepool._pool import completion, fast
@@ -59,44 +59,29 @@ class Parker:
             raise RuntimeError("released already")
 
 
-class Engine:
+class Engine(ThreadEngine):
     """Slots without threads."""
 
-    apart = False
-
     def __init__(self, pool: Any) -> None:
-        self.pool = pool
+        super().__init__(pool, "w", None, ())
         self.slots: list[WorkerSlot] = []
-        self.threads: set[Any] = set()
 
     def start_worker(self) -> None:
-        slot = WorkerSlot(self.pool, Kind.THREAD)
+        pool = self._pool()
+        slot = WorkerSlot(pool, Kind.THREAD)
         slot.parker = Parker()
-        with self.pool.mutex:
-            if self.pool.enlist(slot, self):
+        with pool.mutex:
+            if pool.enlist(slot, self):
                 slot.ident = 1
                 self.slots.append(slot)
 
-    def run_here(self, future: Future[Any]) -> bool:
-        return run_one(self.pool, future)
-
-    def takes_chunks(self, fn: Any) -> bool:
-        return True
-
     def reap_dead_workers(self) -> None:
-        pass
-
-    def ended(self) -> None:
-        pass
-
-    def joined(self, wait: bool) -> None:
-        pass
-
-    def calls_back(self, waiting: bool = False) -> bool:
-        return False
+        """No thread is to be alive."""
 
     def worker_name(self, slot: WorkerSlot) -> str:
         return "?"
+
+    # Of what it is listed as, which is itself.
 
     def is_alive(self) -> bool:
         return False
