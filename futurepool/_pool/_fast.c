@@ -21,280 +21,10 @@
  * 4. No static state: all is in the module, so each interpreter has its own.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stddef.h>
-#include <structmember.h>
+#include "_fast_fields.h"
 
-#if PY_VERSION_HEX < 0x030C0000
-#define Py_T_BOOL T_BOOL
-#define Py_T_OBJECT_EX T_OBJECT_EX
-#define Py_READONLY READONLY
-#endif
-
-#if PY_VERSION_HEX < 0x030B0000
-#include <longintrepr.h>
-#endif
-
-#include "_fast_mutex.h"
-
-#define GOTO_IF(condition, label)                                                                  \
-    if (condition)                                                                                 \
-    goto label
-#define RETURN_IF(condition, value)                                                                \
-    if (condition)                                                                                 \
-    return value
-
+#define ADMITTED 256 /* tasks in one section at most, as in fast.py */
 #define MANY 64 /* tasks in a row, before the interpreter has a look at signals, and at who waits for its turn */
-
-#ifdef Py_GIL_DISABLED
-#define READ_FLAG(flag) _Py_atomic_load_int_relaxed(&(flag))
-#define WRITE_FLAG(flag, value) _Py_atomic_store_int_relaxed(&(flag), value)
-#else
-#define READ_FLAG(flag) (flag)
-#define WRITE_FLAG(flag, value) ((flag) = (value))
-#endif
-
-/* Slots of classes: CLASS, ATTRIBUTE. */
-#define SLOTS(X) \
-    X(Future, _args) X(Future, _context) X(Future, _fn) X(Future, _kwargs) X(Future, _pool) \
-    X(Future, _queued_at) X(Future, _result) X(Future, _state) X(Future, _subscribers) X(Future, priority) \
-    X(Future, task_id) \
-    X(WorkerSlot, fresh) X(WorkerSlot, leave) X(WorkerSlot, parker) X(WorkerSlot, since) \
-    X(WorkerSlot, started) X(WorkerSlot, status) X(WorkerSlot, task) \
-    X(Section, deferred) X(Section, mutex) \
-    X(Pool, adopt) X(Pool, capacity) X(Pool, engine) X(Pool, meters) X(Pool, queue) X(Pool, state) \
-    X(Pool, waiters) X(Pool, workers) \
-    X(Capacity, limit) X(Capacity, max_id) X(Capacity, submitted) \
-    X(Workers, caller_runs) X(Workers, held) X(Workers, listed) X(Workers, max_workers) \
-    X(Workers, notifying) X(Workers, parked) X(Workers, reserved) X(Workers, threads) \
-    X(Workers, wakeup_pending) \
-    X(Waiters, blocked) X(Waiters, idle_waiters) \
-    X(Meters, completed) X(Meters, run_time) X(Meters, wait_time) \
-    X(PriorityQueue, _heap) X(PriorityQueue, levels) X(PriorityQueue, top) \
-    X(Level, next_lower) \
-    X(Options, priority) X(Options, special) X(Options, subscribers) \
-    X(Subscribers, parkers) X(Subscribers, shared) X(Subscribers, slow) X(Subscribers, token)
-
-/* What else `bind` is given, by name. */
-#define OBJECTS(X) \
-    X(Failure) X(BOTTOM) X(CANCELLED) X(FINISHED) X(PENDING) X(RUNNING) X(clock) X(name_of) X(next_task) \
-    X(patched) X(sync) X(ThreadPoolExecutor) X(without_place)
-
-#define CLASSES(X) \
-    X(Future) X(WorkerSlot) X(Section) X(Pool) X(Capacity) X(Workers) X(Waiters) X(Meters) \
-    X(PriorityQueue) X(Level) X(Options) X(Subscribers)
-
-/* Methods of `deque`, by the number of their arguments. */
-#define METHODS(X) X(append, METH_O) X(pop, METH_NOARGS) X(popleft, METH_NOARGS)
-
-/* Names of attributes and methods that are looked up. */
-#define NAMES(X) \
-    X(_announce) X(_futurepool) X(_futurepool_options) X(_rebuild) X(advance) X(clock) X(come_back) \
-    X(count_times) X(enlist) X(leave) X(original) X(place_freed) X(post) X(push) X(release) X(repair) \
-    X(run_deferred) X(start_worker) X(submit) X(take)
-
-typedef struct {
-    PyObject *descriptor;
-    PyCFunction direct; /* what it calls; NULL if that is called in another way in this version */
-} Method;
-
-typedef struct {
-    int bound;
-    int long_way; /* each submission goes through somebody's patch, see futurepool._foreign.patched */
-    long batch;
-    long keep;
-    PyObject *empty;
-    PyGetSetDef state;
-    PyTypeObject *mutex_type;
-    PyTypeObject *twin_type;
-    PyTypeObject *row_type;
-    struct {
-#define X(kind, name) Py_ssize_t kind##_##name;
-        SLOTS(X)
-#undef X
-    } at;
-    struct {
-#define X(name) PyObject *name;
-        OBJECTS(X) CLASSES(X)
-#undef X
-    } o;
-    struct {
-#define X(name, flags) Method name;
-        METHODS(X)
-#undef X
-    } m;
-    struct {
-#define X(name) PyObject *name;
-        NAMES(X)
-#undef X
-    } s;
-} State;
-
-/* -- fields ----------------------------------------------------------------------------------- */
-
-#define AT(object, offset) ((PyObject **)((char *)(object) + (offset)))
-/* The field of an object, borrowed; of those that are set when the object is made. */
-#define GET(object, kind, name) (*AT(object, st->at.kind##_##name))
-/* Set a field, whose new value is handed over. */
-#define PUT(object, kind, name, value) put(object, st->at.kind##_##name, value)
-/* Fill a field of an object that nobody else knows. */
-#define FILL(object, kind, name, value) (*AT(object, st->at.kind##_##name) = Py_NewRef(value))
-
-static inline void put(PyObject *object, Py_ssize_t offset, PyObject *value) {
-    PyObject *old = *AT(object, offset);
-#ifdef Py_GIL_DISABLED
-    if (old == NULL || _Py_IsImmortal(old)) { /* no reader can come too late for it */
-        _Py_atomic_store_ptr_release(AT(object, offset), value);
-        return;
-    }
-    Py_BEGIN_CRITICAL_SECTION(object);
-    _Py_atomic_store_ptr_release(AT(object, offset), value);
-    Py_END_CRITICAL_SECTION();
-#else
-    *AT(object, offset) = value;
-#endif
-    Py_XDECREF(old);
-}
-
-static inline PyObject *look(PyObject *object, Py_ssize_t offset) {
-#ifdef Py_GIL_DISABLED
-    return _Py_atomic_load_ptr_acquire(AT(object, offset));
-#else
-    return *AT(object, offset);
-#endif
-}
-
-/* A field that counts; -1 with an exception if it is none, or too large. */
-static inline long long number(PyObject *value) {
-#if PY_VERSION_HEX >= 0x030C0000
-    if (PyLong_CheckExact(value) && PyUnstable_Long_IsCompact((PyLongObject *)value)) {
-        return PyUnstable_Long_CompactValue((PyLongObject *)value);
-    }
-#if PY_VERSION_HEX < 0x03100000
-    if (PyLong_CheckExact(value) && ((PyLongObject *)value)->long_value.lv_tag == 2 << 3) {
-        const digit *digits = ((PyLongObject *)value)->long_value.ob_digit;
-        return digits[0] | ((long long)digits[1] << PyLong_SHIFT);
-    }
-#endif
-#else
-    if (PyLong_CheckExact(value)) {
-        const digit *digits = ((PyLongObject *)value)->ob_digit;
-        switch (Py_SIZE(value)) {
-        case 0:
-            return 0;
-        case 1:
-            return digits[0];
-        case 2: /* as those of an unbounded queue */
-            return digits[0] | ((long long)digits[1] << PyLong_SHIFT);
-        }
-    }
-#endif
-    return PyLong_AsLongLong(value);
-}
-
-/* A field that is a time. */
-static inline double seconds(PyObject *value) {
-    return PyFloat_CheckExact(value) ? PyFloat_AS_DOUBLE(value) : PyFloat_AsDouble(value);
-}
-
-/* How many a deque holds; of a class that is one. */
-static inline Py_ssize_t count_of(PyObject *queue) {
-    return Py_TYPE(queue)->tp_as_sequence->sq_length(queue);
-}
-
-static inline int add(PyObject *object, Py_ssize_t offset, long more) {
-    long long value = number(*AT(object, offset));
-    RETURN_IF(value == -1 && PyErr_Occurred(), -1);
-    PyObject *sum = PyLong_FromLongLong(value + more);
-    RETURN_IF(sum == NULL, -1);
-    put(object, offset, sum);
-    return 0;
-}
-
-static inline int add_time(PyObject *object, Py_ssize_t offset, double more) {
-    PyObject *sum = PyFloat_FromDouble(seconds(*AT(object, offset)) + more);
-    RETURN_IF(sum == NULL, -1);
-    put(object, offset, sum);
-    return 0;
-}
-
-#define ADD(object, kind, name, more) add(object, st->at.kind##_##name, more)
-#define ADD_TIME(object, kind, name, more) add_time(object, st->at.kind##_##name, more)
-
-/* -- calls ------------------------------------------------------------------------------------ */
-
-static inline PyObject *call_one(PyObject *function, PyObject *argument) {
-    PyObject *stack[2] = {NULL, argument};
-    return PyObject_Vectorcall(function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-}
-
-static inline PyObject *call_two(PyObject *function, PyObject *first, PyObject *second) {
-    PyObject *stack[3] = {NULL, first, second};
-    return PyObject_Vectorcall(function, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-}
-
-static inline int done(PyObject *result) {
-    RETURN_IF(result == NULL, -1);
-    Py_DECREF(result);
-    return 0;
-}
-
-/* A method of a deque, or of a class that is one. */
-static inline PyObject *of_deque(Method *method, PyObject *queue, PyObject *argument) {
-    if (method->direct != NULL) {
-        return method->direct(queue, argument);
-    }
-    return argument == NULL ? call_one(method->descriptor, queue)
-                            : call_two(method->descriptor, queue, argument);
-}
-
-#define CALL(object, name) done(PyObject_CallMethodNoArgs(object, st->s.name))
-#define CALL_ONE(object, name, argument) done(PyObject_CallMethodOneArg(object, st->s.name, argument))
-
-/* An attribute of a module, as of now: tests put others in their place. */
-static PyObject *of_module(PyObject *module, PyObject *name) {
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *found = NULL;
-    if (PyDict_GetItemRef(PyModule_GetDict(module), name, &found) == 0) {
-        PyErr_SetObject(PyExc_AttributeError, name);
-    }
-    return found;
-#else
-    PyObject *found = PyDict_GetItemWithError(PyModule_GetDict(module), name);
-    if (found == NULL && !PyErr_Occurred()) {
-        PyErr_SetObject(PyExc_AttributeError, name);
-    }
-    return Py_XNewRef(found);
-#endif
-}
-
-/* Whether the clock is the interpreter's own, which need not be called as a function; -1 with an exception. */
-static int has_own_clock(State *st) {
-    PyObject *clock = of_module(st->o.sync, st->s.clock);
-    Py_XDECREF(clock);
-    return clock == NULL ? -1 : clock == st->o.clock;
-}
-
-/* `own_clock`: as of `has_own_clock`, just now. */
-static PyObject *now_is(State *st, int own_clock) {
-    PyObject *clock, *now;
-    if (own_clock > 0) {
-#if PY_VERSION_HEX >= 0x030D0000
-        PyTime_t ticks;
-        return PyTime_PerfCounterRaw(&ticks) < 0 ? NULL : PyFloat_FromDouble(PyTime_AsSecondsDouble(ticks));
-#else
-        return PyFloat_FromDouble(_PyTime_AsSecondsDouble(_PyTime_GetPerfCounter()));
-#endif
-    }
-    clock = own_clock < 0 ? NULL : of_module(st->o.sync, st->s.clock);
-    now = clock == NULL ? NULL : PyObject_CallNoArgs(clock);
-    if (now != NULL && !PyFloat_Check(now)) {
-        Py_SETREF(now, PyNumber_Float(now));
-    }
-    Py_XDECREF(clock);
-    return now;
-}
 
 /* twin of section.unpark */
 static int unpark(State *st, PyObject *parker) {
@@ -313,38 +43,6 @@ static inline int run_deferred(State *st, PyObject *pool) {
     Py_ssize_t count = count_of(deferred);
     return count <= 0 ? (int)count : CALL(pool, run_deferred);
 }
-
-/* -- tracking by the collector ---------------------------------------------------------------- */
-
-/* The collector need not look at a future that is queued or runs: the pool has it, and a worker thread has the pool,
- * as long as there is a row (`Mutex.rows`). From the end of its task on it must, as then only users have it, maybe
- * in a cycle. So it does from the moment on in which anything but `next_task` changes its state, see `state_set`.
- * That takes a fifth off what a task costs. Without a GIL the collector works in another way, and nothing is gained. */
-static inline void track(PyObject *future) {
-#ifndef Py_GIL_DISABLED
-    if (!PyObject_GC_IsTracked(future)) {
-        PyObject_GC_Track(future);
-    }
-#endif
-}
-
-#ifndef Py_GIL_DISABLED
-
-static PyObject *state_get(PyObject *future, void *offset) {
-    return Py_XNewRef(*AT(future, (Py_ssize_t)offset)); /* set when it is made */
-}
-
-static int state_set(PyObject *future, PyObject *state, void *offset) {
-    if (state == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "_state");
-        return -1;
-    }
-    put(future, (Py_ssize_t)offset, Py_NewRef(state));
-    track(future);
-    return 0;
-}
-
-#endif
 
 /* -- submit ----------------------------------------------------------------------------------- */
 
@@ -381,17 +79,32 @@ static void interrupted(State *st, PyObject *pool, PyObject *mutex, PyObject *fu
     PyErr_Restore(kind, value, trace);
 }
 
+/* twin of PriorityQueue.enlist */
+static int enlist(State *st, PyObject *queue, PyObject *level) {
+    PyObject *top = GET(queue, PriorityQueue, top), *key = GET(level, Level, key);
+    int higher = PyObject_RichCompareBool(key, GET(top, Level, key), Py_LT);
+    RETURN_IF(higher < 0, -1);
+    if (higher) {
+        PUT(level, Level, next_lower, Py_NewRef(top));
+        PUT(queue, PriorityQueue, top, Py_NewRef(level));
+        return 0;
+    }
+    RETURN_IF(done(call_two(st->o.heappush, GET(queue, PriorityQueue, _heap), key)) < 0, -1);
+    PUT(level, Level, next_lower, Py_NewRef(st->o.BOTTOM));
+    return 0;
+}
+
 /* twin of PriorityQueue.push: 0 if queued. A new level, and any other queue, is left to `push`. */
-static inline int enqueue(State *st, PyObject *pool, PyObject *future, PyObject *priority) {
-    PyObject *queue = GET(pool, Pool, queue);
+static inline int enqueue(State *st, PyObject *queue, PyObject *future, PyObject *priority) {
     if (Py_TYPE(queue) == (PyTypeObject *)st->o.PriorityQueue) {
-        PyObject *level = PyDict_GetItemWithError(GET(queue, PriorityQueue, levels), priority);
+        PyObject *level = GET(queue, PriorityQueue, top); /* most often it is this one, and always in use */
+        if (Py_TYPE(level) == (PyTypeObject *)st->o.Level && opposite(GET(level, Level, key), priority)) {
+            return done(of_deque(&st->m.append, level, future));
+        }
+        level = PyDict_GetItemWithError(GET(queue, PriorityQueue, levels), priority);
         if (level != NULL && Py_TYPE(level) == (PyTypeObject *)st->o.Level) {
             RETURN_IF(done(of_deque(&st->m.append, level, future)) < 0, -1);
-            if (GET(level, Level, next_lower) == Py_None) {
-                return CALL_ONE(queue, enlist, level);
-            }
-            return 0;
+            return GET(level, Level, next_lower) == Py_None ? enlist(st, queue, level) : 0;
         }
         RETURN_IF(PyErr_Occurred(), -1);
     }
@@ -405,8 +118,9 @@ static inline long long missing(State *st, PyObject *capacity, PyObject *workers
            - number(GET(workers, Workers, caller_runs)) - number(GET(workers, Workers, threads));
 }
 
-/* A context for a task of this submitter, None for an empty one; NULL without an exception: the long way. */
-static PyObject *capture(State *st, PyObject *pool) {
+/* A context for a task of this submitter, None for an empty one; with `asked` NULL without an exception may say that
+ * somebody's patch is to be asked. */
+static PyObject *capture(State *st, PyObject *pool, int asked) {
 #if PY_VERSION_HEX < 0x03100000 /* nearly always there is none, or an empty one: that need not be copied */
     PyObject *current = PyThreadState_Get()->context;
     if (current == NULL || PyObject_Size(current) == 0) {
@@ -420,14 +134,15 @@ static PyObject *capture(State *st, PyObject *pool) {
         Py_DECREF(context);
         return count < 0 ? NULL : Py_NewRef(Py_None);
     }
-    PyObject *found = PyObject_GetAttr(st->o.ThreadPoolExecutor, st->s.submit);
-    PyObject *original = found == NULL ? NULL : of_module(st->o.patched, st->s.original);
-    PyObject *adopted = NULL;
-    if (original != NULL && found == original) {
-        adopted = call_one(GET(pool, Pool, adopt), context);
+    int plain = 1;
+    if (asked) {
+        PyObject *found = PyObject_GetAttr(st->o.ThreadPoolExecutor, st->s.submit);
+        PyObject *original = found == NULL ? NULL : of_module(st->o.patched, st->s.original);
+        plain = original != NULL && found == original;
+        Py_XDECREF(found);
+        Py_XDECREF(original);
     }
-    Py_XDECREF(found);
-    Py_XDECREF(original);
+    PyObject *adopted = plain ? call_one(GET(pool, Pool, adopt), context) : NULL;
     Py_DECREF(context);
     return adopted;
 }
@@ -454,6 +169,62 @@ static inline PyObject *new_future(State *st) {
 #endif
 }
 
+/* twin of submission.make_future, but for the time. `args` and `kwargs` are handed over, maybe as NULL after an
+ * exception. */
+static PyObject *make_future(State *st, PyObject *pool, PyObject *options, PyObject *fn, PyObject *args,
+                             PyObject *kwargs, PyObject *context, PyObject *subscribers) {
+    PyObject *future = args == NULL || kwargs == NULL ? NULL : new_future(st);
+    if (future == NULL) {
+        Py_XDECREF(args);
+        Py_XDECREF(kwargs);
+        return NULL;
+    }
+    *AT(future, st->at.Future__args) = args;
+    *AT(future, st->at.Future__kwargs) = kwargs;
+    FILL(future, Future, _pool, pool);
+    FILL(future, Future, _fn, fn);
+    FILL(future, Future, _context, context);
+    FILL(future, Future, _state, st->o.PENDING);
+    FILL(future, Future, _subscribers, subscribers);
+    FILL(future, Future, priority, GET(options, Options, priority));
+    FILL(future, Future, task_id, st->zero);
+    return future;
+}
+
+/* The arguments by name, as they come: a new dict, or None. */
+static PyObject *by_name(PyObject *const *values, PyObject *names) {
+    RETURN_IF(names == NULL || PyTuple_GET_SIZE(names) == 0, Py_NewRef(Py_None));
+    PyObject *kwargs = PyDict_New();
+    for (Py_ssize_t i = 0; kwargs != NULL && i < PyTuple_GET_SIZE(names); i++) {
+        if (PyDict_SetItem(kwargs, PyTuple_GET_ITEM(names, i), values[i]) < 0) {
+            Py_CLEAR(kwargs);
+        }
+    }
+    return kwargs;
+}
+
+/* What is queued the collector may leave alone, see `track`. Section held. */
+static inline void untrack(State *st, PyObject *mutex, PyObject *future) {
+#ifndef Py_GIL_DISABLED
+    if (((Mutex *)mutex)->rows > 0 && GET(future, Future, _state) == st->o.PENDING) {
+        PyObject_GC_UnTrack(future); /* unless a finalizer within this section has cancelled it */
+    }
+#endif
+}
+
+/* The mutex of a pool, new, if it is a plain one and not this thread's; NULL. */
+static inline PyObject *mutex_of(State *st, PyObject *pool) {
+    RETURN_IF(Py_TYPE(pool) != (PyTypeObject *)st->o.Pool, NULL);
+    PyObject *mutex = GET(pool, Section, mutex);
+    RETURN_IF(Py_TYPE(mutex) != st->mutex_type || owns((Mutex *)mutex), NULL);
+    return Py_NewRef(mutex);
+}
+
+static inline PyObject *without_place(State *st, PyObject *pool, PyObject *options, PyObject *future) {
+    PyObject *stack[4] = {NULL, pool, options, future};
+    return PyObject_Vectorcall(st->o.without_place, stack + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
+
 /* twin of fast.Submitting.submit; `args` are the executor, the function, its arguments. NULL without an
  * exception: not the plain case, nothing was changed. */
 static PyObject *submit(State *st, PyObject *const *args, Py_ssize_t count, PyObject *names) {
@@ -468,43 +239,20 @@ static PyObject *submit(State *st, PyObject *const *args, Py_ssize_t count, PyOb
         PyErr_Clear();
         goto end;
     }
-    if (Py_TYPE(pool) != (PyTypeObject *)st->o.Pool || Py_TYPE(options) != (PyTypeObject *)st->o.Options
-        || PyObject_IsTrue(GET(options, Options, special))) {
+    if (Py_TYPE(options) != (PyTypeObject *)st->o.Options || GET(options, Options, special) != Py_None) {
         goto end;
     }
-    mutex = Py_NewRef(GET(pool, Section, mutex));
-    GOTO_IF(Py_TYPE(mutex) != st->mutex_type || owns((Mutex *)mutex), end);
-    context = capture(st, pool);
+    mutex = mutex_of(st, pool);
+    GOTO_IF(mutex == NULL, end);
+    context = capture(st, pool, 1);
     GOTO_IF(context == NULL, end);
-    /* twin of submission.make_future */
-    future = new_future(st);
-    GOTO_IF(future == NULL, end);
-    value = PyTuple_New(count - 2);
-    GOTO_IF(value == NULL, end);
-    for (Py_ssize_t i = 2; i < count; i++) {
+    value = count == 2 ? Py_NewRef(st->empty) : PyTuple_New(count - 2);
+    for (Py_ssize_t i = 2; value != NULL && i < count; i++) {
         PyTuple_SET_ITEM(value, i - 2, Py_NewRef(args[i]));
     }
-    *AT(future, st->at.Future__args) = value;
-    if (names != NULL && PyTuple_GET_SIZE(names)) {
-        value = PyDict_New();
-        GOTO_IF(value == NULL, end);
-        *AT(future, st->at.Future__kwargs) = value;
-        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
-            GOTO_IF(PyDict_SetItem(value, PyTuple_GET_ITEM(names, i), args[count + i]) < 0, end);
-        }
-    }
-    else {
-        FILL(future, Future, _kwargs, Py_None);
-    }
-    PyObject *priority = GET(options, Options, priority);
-    FILL(future, Future, _pool, pool);
-    FILL(future, Future, _fn, args[1]);
-    FILL(future, Future, _context, context);
-    FILL(future, Future, _state, st->o.PENDING);
-    FILL(future, Future, _subscribers, GET(options, Options, subscribers));
-    FILL(future, Future, priority, priority);
-    value = PyLong_FromLong(0);
-    *AT(future, st->at.Future_task_id) = value;
+    future = make_future(st, pool, options, args[1], value, value == NULL ? NULL : by_name(args + count, names),
+                         context, GET(options, Options, subscribers));
+    GOTO_IF(future == NULL, end);
     value = now_is(st, has_own_clock(st));
     GOTO_IF(value == NULL, repair);
     *AT(future, st->at.Future__queued_at) = value;
@@ -514,9 +262,7 @@ static PyObject *submit(State *st, PyObject *const *args, Py_ssize_t count, PyOb
     long long submitted = number(GET(capacity, Capacity, submitted));
     if (submitted >= number(GET(capacity, Capacity, max_id)) || number(GET(pool, Pool, state)) != 0) {
         GOTO_IF(PyErr_Occurred() || free_mutex(mutex) < 0, repair);
-        PyObject *stack[4] = {NULL, pool, options, future};
-        answer = PyObject_Vectorcall(
-            st->o.without_place, stack + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        answer = without_place(st, pool, options, future);
         goto end;
     }
     /* twin of Pool.admit and Capacity.take */
@@ -524,7 +270,8 @@ static PyObject *submit(State *st, PyObject *const *args, Py_ssize_t count, PyOb
     GOTO_IF(value == NULL, repair);
     PUT(future, Future, task_id, Py_NewRef(value));
     PUT(capacity, Capacity, submitted, value);
-    GOTO_IF(enqueue(st, pool, future, priority) < 0, repair);
+    PyObject *priority = GET(options, Options, priority);
+    GOTO_IF(enqueue(st, GET(pool, Pool, queue), future, priority) < 0, repair);
     /* twin of Pool.signal_work; see Submitting.submit why this thread does at once what is to be done */
     PyObject *parked = GET(workers, Workers, parked);
     Py_ssize_t sleepers = count_of(parked);
@@ -540,11 +287,7 @@ static PyObject *submit(State *st, PyObject *const *args, Py_ssize_t count, PyOb
         GOTO_IF(ADD(workers, Workers, reserved, 1) < 0 || ADD(workers, Workers, threads, 1) < 0, repair);
         starts = 1;
     }
-#ifndef Py_GIL_DISABLED
-    if (((Mutex *)mutex)->rows > 0 && GET(future, Future, _state) == st->o.PENDING) {
-        PyObject_GC_UnTrack(future); /* unless a finalizer within this section has cancelled it */
-    }
-#endif
+    untrack(st, mutex, future);
     GOTO_IF(PyErr_Occurred() || free_mutex(mutex) < 0, repair);
     GOTO_IF(parker != NULL && unpark(st, parker) < 0, repair);
     GOTO_IF(starts && CALL(GET(pool, Pool, engine), start_worker) < 0, repair);
@@ -564,13 +307,171 @@ end:
     return answer;
 }
 
+/* twin of what `fast.submit_many` does when it is interrupted. The exception stays set. */
+static void interrupted_many(State *st, PyObject *pool, PyObject *futures, PyObject *batch) {
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    PyObject *all = batch == NULL ? Py_NewRef(futures) : PySequence_Concat(futures, batch);
+    PyObject *args = all == NULL ? NULL : PyList_AsTuple(all);
+    PyObject *repair = args == NULL ? NULL : PyObject_GetAttr(pool, st->s.repair);
+    int failed = repair == NULL || done(PyObject_CallObject(repair, args)) < 0;
+    Py_XDECREF(all);
+    Py_XDECREF(args);
+    Py_XDECREF(repair);
+    if (failed) { /* interrupted again: that is what the submitter hears of */
+        Py_XDECREF(kind);
+        Py_XDECREF(value);
+        Py_XDECREF(trace);
+        return;
+    }
+    PyErr_Restore(kind, value, trace);
+}
+
+/* The futures of one batch, of so many calls from `first` on; -1 with an exception, and then `batch` has some. */
+static int make_batch(State *st, PyObject *pool, PyObject *options, PyObject *fn, PyObject *calls, Py_ssize_t first,
+                      Py_ssize_t count, PyObject *batch) {
+    PyObject *now = now_is(st, has_own_clock(st));
+    int failed = now == NULL;
+    for (Py_ssize_t i = first; !failed && i < first + count; i++) {
+        PyObject *context = capture(st, pool, 0), *future = NULL;
+        if (context != NULL) {
+            future = make_future(st, pool, options, fn, Py_NewRef(PyTuple_GET_ITEM(calls, i)), Py_NewRef(Py_None),
+                                 context, Py_None);
+            Py_DECREF(context);
+        }
+        failed = future == NULL;
+        if (!failed) {
+            FILL(future, Future, _queued_at, now);
+            failed = PyList_Append(batch, future) < 0;
+            Py_DECREF(future);
+        }
+    }
+    Py_XDECREF(now);
+    return failed ? -1 : 0;
+}
+
+/* twin of fast._admit_all, for those of a batch that find a place. Section held. */
+static int admit_all(State *st, PyObject *pool, PyObject *mutex, PyObject *batch) {
+    PyObject *capacity = GET(pool, Pool, capacity), *workers = GET(pool, Pool, workers);
+    long long submitted = number(GET(capacity, Capacity, submitted));
+    long long room = number(GET(capacity, Capacity, max_id)) - submitted;
+    room = room < 0 ? 0 : room < PyList_GET_SIZE(batch) ? room : PyList_GET_SIZE(batch);
+    for (Py_ssize_t i = 0; i < room; i++) {
+        PyObject *future = PyList_GET_ITEM(batch, i), *value = PyLong_FromLongLong(submitted + i + 1);
+        RETURN_IF(value == NULL, -1);
+        PUT(future, Future, task_id, Py_NewRef(value));
+        PUT(capacity, Capacity, submitted, value);
+        RETURN_IF(enqueue(st, GET(pool, Pool, queue), future, GET(future, Future, priority)) < 0, -1);
+        untrack(st, mutex, future);
+    }
+    long long more = 1 + number(GET(workers, Workers, max_workers)) - number(GET(workers, Workers, threads));
+    for (more = more < room ? more : room; more > 0; more--) {
+        RETURN_IF(CALL(pool, signal_work) < 0, -1);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* twin of the rest of fast.submit_many, of one batch: appends to `futures`. */
+static int submit_batch(State *st, PyObject *pool, PyObject *options, PyObject *mutex, PyObject *batch,
+                        PyObject *futures) {
+    RETURN_IF(take_mutex(mutex) < 0, -1);
+    if (number(GET(pool, Pool, state)) == 0) {
+        RETURN_IF(admit_all(st, pool, mutex, batch) < 0, -1);
+    }
+    RETURN_IF(PyErr_Occurred() || free_mutex(mutex) < 0, -1);
+    RETURN_IF(CALL(pool, start_reserved) < 0 || run_deferred(st, pool) < 0, -1);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(batch); i++) {
+        PyObject *future = PyList_GET_ITEM(batch, i);
+        future = look(future, st->at.Future_task_id) == st->zero ? without_place(st, pool, options, future)
+                                                                 : Py_NewRef(future);
+        int failed = future == NULL || PyList_Append(futures, future) < 0;
+        Py_XDECREF(future);
+        RETURN_IF(failed, -1);
+    }
+    return 0;
+}
+
+/* twin of fast.submit_many; NULL as `submit`. */
+static PyObject *submit_many(State *st, PyObject *pool, PyObject *options, PyObject *fn, PyObject *sequence) {
+    RETURN_IF(Py_TYPE(options) != (PyTypeObject *)st->o.Options || GET(options, Options, special) != Py_None, NULL);
+    PyObject *mutex = mutex_of(st, pool);
+    RETURN_IF(mutex == NULL, NULL);
+    PyObject *calls = NULL, *batch = NULL, *futures = NULL;
+    PyObject *patch = PyObject_CallMethodNoArgs(st->o.patched, st->s.look);
+    int plain = patch == NULL ? -1 : !PyObject_IsTrue(patch);
+    Py_XDECREF(patch);
+    calls = plain > 0 ? PySequence_Tuple(sequence) : NULL;
+    GOTO_IF(calls == NULL, end);
+    Py_ssize_t count = PyTuple_GET_SIZE(calls), first = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        GOTO_IF(!PyTuple_CheckExact(PyTuple_GET_ITEM(calls, i)), end);
+    }
+    futures = PyList_New(0);
+    while (futures != NULL && first < count) {
+        PyObject *capacity = GET(pool, Pool, capacity); /* a guess; what finds no room goes the usual way */
+        PyObject *most = PyObject_GetAttr(capacity, st->s.max_id), *least = PyObject_GetAttr(capacity, st->s.submitted);
+        long long room = most == NULL || least == NULL ? -1 : number(most) - number(least);
+        Py_XDECREF(most);
+        Py_XDECREF(least);
+        room = room < 1 ? 1 : room > ADMITTED ? ADMITTED : room;
+        room = room > count - first ? count - first : room;
+        batch = PyErr_Occurred() ? NULL : PyList_New(0);
+        if (batch == NULL || make_batch(st, pool, options, fn, calls, first, room, batch) < 0
+            || submit_batch(st, pool, options, mutex, batch, futures) < 0) {
+            interrupted_many(st, pool, futures, batch);
+            Py_CLEAR(futures);
+        }
+        Py_CLEAR(batch);
+        first += room;
+    }
+end:
+    Py_XDECREF(calls);
+    Py_DECREF(mutex);
+    return futures;
+}
+
 /* -- next_task -------------------------------------------------------------------------------- */
 
-/* twin of PriorityQueue.advance, as far as it finds nothing: the top level, which may be empty. Borrowed. */
-static inline int empty_queue(State *st, PyObject *queue, PyObject *level) {
-    return GET(level, Level, next_lower) == st->o.BOTTOM
-           && PyList_GET_SIZE(GET(queue, PriorityQueue, _heap)) == 0
-           && PyDict_Size(GET(queue, PriorityQueue, levels)) <= st->keep;
+/* twin of PriorityQueue.advance: the top level, new. */
+static PyObject *advance(State *st, PyObject *queue) {
+    PyObject *level = Py_NewRef(GET(queue, PriorityQueue, top)), *heap = GET(queue, PriorityQueue, _heap);
+    PyObject *risen = NULL, *rank;
+    while (count_of(level) == 0) {
+        PyObject *following = GET(level, Level, next_lower);
+        int rises = PyList_GET_SIZE(heap) == 0
+                        ? 0
+                        : PyObject_RichCompareBool(PyList_GET_ITEM(heap, 0), GET(following, Level, key), Py_LT);
+        GOTO_IF(rises < 0, failed);
+        if (!rises && following == st->o.BOTTOM) {
+            GOTO_IF(PyDict_Size(GET(queue, PriorityQueue, levels)) > st->keep && CALL(queue, _forget) < 0, failed);
+            return level; /* the only one: it will soon be used again */
+        }
+        if (rises) {
+            rank = PyNumber_Negative(PyList_GET_ITEM(heap, 0));
+            risen = rank == NULL ? NULL : PyDict_GetItemWithError(GET(queue, PriorityQueue, levels), rank);
+            Py_XDECREF(rank);
+            if (risen == NULL) {
+                GOTO_IF(PyErr_Occurred(), failed);
+                PyErr_SetObject(PyExc_KeyError, PyList_GET_ITEM(heap, 0));
+                goto failed;
+            }
+            PUT(risen, Level, next_lower, Py_NewRef(following));
+        }
+        else {
+            risen = following;
+        }
+        Py_INCREF(risen);
+        PUT(queue, PriorityQueue, top, Py_NewRef(risen));
+        if (level != risen) {
+            PUT(level, Level, next_lower, Py_NewRef(Py_None));
+        }
+        Py_SETREF(level, risen);
+        GOTO_IF(rises && done(call_one(st->o.heappop, heap)) < 0, failed);
+    }
+    return level;
+failed:
+    Py_DECREF(level);
+    return NULL;
 }
 
 /* What is to be told once the section has ended. */
@@ -627,9 +528,7 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
             Py_XDECREF(rest);
             GOTO_IF(lost, failed);
         }
-        PyObject *waiters = GET(pool, Pool, waiters);
-        if (count_of(GET(waiters, Waiters, blocked))
-            || PyList_GET_SIZE(GET(waiters, Waiters, idle_waiters))) {
+        if (GET(GET(pool, Pool, waiters), Waiters, anyone) != Py_False) {
             GOTO_IF(CALL(pool, place_freed) < 0, failed);
         }
         int much = fresh != NULL && PyList_GET_SIZE(fresh) >= st->batch;
@@ -669,18 +568,10 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
     PyObject *queue = GET(pool, Pool, queue);
     int usual = Py_TYPE(queue) == (PyTypeObject *)st->o.PriorityQueue, taken = 0;
     if (usual) {
-        PyObject *level = Py_NewRef(GET(queue, PriorityQueue, top));
-        Py_ssize_t size = count_of(level);
-        if (size == 0 && empty_queue(st, queue, level)) {
-            taken = 1;
-        }
-        else if (size == 0) {
-            Py_SETREF(level, PyObject_CallMethodNoArgs(queue, st->s.advance));
-            GOTO_IF(level == NULL, failed);
-            size = count_of(level);
-            taken = size == 0;
-        }
-        if (size > 0 && Py_TYPE(level) == (PyTypeObject *)st->o.Level) {
+        PyObject *level = advance(st, queue);
+        GOTO_IF(level == NULL, failed);
+        taken = count_of(level) == 0; /* there is none */
+        if (!taken && Py_TYPE(level) == (PyTypeObject *)st->o.Level) {
             following = PySequence_GetItem(level, 0);
             if (following == NULL) {
                 Py_DECREF(level);
@@ -1018,6 +909,18 @@ static PyObject *call_submit(PyObject *self, PyObject *const *args, size_t flags
     return PyObject_Vectorcall(twin->wrapped, args, flags, names);
 }
 
+static PyObject *call_submit_many(PyObject *self, PyObject *const *args, size_t flags, PyObject *names) {
+    Twin *twin = (Twin *)self;
+    if (PyVectorcall_NARGS(flags) == 4 && (names == NULL || !PyTuple_GET_SIZE(names))
+        && !READ_FLAG(twin->st->long_way)) {
+        PyObject *futures = submit_many(twin->st, args[0], args[1], args[2], args[3]);
+        if (futures != NULL || PyErr_Occurred()) {
+            return futures;
+        }
+    }
+    return PyObject_Vectorcall(twin->wrapped, args, flags, names);
+}
+
 static PyObject *call_next_task(PyObject *self, PyObject *const *args, size_t flags, PyObject *names) {
     Twin *twin = (Twin *)self;
     State *st = twin->st;
@@ -1125,10 +1028,11 @@ static PyObject *twin_of(PyObject *module, PyObject *args) {
     const char *name;
     PyObject *wrapped;
     RETURN_IF(!PyArg_ParseTuple(args, "sO", &name, &wrapped), NULL);
-    vectorcallfunc call = strcmp(name, "submit") == 0      ? call_submit
-                          : strcmp(name, "next_task") == 0 ? call_next_task
-                          : strcmp(name, "result") == 0    ? call_result
-                                                           : NULL;
+    vectorcallfunc call = strcmp(name, "submit") == 0        ? call_submit
+                          : strcmp(name, "submit_many") == 0 ? call_submit_many
+                          : strcmp(name, "next_task") == 0   ? call_next_task
+                          : strcmp(name, "result") == 0      ? call_result
+                                                             : NULL;
     if (call == NULL || !st->bound) {
         PyErr_SetString(PyExc_ValueError, name);
         return NULL;
@@ -1206,10 +1110,11 @@ static PyMethodDef methods[] = {
 static int prepare(PyObject *module) {
     State *st = PyModule_GetState(module);
     st->empty = PyTuple_New(0);
+    st->zero = PyLong_FromLong(0);
     st->mutex_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &mutex_spec, NULL);
     st->twin_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &twin_spec, NULL);
     st->row_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &row_spec, NULL);
-    if (st->empty == NULL || st->mutex_type == NULL || st->twin_type == NULL || st->row_type == NULL
+    if (st->empty == NULL || st->zero == NULL || st->mutex_type == NULL || st->twin_type == NULL || st->row_type == NULL
         || PyModule_AddType(module, st->mutex_type) < 0) {
         return -1;
     }
@@ -1239,6 +1144,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
 static int module_clear(PyObject *module) {
     State *st = PyModule_GetState(module);
     Py_CLEAR(st->empty);
+    Py_CLEAR(st->zero);
     Py_CLEAR(st->mutex_type);
     Py_CLEAR(st->twin_type);
     Py_CLEAR(st->row_type);

@@ -425,7 +425,7 @@ for (_owner, _name), _function in _FORMS[form].items():
     setattr(_owner, _name, _function)
 if form == "compiled" and _compiled is not None:
     # Over those in Python, which get what is not the plain case.
-    for _owner, _name in ((Pool, "next_task"), (Future, "result")):
+    for _owner, _name in ((Pool, "next_task"), (Pool, "submit_many"), (Future, "result")):
         setattr(_owner, _name, _compiled.twin_of(_name, vars(_owner)[_name]))
     row_of = _compiled.row_of
     _sync.RLock = _compiled.Mutex

@@ -320,8 +320,10 @@ class PriorityQueue:
                 levels[priority] = level
                 count += len(level)
         heap = sorted([-priority for priority in levels])
-        # The heap may have entries only while there is a top level of its own.
+        # The heap may have entries only while there is a top level of its own; and the top level is always
+        # one of `levels`, or BOTTOM: a task may be put there at once.
         self._heap = []
+        self.top = BOTTOM
         self.levels = levels
         self.top = levels[-heap[0]] if heap else BOTTOM
         self._heap = heap[1:]

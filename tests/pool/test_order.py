@@ -6,6 +6,7 @@ import asyncio
 import gc
 import heapq
 import random
+import sys
 import threading
 import weakref
 from concurrent import futures as cf
@@ -25,7 +26,7 @@ from futurepool import (
 )
 from futurepool._foreign import aside
 from futurepool._pool.pool import make_queue
-from futurepool._pool.task_queue import KEEP, AgingQueue, PriorityQueue
+from futurepool._pool.task_queue import BOTTOM, KEEP, AgingQueue, PriorityQueue
 from tests.helpers import hold
 
 
@@ -713,3 +714,27 @@ def test_levels_do_not_stay_when_all_are_empty() -> None:
     while order.take(Place()) is not None:
         pass
     assert len(order.levels) == KEEP
+
+
+def test_a_task_may_go_on_the_top_level_at_every_step_of_a_rebuild() -> None:
+    """As the hot path in C does, without asking what levels there are: an interruption may come there."""
+    order = PriorityQueue()
+    for number in range(4):
+        order.push(pending(number, number))
+    steps: list[bool] = []
+
+    def look(frame: Any, event: str, _: object) -> Any:
+        if frame.f_code is not PriorityQueue.rebuild.__code__:
+            return None
+        top = order.top
+        steps.append(top is BOTTOM or order.levels.get(-int(top.key)) is top)
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        assert order.rebuild() == 4
+    finally:
+        sys.settrace(before)
+    assert len(steps) > 10
+    assert all(steps)
