@@ -186,7 +186,7 @@ class Limiter:
     @property
     def path(self) -> tuple[Limiter, ...]:
         """From this one to the root. Not kept: it would be a cycle, for the collector to find."""
-        path = [self]
+        path: list[Limiter] = [self]
         while (above := path[-1].above) is not None:
             path.append(above)
         return tuple(path)
