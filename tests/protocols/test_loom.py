@@ -951,9 +951,3 @@ def test_tells_what_cannot_be_unwound():
     """Without instrumentation there is no place to strike it, which is an error, not a hang."""
     with pytest.raises(loom.Failure, match="scenario has to end it"):
         loom.explore(stubborn, loom.RandomWalk(), 1)
-
-
-def test_speed():
-    """Exploring a small scenario takes well under 5 ms for each schedule."""
-    report = loom.explore(capacity(CapacityFixed), loom.RandomWalk(), 400, code=[CapacityFixed])
-    assert report.rate > 200
