@@ -235,7 +235,8 @@ def sleep_at(parker: Any, timeout: float | None, look: Callable[[], object]) -> 
     # Not by `_spans`: each thread that waits for a result comes by here.
     left = _LOOK if timeout is None else max(0.0, timeout)
     end = None if timeout is None else clock() + left
-    while not parker.acquire(True, min(left, _LOOK)) and look() is not True:
+    # In line, as each thread that waits for a result or a place comes by here.
+    while not parker.acquire(True, left if left < _LOOK else _LOOK) and look() is not True:  # noqa: FURB136
         if end is not None:
             left = end - clock()
             if left <= 0.0:

@@ -23,6 +23,7 @@ __all__ = ["help_waiting", "in_event_loop", "is_deep", "run_awaited", "want"]
 
 AnyFuture = Future[Any]
 
+_FREE_THREADED = _sync.free_threaded
 _DEEP = 50  # frames; a task that runs on top of more may miss the rest of the stack
 
 
@@ -119,21 +120,21 @@ _looked: tuple[int, Any, Any] = (0, None, None)  # how many modules there were, 
 def in_event_loop() -> bool:
     """Whether an event loop is running in this thread: asyncio's, or trio's."""
     global _looked
-    looked = _looked
-    # Free-threaded CPython 3.13 may take a lock to look a module up. A daemon thread that waits for
-    # it as the interpreter ends keeps it, and the interpreter waits for it in vain. To import
-    # one of these adds many modules, so it is enough to count them.
-    if looked[0] != len(sys.modules) or not _sync.free_threaded:
-        count = len(sys.modules)
-        _looked = looked = (
-            count,
-            sys.modules.get("asyncio.events"),
-            sys.modules.get("trio.lowlevel"),
-        )
-    _, asyncio, trio = looked
+    modules = sys.modules
+    if not _FREE_THREADED:
+        asyncio, trio = modules.get("asyncio.events"), modules.get("trio.lowlevel")
+    else:
+        # Free-threaded CPython 3.13 may take a lock to look a module up. A daemon thread that waits for
+        # it as the interpreter ends keeps it, and the interpreter waits for it in vain. To import
+        # one of these adds many modules, so it is enough to count them.
+        count, asyncio, trio = _looked
+        if count != len(modules):
+            count = len(modules)
+            asyncio, trio = modules.get("asyncio.events"), modules.get("trio.lowlevel")
+            _looked = (count, asyncio, trio)
     if asyncio is not None and asyncio._get_running_loop() is not None:
         return True
-    return trio is not None and getattr(trio, "in_trio_run", _no)()
+    return trio is not None and bool(getattr(trio, "in_trio_run", _no)())
 
 
 def _no() -> bool:

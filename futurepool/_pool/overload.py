@@ -32,6 +32,7 @@ __all__ = ["Overload", "without_place"]
 
 AnyFuture = Future[Any]
 
+_BLOCK = OnFull.BLOCK
 _log = _logs.log
 
 
@@ -106,13 +107,16 @@ def without_place(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
         _forget(future)
         raise pool.closed_error()
     # For a coroutine CALLER_RUNS, which would stop its loop, means waiting, too.
-    policy = OnFull.BLOCK if options.waits else options.on_full
+    policy = options.on_full
+    if policy is _BLOCK or options.waits:
+        return _block(pool, options, future)
     return _HANDLERS[policy](pool, options, future)
 
 
 def _block(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
     """BLOCK: wait for a place, unless that could stop the very thing that frees one."""
-    if pool.own_slot() is not None:
+    slot = _sync.here.slot
+    if slot is not None and slot.pool is pool:  # `Pool.own_slot`, in line
         # A place may come free only if this very worker goes on.
         _admit_over(pool, future)
         pool.overload.warn_worker(pool.name, future.name, pool.capacity.limit)
@@ -124,7 +128,8 @@ def _block(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
         return _admit_over(pool, future)
     thread, most = pool.overload.valve
     if (
-        thread == _sync.get_ident()
+        most
+        and thread == _sync.get_ident()
         and options.timeout is None
         and pool.capacity.limit < pool.unfinished < most
     ):
@@ -288,18 +293,20 @@ def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> Any
     """Block the submitter until its task is admitted, the pool closed, or the time up."""
     waiter = BlockedSubmitter(future)
     began = _sync.clock()
-    vigil = Vigil(pool, waiter, future)
+    # What it compares with is noted now, the vigil made with the first look: most waits are over sooner.
+    look = functools.partial(_look, [], pool, waiter, future, pool.meters.completed, began)
     try:
         with pool.mutex:
             counted = settled = pool.try_admit(future)
             if not settled and not pool.state:
                 pool.waiters.block(waiter)
-                pool.limit_wait(future)
+                if future._max_wait is not None:
+                    pool.limit_wait(future)
                 settled = timeout is not None and timeout <= 0
         if pool.deferred:
             pool.run_deferred()
         if not settled and not pool.state:
-            _sync.sleep_at(waiter.parker, timeout, vigil.check)
+            _sync.sleep_at(waiter.parker, timeout, look)
             if future.task_id:  # who admitted it has taken the waiter off
                 return future
         with pool.mutex:
@@ -329,6 +336,20 @@ def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> Any
         raise pool.closed_error() if closed else refused
     finally:
         del refused, future  # the traceback holds this frame
+
+
+def _look(
+    vigils: list[Vigil],
+    pool: Pool,
+    waiter: BlockedSubmitter,
+    future: AnyFuture,
+    completed: int,
+    began: float,
+) -> bool:
+    """`Vigil.check` of the one in `vigils`, which is put there by the first look."""
+    if not vigils:
+        vigils.append(Vigil(pool, waiter, future, completed, began))
+    return vigils[0].check()
 
 
 @repairing
@@ -371,12 +392,19 @@ class Vigil:
 
     __slots__ = ("_completed", "_future", "_idle_since", "_logged", "_pool", "_report", "_waiter")
 
-    def __init__(self, pool: Pool, waiter: BlockedSubmitter, future: AnyFuture) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        waiter: BlockedSubmitter,
+        future: AnyFuture,
+        completed: int,
+        began: float,
+    ) -> None:
         self._pool = pool
         self._waiter = waiter
         self._future = future
-        self._completed = pool.meters.completed
-        self._idle_since = _sync.clock()
+        self._completed = completed  # tasks, when the wait began
+        self._idle_since = began
         self._report = ""
         self._logged: bool = False
 

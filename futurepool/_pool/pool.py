@@ -232,7 +232,8 @@ class Pool(Section):
         future.task_id = self.capacity.take()
         if self.limits is None or future._limit is None:
             self.queue.push(future)
-            self.limit_wait(future)
+            if future._max_wait is not None:
+                self.limit_wait(future)
             self.signal_work()
         else:
             due = self.limits.root.below
@@ -291,7 +292,8 @@ class Pool(Section):
                     if not unfinished or parker in stoppers:
                         self.deferred.append(functools.partial(unpark, parker))
                         waiters.idle_waiters.remove(parker)
-        waiters.served()
+        if not waiters.blocked and not waiters.idle_waiters:
+            waiters.nobody()
 
     def refused(self, future: AnyFuture, reason: str) -> None:
         """Count a task that gets no place, or is to lose it for another one. Section held."""
@@ -310,7 +312,8 @@ class Pool(Section):
     def place_found(self, future: AnyFuture) -> None:
         """A task that has waited for its place is about to be queued. Section held."""
         now = _sync.clock()
-        self.meters.count_admission(max(0.0, now - future._queued_at))
+        if self.meters.admission is not None:
+            self.meters.count_admission(max(0.0, now - future._queued_at))
         future._queued_at = now
 
     def _grant(self) -> None:
@@ -322,7 +325,11 @@ class Pool(Section):
                 return
             future = waiter.choose()
             if future is not None and future._state is PENDING and not future.task_id:
-                self.place_found(future)
+                # `place_found`, in line.
+                now = _sync.clock()
+                if self.meters.admission is not None:
+                    self.meters.count_admission(max(0.0, now - future._queued_at))
+                future._queued_at = now
                 waiter.admitting = True
                 self.admit(future)
                 waiter.admitting = False

@@ -161,9 +161,9 @@ class Waiters:
         self.anyone = True
         self.idle_waiters.append(parker)
 
-    def served(self) -> None:
-        """Those whose turn it was have gone."""
-        self.anyone = bool(self.blocked or self.idle_waiters)
+    def nobody(self) -> None:
+        """All have gone from `blocked` and from `idle_waiters`."""
+        self.anyone = False
 
     def push(
         self,
