@@ -53,7 +53,8 @@ __all__ = [
 ]
 
 
-# Stats and the others that are imported late do so themselves.
+# Stats and the others that are imported late do so themselves. Written out, not looked up by name: where Python
+# puts imports off, only what is read here has been imported.
 for _each in (
     BoundedExecutor,
     CancelToken,
