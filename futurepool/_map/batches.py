@@ -188,6 +188,7 @@ class Batch:
         self.failures: list[AnyFuture] = []
         #: The outcome of all that nobody comes for any more.
         self.verdict: AnyFuture | None = None
+        self._fallen: AnyFuture | None = None  # the latest that never ran, or was struck
         self.stopped: bool = False  # no call is to start any more
         self.first: Piece = Piece(deque(), 0)  # an empty one, so that each has one before it
         self.first.closed = True
@@ -217,38 +218,43 @@ class Batch:
         are a matter of speed only: without a place they are left out, or waited for, where a
         submit would wait.
         """
-        while self._wants_drawer() and self._submit(may_wait):
+        while self._add_drawer(may_wait):
             pass
 
-    def _wants_drawer(self) -> bool:
-        """Whether one drawer more would have something to do.
+    def _list(self, drawer: Drawer) -> bool | None:
+        """List it if one drawer more would have something to do, else None; True if it is the only one.
 
         In a section: what a drawer is just taking is neither in `todo` nor in its piece, and one that is just
         leaving either sees what was fed before, or is seen to be gone.
         """
         if self.stopped or self._mutex is not self._pool.mutex:
-            return False
+            return None
         try:
             # mutant drawers-are-counted-in-a-section
             with self._lock:
                 if len(self._drawers) >= self._pool.workers.max_workers:
-                    return False
-                queued = sum([not drawer.started for drawer in list(self._drawers)])
+                    return None
+                queued = sum([not each.started for each in list(self._drawers)])
                 behind = [len(piece.todo) for piece in self._known()]
-                return queued < self.fed - self._drawn + sum(behind)
+                if queued >= self.fed - self._drawn + sum(behind):
+                    return None
+                first = not self._drawers
+                self._drawers[drawer] = None
+                return first
         except BaseException:
             self._unlock()
             raise
 
-    def _submit(self, may_wait: bool) -> bool:
+    def _add_drawer(self, may_wait: bool) -> bool:
         """One drawer more; False if there is to be none."""
         pool, options = self._pool, self._options
-        first = not self._drawers
         waits = may_wait and options.on_full is OnFull.BLOCK and options.timeout is None
         drawer = Drawer(self)
-        self._drawers[drawer] = None
         future: AnyFuture | None = None
         try:
+            first = self._list(drawer)
+            if first is None:
+                return False
             if first or (waits and pool.own_slot() is None and not in_event_loop()):
                 # A worker's context has what its initializer has set; the drawer may be another's.
                 submit = partial(pool.submit, options, drawer, (), {}, Subscribers(drawer.ended))
@@ -260,6 +266,8 @@ class Batch:
             if future is None:
                 self._drawers.pop(drawer, None)
         if future is None:
+            # mutant last-hope-sees-to-the-rest
+            self._see_to_the_rest()
             return False
         self._submitted(drawer, future)
         return not future.done()  # it was dropped, say
@@ -440,6 +448,9 @@ class Batch:
             with self._lock:
                 self._close(drawer)
                 left = self._is_left()
+                if not left:
+                    # mutant ended-drawer-leaves-in-its-section
+                    self._drawers.pop(drawer, None)
         except BaseException:
             self._give_up(drawer)
             raise
@@ -485,14 +496,24 @@ class Batch:
                 piece.failed = future
                 with self._lock:
                     self._close(drawer)
+            self._fallen = future
             self._drawers.pop(drawer, None)
-            if not self._drawers and self._is_left():
-                if piece is not None and self._pool.state < RunState.STOPPING:
-                    aside.run(partial(self._go_on_after, future))
-                else:
-                    self.verdict = future
-                    self.stop()
+            self._see_to_the_rest(struck=piece is not None)
         self._wake()
+
+    def _see_to_the_rest(self, struck: bool = False) -> None:
+        """One that never ran, or found no place, is off the list: was it the last hope of what is left?
+
+        Each looks when it is off the list itself, so of two at a time the later one finds none.
+        """
+        fallen = self._fallen
+        if fallen is None or self._drawers or not self._is_left():
+            return
+        if struck and self._pool.state < RunState.STOPPING:
+            aside.run(partial(self._go_on_after, fallen))
+        else:
+            self.verdict = fallen
+            self.stop()
 
     def _go_on_after(self, future: AnyFuture) -> None:
         """The last drawer was struck: have another one, or all that is left has the outcome of that one."""

@@ -7,6 +7,7 @@ schedules. FUTUREPOOL_SCHEDULES multiplies the limits.
 
 from __future__ import annotations
 
+import concurrent.futures as cf
 import contextlib
 import os
 import sys
@@ -71,6 +72,8 @@ MORE_CODE: dict[str, list[Any]] = {
     "drawing_against_feeding": [Batch],
     "drawing_with_a_failure": [Batch],
     "drawing_with_a_failure_unread": [Batch],
+    "drawing_without_a_place_for_more": [Batch],
+    "drawing_against_dropping": [Batch],
     "expiry_against_start": [expiry],
     "shed_against_cancel": [expiry, SheddingQueue],
     "expiry_against_blocked_submit": [expiry],
@@ -1051,7 +1054,72 @@ def drawing_with_a_failure_unread() -> Any:
     return [lambda: results.append(ex.map(call, range(2), **shape)), ex.stats], check
 
 
+def drawing_without_a_place_for_more() -> Any:
+    """Who ends with nothing left, while a call is fed: it is seen, or another is asked for."""
+    ex = BoundedExecutor(2, queue_size=0, on_full=OnFull.RAISE)
+    gate = held(ex)
+    began = _sync.Lock()
+    began.acquire()
+    ran: list[int] = []
+    refused: list[QueueFullError] = []
+
+    def numbers() -> Any:
+        yield 0
+        began.acquire()
+        yield 1
+
+    def call(number: int) -> int:
+        ran.append(number)
+        if number == 0:
+            began.release()
+        return 1 // number
+
+    def feed() -> None:
+        try:
+            ex.map(call, numbers(), chunksize="auto", return_exceptions=True)
+        except QueueFullError as error:  # it has ended, and holds its place yet
+            refused.append(error)
+
+    def check() -> None:
+        gate.open()
+        ex.shutdown()
+        assert ran == [0, 1][: 2 - len(refused)]
+        assert ex._pool.unfinished == 0
+
+    return [feed], check
+
+
+def drawing_against_dropping() -> Any:
+    """The only one of its tasks is dropped while another one finds no place: the rest has an outcome, too."""
+    ex = BoundedExecutor(2, queue_size=1, on_full=OnFull.DROP_OLDEST)
+    gates = [held(ex), held(ex)]
+    first = _sync.Lock()
+    first.acquire()
+    results: list[Any] = []
+
+    def numbers() -> Any:
+        yield 1
+        first.release()
+        yield 2
+
+    def drop() -> None:
+        first.acquire()
+        ex.submit(int)
+
+    def check() -> None:
+        for gate in gates:
+            gate.open()
+        ex.shutdown()  # which is not for who reads to see to
+        assert [type(each) for each in results[0]] in ([cf.CancelledError] * 2, [int] * 2)
+        assert ex._pool.unfinished == 0
+
+    shape: Any = {"chunksize": "auto", "return_exceptions": True}
+    return [lambda: results.append(ex.map(int, numbers(), **shape)), drop], check
+
+
 SCENARIOS: list[Build] = [
+    drawing_without_a_place_for_more,
+    drawing_against_dropping,
     shed_against_cancel,
     drawing_with_a_failure_unread,
     drawing_beside_a_call_that_blocks,
@@ -1133,6 +1201,8 @@ MUTANTS: list[tuple[Build, str, Any]] = [
     (drawing_against_feeding, "drawer-leaves-in-its-section", loom.DROP),
     (drawing_beside_a_call_that_blocks, "drawers-are-counted-in-a-section", loom.UNGUARDED),
     (drawing_with_a_failure_unread, "batch-is-passed-on", loom.NEVER),
+    (drawing_without_a_place_for_more, "ended-drawer-leaves-in-its-section", loom.DROP),
+    (drawing_against_dropping, "last-hope-sees-to-the-rest", loom.DROP),
     (expiry_against_start, "only-pending-expires", loom.ALWAYS),
     (shed_against_cancel, "shed-expires", loom.DROP),
     (expiry_against_start, "first-deadline-is-arranged", loom.DROP),
