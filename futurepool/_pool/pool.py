@@ -385,15 +385,21 @@ class Pool(Section):
         return task
 
     def take(self, slot: WorkerSlot) -> AnyFuture | None:
-        """The queue's next task; those whose token is cancelled are cancelled, the late expire. Section held."""
-        task = self.queue.take(slot)
-        if self.limits is not None:
-            self._count_held()
-        if self.queue.token_cancelled:
-            self._cancel_set_aside()
-        if self.queue.shed:
-            self._expire_set_aside()
-        return task
+        """The queue's next task; those whose token is cancelled are cancelled, the late expire. Section held.
+
+        Places come free by that, and who has waited for one may have got it: then there is something to take.
+        """
+        while True:
+            submitted = self.capacity.submitted
+            task = self.queue.take(slot)
+            if self.limits is not None:
+                self._count_held()
+            if self.queue.token_cancelled:
+                self._cancel_set_aside()
+            if self.queue.shed:
+                self._expire_set_aside()
+            if task is not None or self.capacity.submitted == submitted:
+                return task
 
     _expire_shed = expire_shed
 

@@ -20,6 +20,7 @@ from futurepool import (
     current_token,
 )
 from futurepool._pool import overload, waiters
+from tests.faults.tools import until
 from tests.helpers import hold
 
 
@@ -250,6 +251,32 @@ def test_a_blocked_submit_returns_a_cancelled_future(gate: threading.Event) -> N
         stats = ex.stats()
         assert stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks
         assert stats.rejected_tasks + stats.cancelled_tasks == 20
+
+
+def test_a_place_that_comes_free_as_nothing_is_left_finds_the_worker_awake(
+    gate: threading.Event,
+) -> None:
+    """All that is queued is just being cancelled, and the worker drops it: who has waited is next."""
+    token, told = CancelToken(), threading.Event()
+    token.add_callback(lambda _: told.wait(60))  # before the tasks hear of it
+    with BoundedExecutor(1, queue_size=1) as ex:
+        hold(ex, gate)
+        ex.submit_with_token(token, int)
+        results: list[Any] = []
+        first = threading.Thread(target=ex.submit_with_token, args=(token, int))
+        second = threading.Thread(target=lambda: results.append(ex.submit(int).result(30)))
+        for number, thread in enumerate([first, second], 1):
+            thread.start()
+            assert until(lambda number=number: ex._pool.waiters.count() == number)
+        canceller = threading.Thread(target=token.cancel)
+        canceller.start()
+        assert until(lambda: token.cancelled)
+        gate.set()
+        second.join(60)
+        assert results == [0]
+        told.set()
+        first.join(60)
+        canceller.join(60)
 
 
 def test_a_token_cancelled_on_the_way_to_the_line_counts_once(
