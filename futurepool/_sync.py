@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import contextvars
 import functools
+import gc
 import itertools
 import os
 import queue
@@ -19,9 +20,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, TypeVar, cast
 
 __all__ = [
+    "LOOK",
     "TIMEOUT_MAX",
     "Empty",
     "Lock",
@@ -32,6 +35,7 @@ __all__ = [
     "Thread",
     "clock",
     "contents",
+    "current_frames",
     "free_threaded",
     "get_at",
     "get_ident",
@@ -207,19 +211,19 @@ class Here(threading.local):
 here: Any = Here()
 
 
-_LOOK = 1.0  # seconds
+LOOK: float = 1.0  # seconds between two looks of a thread that waits
 
 
 def _spans(timeout: float | None) -> Iterator[float]:
     """How long to sleep at a time, in seconds, for `timeout` seconds in all; None is for ever."""
-    return itertools.repeat(_LOOK) if timeout is None else _spans_of(timeout)
+    return itertools.repeat(LOOK) if timeout is None else _spans_of(timeout)
 
 
 def _spans_of(timeout: float) -> Iterator[float]:
     left = max(0.0, timeout)
     end = clock() + left
     while True:
-        yield min(left, _LOOK)
+        yield min(left, LOOK)
         left = max(0.0, end - clock())
         if not left:
             return
@@ -233,10 +237,10 @@ def sleep_at(parker: Any, timeout: float | None, look: Callable[[], object]) -> 
     So the handler of a signal that came just before the sleep runs within a second, too.
     """
     # Not by `_spans`: each thread that waits for a result comes by here.
-    left = _LOOK if timeout is None else max(0.0, timeout)
+    left = LOOK if timeout is None else max(0.0, timeout)
     end = None if timeout is None else clock() + left
     # In line, as each thread that waits for a result or a place comes by here.
-    while not parker.acquire(True, left if left < _LOOK else _LOOK) and look() is not True:  # noqa: FURB136
+    while not parker.acquire(True, left if left < LOOK else LOOK) and look() is not True:  # noqa: FURB136
         if end is not None:
             left = end - clock()
             if left <= 0.0:
@@ -283,6 +287,29 @@ def contents(queue: deque[T]) -> list[T]:
             return list(queue)
         except RuntimeError:  # noqa: PERF203 - each time
             pass
+
+
+_FRAMES_ARE_SAFE = sys.version_info >= (3, 12)
+_call: Callable[[Callable[[], Any]], Any] = functools.partial.__call__
+
+
+def current_frames() -> dict[int, FrameType]:
+    """Where all threads of this process are, by their identifiers.
+
+    Before Python 3.12 `sys._current_frames` holds a lock of the interpreter's while it makes objects. If that
+    starts a collection, and what is collected calls a function in Python, another thread may get the GIL, and
+    hang with it as it starts a thread: https://github.com/python/cpython/issues/106883. So there is no
+    collection meanwhile. The three calls are made by C, one after the other: no other thread comes in between.
+    """
+    if _FRAMES_ARE_SAFE or not gc.isenabled():
+        return sys._current_frames()
+    steps = map(functools.partial, (gc.disable, sys._current_frames, gc.enable))
+    try:
+        _, frames, _ = map(_call, tuple(steps))
+    except BaseException:
+        gc.enable()
+        raise
+    return cast("dict[int, FrameType]", frames)
 
 
 def _daemons_allowed() -> bool:

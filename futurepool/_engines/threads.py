@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import logging
 import operator
-import sys
 import threading
 import weakref
 from collections import deque
@@ -266,7 +265,7 @@ class ThreadEngine:
             return False
         if not others:
             return True
-        frames = sys._current_frames() if waiting else {}
+        frames = _sync.current_frames() if waiting else {}
         return waiting and all(_waits(frames.get(slot.ident or 0)) for slot in others)
 
 

@@ -9,7 +9,6 @@ what is wanted of them is read at once, and none is kept.
 from __future__ import annotations
 
 import linecache
-import sys
 import threading
 import traceback
 from dataclasses import replace
@@ -141,7 +140,7 @@ class _Frames:
         self._texts: dict[tuple[Place, ...], str] = {}
 
     def __enter__(self) -> Self:
-        self._frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+        self._frames = _sync.current_frames()
         return self
 
     def __exit__(self, *_: object) -> None:

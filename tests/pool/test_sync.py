@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -216,3 +217,33 @@ def test_a_thread_cannot_wait_for_itself() -> None:
     with pytest.raises(RuntimeError, match="current thread"):
         _sync.join(threading.current_thread())
     assert not _sync.has_ended(threading.current_thread())
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_nothing_is_collected_while_frames_are_looked_for(
+    enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that could hang; and it is left as it was, whatever happens."""
+    seen: list[bool] = []
+    look = sys._current_frames
+    failing = False
+
+    def current_frames() -> Any:
+        seen.append(gc.isenabled())
+        if failing:
+            raise MemoryError
+        return look()
+
+    monkeypatch.setattr(sys, "_current_frames", current_frames)
+    if not enabled:
+        gc.disable()
+    try:
+        assert threading.get_ident() in _sync.current_frames()
+        assert gc.isenabled() is enabled
+        failing = True
+        with pytest.raises(MemoryError):
+            _sync.current_frames()
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
+    assert seen == [enabled and sys.version_info >= (3, 12)] * 2
