@@ -293,8 +293,11 @@ def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> Any
     """Block the submitter until its task is admitted, the pool closed, or the time up."""
     waiter = BlockedSubmitter(future)
     began = _sync.clock()
-    # What it compares with is noted now, the vigil made with the first look: most waits are over sooner.
-    look = functools.partial(_look, [], pool, waiter, future, pool.meters.completed, began)
+    # What it compares with is noted now, the vigil made with the first look: most waits are over sooner. Who
+    # waits for less than the time between two looks has none to compare.
+    look: Callable[[], object] = pool.reap_dead_workers
+    if timeout is None or timeout >= _sync.LOOK:
+        look = functools.partial(_look, [], pool, waiter, future, pool.meters.completed, began)
     try:
         with pool.mutex:
             counted = settled = pool.try_admit(future)

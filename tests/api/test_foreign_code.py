@@ -402,7 +402,7 @@ def test_a_spare_thread_that_cannot_be_started_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who waits looks once in a while."""
-    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    monkeypatch.setattr(_sync, "LOOK", 0.01)
     start = _sync.start
     refused: list[object] = []
 
@@ -424,7 +424,7 @@ def test_a_spare_thread_that_cannot_be_started_is_tried_again(
 
 def test_a_worker_taken_by_another_task_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """There was a free worker; it has taken something else, which waits for this very task."""
-    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    monkeypatch.setattr(_sync, "LOOK", 0.01)
     with BoundedExecutor(2) as ex:
         done = threading.Event()
 
@@ -706,7 +706,7 @@ def test_a_job_without_a_thread_waits_for_the_next(monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks come a hundred times as often."""
-    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    monkeypatch.setattr(_sync, "LOOK", 0.01)
     monkeypatch.setattr(overload, "_PATIENCE", 0.1)
 
 
@@ -745,6 +745,27 @@ def test_a_task_that_waits_for_the_submitter_lets_it_in(
         assert [future.result(PATIENCE) for future in more] == [0] * 4
         assert aside.join(PATIENCE)
     assert caplog.text.count("waiting for another thread") in {1, 2}
+
+
+def test_who_does_not_wait_for_a_second_is_not_let_in(gate: threading.Event) -> None:
+    """For so short a time all workers may be inside done-callbacks, as they are after each task."""
+    inside = threading.Event()
+
+    def callback(_: object) -> None:
+        inside.set()
+        gate.wait(PATIENCE)
+
+    with BoundedExecutor(1, queue_size=0) as ex:
+        begin = threading.Event()
+        ex.submit(begin.wait).add_done_callback(callback)
+        begin.set()
+        assert inside.wait(PATIENCE)
+        queued = ex.submit(int)
+        with pytest.raises(SubmitTimeoutError):
+            ex.submit_with_timeout(0.01, int)
+        assert ex.stats().overflow_tasks == 0
+        gate.set()
+        assert queued.result(PATIENCE) == 0
 
 
 def test_a_task_that_waits_does_not_let_others_in(soon: None) -> None:

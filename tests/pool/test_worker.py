@@ -188,7 +188,7 @@ def test_a_thread_that_dies_at_once(monkeypatch: pytest.MonkeyPatch, wait: str) 
         start(thread)
 
     monkeypatch.setattr(_sync, "start", start_dead)
-    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    monkeypatch.setattr(_sync, "LOOK", 0.01)
     with BoundedExecutor(1, queue_size=0) as ex:
         future = ex.submit(int)
         WAITS[wait](ex, future)
@@ -205,7 +205,7 @@ def test_a_thread_that_dies_while_map_unordered_waits(monkeypatch: pytest.Monkey
         start(thread)
 
     monkeypatch.setattr(_sync, "start", start_dead)
-    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    monkeypatch.setattr(_sync, "LOOK", 0.01)
     with BoundedExecutor(1, queue_size=1) as ex:
         with pytest.raises(FutureTimeout):
             next(ex.map_unordered(abs, [-1], timeout=0.1))
@@ -229,7 +229,7 @@ def test_a_thread_that_dies_with_a_task(monkeypatch: pytest.MonkeyPatch, wait: s
 
     monkeypatch.setattr(threads, "work", work_or_die)
     monkeypatch.setattr(threads, "Guard", deaf)
-    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    monkeypatch.setattr(_sync, "LOOK", 0.01)
     with BoundedExecutor(1, queue_size=0, error_handler=id) as ex:
         future = ex.submit(int)
         WAITS[wait](ex, future)
@@ -242,7 +242,7 @@ def test_a_thread_that_dies_with_a_task(monkeypatch: pytest.MonkeyPatch, wait: s
 
 def test_the_living_are_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits long looks often, and changes nothing."""
-    monkeypatch.setattr(_sync, "_LOOK", 0.001)
+    monkeypatch.setattr(_sync, "LOOK", 0.001)
     gate = threading.Event()
     with BoundedExecutor(1) as ex:
         future = ex.submit(gate.wait, 30)
@@ -277,7 +277,7 @@ def test_a_guard_that_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "work", work_or_die)
     monkeypatch.setattr(threads, "Guard", deaf)
     monkeypatch.setattr(threads._log, "error", lambda *_, **__: sys.exit())
-    monkeypatch.setattr(_sync, "_LOOK", 3600.0)
+    monkeypatch.setattr(_sync, "LOOK", 3600.0)
     with BoundedExecutor(1) as ex:
         future = ex.submit(int)
         with pytest.raises(RuntimeError, match="thread has died"):
@@ -287,7 +287,7 @@ def test_a_guard_that_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_ctrl_c_during_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Struck in a section: who waited leaves no lock behind."""
-    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    monkeypatch.setattr(_sync, "LOOK", 0.01)
     gate = threading.Event()
     with BoundedExecutor(1) as ex:
         pool = ex._pool
@@ -312,7 +312,7 @@ def test_a_ctrl_c_during_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_strike_before_watchers_were_told(monkeypatch: pytest.MonkeyPatch, again: str) -> None:
     """What a section left to be done tells them the second time; so does who waits, in the end."""
     # The one who waits must not look in the other case, or it may run what was left to be done first.
-    monkeypatch.setattr(_sync, "_LOOK", 0.01 if again == "look" else 60.0)
+    monkeypatch.setattr(_sync, "LOOK", 0.01 if again == "look" else 60.0)
     monkeypatch.setattr(threads, "Guard", deaf)
     gate, struck, called = threading.Event(), threading.Event(), threading.Event()
     announce = Future._announce
@@ -600,7 +600,7 @@ def test_a_strike_while_a_place_is_handed_on(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_future_that_nobody_will_tell_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the child of a fork, when the thread that forked slept in `result`: a look ends it."""
-    monkeypatch.setattr(_sync, "_LOOK", 0.01)
+    monkeypatch.setattr(_sync, "LOOK", 0.01)
     future: Future[int] = Future()
     errors: list[BaseException | None] = []
 
