@@ -290,7 +290,8 @@ def contents(queue: deque[T]) -> list[T]:
 
 
 _FRAMES_ARE_SAFE = sys.version_info >= (3, 12)
-_call: Callable[[Callable[[], Any]], Any] = functools.partial.__call__
+# `operator.call`, which Python 3.10 lacks.
+_call: Any = functools.partial.__call__  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
 def current_frames() -> dict[int, FrameType]:

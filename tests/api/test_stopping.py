@@ -205,11 +205,11 @@ def test_async_with_and_no_loop_of_asyncios() -> None:
 
 CTRL_C = """
         import asyncio, os, signal, sys, threading, time
-        from futurepool import BoundedExecutor, current_token
+        from futurepool import BoundedExecutor, _sync, current_token
         signal.signal(signal.SIGINT, signal.default_int_handler)
         ran = []
         def asleep():
-            frame = sys._current_frames()[threading.main_thread().ident]
+            frame = _sync.current_frames()[threading.main_thread().ident]
             return frame.f_globals["__name__"] in ("selectors", "uvloop", "asyncio.runners")
         def job(n):
             ran.append(n)

@@ -18,7 +18,7 @@ from typing import Any
 from typing_extensions import Self
 
 import futurepool
-from futurepool import BoundedExecutor, QueueFullError
+from futurepool import BoundedExecutor, QueueFullError, _sync
 
 PATIENCE = 30.0
 SOON = 20.0  # how long a probe waits for what is due at once: that much later it hangs
@@ -241,6 +241,6 @@ def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     if errors:
         raise errors[0]
     if not answer:
-        frame = sys._current_frames().get(thread.ident or 0)
+        frame = _sync.current_frames().get(thread.ident or 0)
         raise AssertionError(f"did not return, is at\n{''.join(traceback.format_stack(frame))}")
     return answer[0]
