@@ -298,6 +298,7 @@ class Batch:
             looked = clock()
             end = looked + _TURN
             number = self._number
+            seen = -1  # tasks admitted before the latest look at the queue
             while True:
                 piece = self._draw(drawer, number)
                 if piece is None:
@@ -313,9 +314,14 @@ class Batch:
                     self.stop()
                 elif now - looked >= _SLICE / 2:
                     looked = now
-                    if now >= end or pool.precedes(task):
+                    # What was queued before does not come before this one, unless the order changes by itself. A
+                    # look at the queue may hold up a submit for as long as this thread waits for the GIL.
+                    submitted = pool.capacity.submitted
+                    stays = submitted == seen and pool.aging is None and pool.limits is None
+                    if now >= end or (not stays and pool.precedes(task)):
                         self._pass_on(drawer)
                         return
+                    seen = submitted
                     if self._todo:
                         self.staff(may_wait=False)
         except BaseException:

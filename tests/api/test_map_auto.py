@@ -26,6 +26,7 @@ from futurepool import (
     current_token,
 )
 from futurepool._map import batches
+from futurepool._pool.pool import Pool
 from tests.helpers import hold
 
 METHODS = ["map", "map_unordered"]
@@ -140,6 +141,28 @@ def test_higher_priorities_come_in_between(clock: Clock) -> None:
     with BoundedExecutor(1) as ex:
         list(ex.map(call, range(60), chunksize="auto"))
     assert order == [*range(6), "higher", *range(6, 60), "same", "lower"]
+
+
+def test_the_queue_is_looked_at_for_what_has_come(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once by each of its tasks, and after each submit: a look may hold up who submits."""
+    looks: list[object] = []
+    precedes = Pool.precedes
+
+    def look(pool: Pool, task: Any) -> bool:
+        looks.append(task)
+        return precedes(pool, task)
+
+    def call(number: int) -> None:
+        clock.now += 0.001
+        if number in {5, 7}:
+            ex.submit(int)
+
+    monkeypatch.setattr(Pool, "precedes", look)
+    with BoundedExecutor(1) as ex:
+        list(ex.map(call, range(60), chunksize="auto"))
+        assert 0 < len(looks) <= ex.stats().submitted_tasks
 
 
 def test_a_task_that_has_aged_comes_in_between(clock: Clock) -> None:
