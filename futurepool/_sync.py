@@ -172,7 +172,9 @@ class QuietSpinParker(SpinParker):
 
 
 def _held_lock() -> Any:
-    refresh()  # whoever is going to sleep comes by here
+    # Whoever is going to sleep comes by here.
+    if _thread.allocate_lock is not _seen:  # the look of `refresh`, in line
+        refresh()
     lock = Lock()
     lock.acquire()
     return lock

@@ -30,7 +30,7 @@ from futurepool._pool.compiled import load
 from futurepool._pool.meters import BATCH
 from futurepool._pool.pool import Pool
 from futurepool._pool.section import unpark
-from futurepool._pool.workers import PARKED, WorkerSlot
+from futurepool._pool.workers import BUSY, PARKED, WorkerSlot
 
 __all__ = [
     "SUBMITS",
@@ -124,7 +124,19 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
     # 3. A worker that has slept or told subscribers; or one that is to look whether it is one too many.
     status = slot.status
     if status:
-        pool.come_back(slot)
+        workers = pool.workers
+        if (
+            status == PARKED
+            and workers.threads <= workers.max_workers
+            and slot not in workers.parked
+            and not pool.overdue
+        ):
+            # twin of Workers.come_back, for one that was woken by a submit, and is not one too many.
+            # mutant woken-worker-says-so
+            workers.wakeup_pending = False
+            slot.status = BUSY
+        else:
+            pool.come_back(slot)
         if slot.leave:
             # There are too many workers: this one is gone, with its task told of.
             if task is not None:
@@ -165,6 +177,9 @@ def next_task(pool: Pool, slot: WorkerSlot) -> AnyFuture | None:  # noqa: C901 -
             # A tombstone, or a task under a token, which may be cancelled: not in line.
             slot.task = None
             following = pool.take(slot)
+    elif pool.queue.levels and pool.limits is None and not pool.queue.token_cancelled:
+        # twin of Pool.take and PriorityQueue.take, where nothing is queued: `advance` has just looked.
+        following = None
     else:
         # With aging, always: that queue has no levels.
         following = pool.take(slot)

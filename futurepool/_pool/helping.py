@@ -9,6 +9,7 @@ somebody might, as a lock that this thread may enter again, or its local data, w
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from futurepool import _sync
@@ -114,23 +115,23 @@ def run_awaited(pool: Pool) -> None:
             pool.engine.start_spare(task, None)
 
 
+_module: Callable[[str], Any] = sys.modules.get
 _looked: tuple[int, Any, Any] = (0, None, None)  # how many modules there were, and two of them
 
 
 def in_event_loop() -> bool:
     """Whether an event loop is running in this thread: asyncio's, or trio's."""
     global _looked
-    modules = sys.modules
     if not _FREE_THREADED:
-        asyncio, trio = modules.get("asyncio.events"), modules.get("trio.lowlevel")
+        asyncio, trio = _module("asyncio.events"), _module("trio.lowlevel")
     else:
         # Free-threaded CPython 3.13 may take a lock to look a module up. A daemon thread that waits for
         # it as the interpreter ends keeps it, and the interpreter waits for it in vain. To import
         # one of these adds many modules, so it is enough to count them.
         count, asyncio, trio = _looked
-        if count != len(modules):
-            count = len(modules)
-            asyncio, trio = modules.get("asyncio.events"), modules.get("trio.lowlevel")
+        if count != len(sys.modules):
+            count = len(sys.modules)
+            asyncio, trio = _module("asyncio.events"), _module("trio.lowlevel")
             _looked = (count, asyncio, trio)
     if asyncio is not None and asyncio._get_running_loop() is not None:
         return True

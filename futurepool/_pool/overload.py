@@ -34,6 +34,7 @@ AnyFuture = Future[Any]
 
 _BLOCK = OnFull.BLOCK
 _log = _logs.log
+_SHUT = (0, 0)  # a valve that nobody passes
 
 
 class Overload:
@@ -44,7 +45,7 @@ class Overload:
     def __init__(self) -> None:
         # The thread that the valve was last opened for, and how many unfinished tasks it may go to:
         # see `Vigil`. Written in a section.
-        self.valve: tuple[int, int] = (0, 0)
+        self.valve: tuple[int, int] = _SHUT
         self.warned_loop: bool = False  # of a submit in an event loop
         self.warned_worker: bool = False  # of one in a worker
 
@@ -126,15 +127,12 @@ def _block(pool: Pool, options: Options, future: AnyFuture) -> AnyFuture:
     if in_event_loop():
         pool.overload.warn_loop()
         return _admit_over(pool, future)
-    thread, most = pool.overload.valve
-    if (
-        most
-        and thread == _sync.get_ident()
-        and options.timeout is None
-        and pool.capacity.limit < pool.unfinished < most
-    ):
-        return _admit_over(pool, future)  # see Vigil
-    return _wait_as_thread(pool, future, options.timeout)
+    timeout = options.timeout
+    if timeout is None and pool.overload.valve is not _SHUT:
+        thread, most = pool.overload.valve
+        if thread == _sync.get_ident() and pool.capacity.limit < pool.unfinished < most:
+            return _admit_over(pool, future)  # see Vigil
+    return _wait_as_thread(pool, future, timeout)
 
 
 def _raise(pool: Pool, _options: Options, future: AnyFuture) -> AnyFuture:
@@ -291,16 +289,13 @@ def _wait_as_coroutine(pool: Pool, future: AnyFuture) -> AnyFuture:
 
 def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> AnyFuture:
     """Block the submitter until its task is admitted, the pool closed, or the time up."""
-    waiter = BlockedSubmitter(future)
-    began = _sync.clock()
-    # What it compares with is noted now, the vigil made with the first look: most waits are over sooner. Who
-    # waits for less than the time between two looks has none to compare.
-    look: Callable[[], object] = pool.reap_dead_workers
-    if timeout is None or timeout >= _sync.LOOK:
-        look = functools.partial(_look, [], pool, waiter, future, pool.meters.completed, began)
+    waiter = Vigil(pool, future, timeout)
+    capacity = pool.capacity
     try:
         with pool.mutex:
-            counted = settled = pool.try_admit(future)
+            # The second look of `Pool.try_admit`, in line: most often all is as `submit` has seen it.
+            full = capacity.submitted >= capacity.max_id and future._state is PENDING
+            counted = settled = not full and pool.try_admit(future)
             if not settled and not pool.state:
                 pool.waiters.block(waiter)
                 if future._max_wait is not None:
@@ -309,7 +304,7 @@ def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> Any
         if pool.deferred:
             pool.run_deferred()
         if not settled and not pool.state:
-            _sync.sleep_at(waiter.parker, timeout, look)
+            _sync.sleep_at(waiter.parker, timeout, waiter.look)
             if future.task_id:  # who admitted it has taken the waiter off
                 return future
         with pool.mutex:
@@ -332,27 +327,13 @@ def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> Any
         raise
     if settled:
         return future
-    refused = pool.full_error(future, _sync.clock() - began, SubmitTimeoutError)
+    refused = pool.full_error(future, _sync.clock() - waiter.began, SubmitTimeoutError)
     pool.cancel(future)
     _forget(future)
     try:
         raise pool.closed_error() if closed else refused
     finally:
         del refused, future  # the traceback holds this frame
-
-
-def _look(
-    vigils: list[Vigil],
-    pool: Pool,
-    waiter: BlockedSubmitter,
-    future: AnyFuture,
-    completed: int,
-    began: float,
-) -> bool:
-    """`Vigil.check` of the one in `vigils`, which is put there by the first look."""
-    if not vigils:
-        vigils.append(Vigil(pool, waiter, future, completed, began))
-    return vigils[0].check()
 
 
 @repairing
@@ -374,8 +355,8 @@ def _admit_stuck(pool: Pool, waiter: BlockedSubmitter, future: AnyFuture) -> boo
     return True
 
 
-class Vigil:
-    """What a thread that waits for a place sees, once a second.
+class Vigil(BlockedSubmitter):
+    """A blocked submitter, and what it sees, once a second.
 
     **The valve.** A library may submit under a lock that its own done-callback takes, as gRPC's server
     does. On a full queue the submitter then holds up all workers, and they it. So if no task has
@@ -393,36 +374,35 @@ class Vigil:
     a second, because the lock is held by whoever waits here, stderr gets it.
     """
 
-    __slots__ = ("_completed", "_future", "_idle_since", "_logged", "_pool", "_report", "_waiter")
+    __slots__ = ("_completed", "_idle_since", "_logged", "_pool", "_report", "_timeout", "began")
 
-    def __init__(
-        self,
-        pool: Pool,
-        waiter: BlockedSubmitter,
-        future: AnyFuture,
-        completed: int,
-        began: float,
-    ) -> None:
+    def __init__(self, pool: Pool, future: AnyFuture, timeout: float | None) -> None:
+        # What `super().__init__` does, without that call.
+        self.future = future
+        self.admitting = False
+        self.parker = _sync.Parker()
         self._pool = pool
-        self._waiter = waiter
-        self._future = future
-        self._completed = completed  # tasks, when the wait began
-        self._idle_since = began
+        self._timeout = timeout
+        self._completed = pool.meters.completed  # tasks, when the wait began
+        self.began: float = _sync.clock()
+        self._idle_since = self.began
         self._report = ""
         self._logged: bool = False
 
-    def check(self) -> bool:
+    def look(self) -> bool:
         """True if there is nothing to wait for any more."""
         pool = self._pool
         pool.reap_dead_workers()
+        if self._timeout is not None and self._timeout < _sync.LOOK:
+            return False  # it has no two looks to compare
         completed = pool.meters.completed
         if completed != self._completed:
             self._completed = completed
             self._idle_since = _sync.clock()
             return False
         if pool.engine.calls_back(waiting=_sync.here.registers):
-            name = self._future.name
-            admitted = _admit_stuck(pool, self._waiter, self._future)
+            name = self.future.name
+            admitted = _admit_stuck(pool, self, self.future)
             if admitted:
                 aside.run(functools.partial(_log.warning, _VALVE, name, extra=self._extra()))
             return admitted
@@ -431,12 +411,12 @@ class Vigil:
                 self._logged = True
                 _to_stderr(self._report)
         elif _sync.clock() - self._idle_since >= _PATIENCE:
-            self._report = _blocked_report(pool, self._future, _sync.clock() - self._idle_since)
+            self._report = _blocked_report(pool, self.future, _sync.clock() - self._idle_since)
             aside.run(self._log)
         return False
 
     def _extra(self) -> dict[str, Any]:
-        return {"pool": self._pool.name, "task_name": self._future.name}
+        return {"pool": self._pool.name, "task_name": self.future.name}
 
     def _log(self) -> None:
         _log.warning("%s", self._report, extra=self._extra())

@@ -282,7 +282,8 @@ class Pool(Section):
     def place_freed(self) -> None:
         """A place came free: hand it on, and see who waits for no tasks. Section held."""
         waiters = self.waiters
-        if waiters.blocked:
+        blocked = waiters.blocked
+        if blocked:
             # mutant free-place-is-granted
             self._grant()
         if waiters.idle_waiters:
@@ -292,7 +293,7 @@ class Pool(Section):
                     if not unfinished or parker in stoppers:
                         self.deferred.append(functools.partial(unpark, parker))
                         waiters.idle_waiters.remove(parker)
-        if not waiters.blocked and not waiters.idle_waiters:
+        if not blocked and not waiters.idle_waiters:
             waiters.nobody()
 
     def refused(self, future: AnyFuture, reason: str) -> None:
@@ -318,12 +319,15 @@ class Pool(Section):
 
     def _grant(self) -> None:
         """Hand free places to whoever waits, oldest first. Section held."""
-        blocked, capacity = self.waiters.blocked, self.capacity
+        blocked, capacity, workers = self.waiters.blocked, self.capacity, self.workers
         while blocked and capacity.submitted < capacity.max_id:
-            waiter = blocked[0]
+            waiter: Any = blocked[0]
             if waiter.admitting:
                 return
-            future = waiter.choose()
+            future: AnyFuture | None = waiter.future
+            coroutines = future is None
+            if coroutines:
+                future = waiter.choose()
             if future is not None and future._state is PENDING and not future.task_id:
                 # `place_found`, in line.
                 now = _sync.clock()
@@ -331,9 +335,16 @@ class Pool(Section):
                     self.meters.count_admission(max(0.0, now - future._queued_at))
                 future._queued_at = now
                 waiter.admitting = True
-                self.admit(future)
+                if self.limits is None and future._max_wait is None:
+                    # `admit`, in line, and of `signal_work` that there is nobody to wake or to start.
+                    future.task_id = capacity.take()
+                    self.queue.push(future)
+                    if workers.parked or workers.threads < workers.max_workers or workers.stoppers:
+                        self.signal_work()
+                else:
+                    self.admit(future)
                 waiter.admitting = False
-            if waiter.more():
+            if coroutines and waiter.more():
                 blocked.rotate(-1)
             else:
                 # mutant granted-submitter-wakes

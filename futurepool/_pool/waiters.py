@@ -33,7 +33,6 @@ from typing import Any
 
 from futurepool import _sync
 from futurepool._future import PENDING, Future
-from futurepool._pool.section import unpark
 
 __all__ = ["BlockedSubmitter", "Waiters", "WaitingCoroutines"]
 
@@ -43,7 +42,7 @@ _SWEEP = 64  # a shorter heap is not worth a sweep
 
 
 class BlockedSubmitter:
-    """A thread that waits for a place for its task."""
+    """A thread that waits for a place for its task; a `Vigil`, which also looks around meanwhile."""
 
     __slots__ = ("admitting", "future", "parker")
 
@@ -53,14 +52,6 @@ class BlockedSubmitter:
         # and a repair is on its way.
         self.admitting: bool = False
         self.parker: Any = _sync.Parker()
-
-    def choose(self) -> AnyFuture | None:
-        """The task to be admitted, now that a place is free."""
-        return self.future
-
-    def more(self) -> bool:
-        """Whether this is to be served again."""
-        return False
 
     def tasks(self) -> list[AnyFuture]:
         """All that wait here."""
@@ -72,7 +63,13 @@ class BlockedSubmitter:
 
     def wake(self) -> None:
         """It has its place, or the pool is closed: let the submitter go on. In `deferred`."""
-        unpark(self.parker)
+        # twin of section.unpark.
+        try:
+            self.parker.release()
+        except RecursionError:  # a RuntimeError, too
+            raise
+        except RuntimeError:  # released already
+            pass
 
 
 class WaitingCoroutines:
@@ -83,7 +80,7 @@ class WaitingCoroutines:
     def __init__(
         self, aging: float | None, turn_away: weakref.WeakMethod[Callable[[], None]]
     ) -> None:
-        self.future: AnyFuture | None = None  # no single one waits here
+        self.future: AnyFuture | None = None  # no single one: `choose` says whose turn it is
         self.admitting: bool = False
         self._turn_away = turn_away  # weak, as the pool holds this
         # In nanoseconds, as whole numbers, which are exact for any priority.

@@ -254,11 +254,13 @@ class Workers:
         self.parked.append(slot)
 
     def come_back(self, slot: WorkerSlot) -> bool:
-        """A worker that slept, or told subscribers, is there again; True if there are too many."""
+        """A worker that slept, or told subscribers, is there again; True if there are too many.
+
+        Unrolled in `fast.next_task`, for one that was woken.
+        """
         if slot.status == NOTIFYING:
             self.notifying -= 1
         elif slot.status == PARKED:
-            # mutant woken-worker-says-so
             self.wakeup_pending = False
             if slot in self.parked:  # not woken by a submit, but by a repair or a shutdown
                 self.parked.remove(slot)

@@ -19,7 +19,7 @@ from futurepool import (
     QueueFullError,
     current_token,
 )
-from futurepool._pool import overload, waiters
+from futurepool._pool import overload
 from tests.faults.tools import until
 from tests.helpers import hold
 
@@ -285,11 +285,12 @@ def test_a_token_cancelled_on_the_way_to_the_line_counts_once(
     """Refused as full, cancelled before it stands in the line: one rejected task."""
     token = CancelToken()
 
-    def cancel_first(future: Future[int]) -> Any:
-        token.cancel()
-        return waiters.BlockedSubmitter(future)
+    class CancelFirst(overload.Vigil):
+        def __init__(self, *args: Any) -> None:
+            token.cancel()
+            super().__init__(*args)
 
-    monkeypatch.setattr(overload, "BlockedSubmitter", cancel_first)
+    monkeypatch.setattr(overload, "Vigil", CancelFirst)
     with BoundedExecutor(1, queue_size=0) as ex:
         hold(ex, gate)
         future = ex.submit_with_token(token, int)
