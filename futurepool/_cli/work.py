@@ -241,7 +241,8 @@ class Local(Drawer):
         if piece is None or not piece.todo or not self.crew.auto:
             return
         call = piece.running()
-        if call is not None and now - call[2] > _STALL:
+        # If its calls are no longer as short as those before, the slice as a whole takes too long.
+        if call is not None and (now - call[2] > _STALL or now - piece.began > 2 * _STALL):
             self.crew.recall(piece)
 
     def _run_slices(self) -> None:

@@ -288,6 +288,20 @@ def test_a_call_that_ends_while_it_is_found_too_late(monkeypatch: pytest.MonkeyP
     assert crew.finish()
 
 
+def test_a_slice_of_calls_that_have_become_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others get the rest of it, though no call takes long by itself."""
+    crew, drawer, piece = at_a_call(list("abcd"))
+    monkeypatch.setattr(crew, "auto", True)
+    began = piece.began
+    piece.times[0] = began + 0.009
+    drawer.recall(began + 0.0099)
+    assert len(piece.todo) == 2
+    drawer.recall(began + 0.0101)
+    assert (len(piece.todo), piece.size, crew.waiting) == (0, 2, 2)
+    crew.active.clear()
+    assert crew.finish()
+
+
 @slow
 def test_a_timeout_is_a_failure_that_is_tried_again(run: Run, tasks: str) -> None:
     """In another thread, as the first one is stuck."""
