@@ -290,12 +290,9 @@ def _wait_as_coroutine(pool: Pool, future: AnyFuture) -> AnyFuture:
 def _wait_as_thread(pool: Pool, future: AnyFuture, timeout: float | None) -> AnyFuture:
     """Block the submitter until its task is admitted, the pool closed, or the time up."""
     waiter = Vigil(pool, future, timeout)
-    capacity = pool.capacity
     try:
         with pool.mutex:
-            # The second look of `Pool.try_admit`, in line: most often all is as `submit` has seen it.
-            full = capacity.submitted >= capacity.max_id and future._state is PENDING
-            counted = settled = not full and pool.try_admit(future)
+            counted = settled = pool.try_admit(future)
             if not settled and not pool.state:
                 pool.waiters.block(waiter)
                 if future._max_wait is not None:
@@ -377,7 +374,6 @@ class Vigil(BlockedSubmitter):
     __slots__ = ("_completed", "_idle_since", "_logged", "_pool", "_report", "_timeout", "began")
 
     def __init__(self, pool: Pool, future: AnyFuture, timeout: float | None) -> None:
-        # What `super().__init__` does, without that call.
         self.future = future
         self.admitting = False
         self.parker = _sync.Parker()

@@ -319,7 +319,7 @@ class Pool(Section):
 
     def _grant(self) -> None:
         """Hand free places to whoever waits, oldest first. Section held."""
-        blocked, capacity, workers = self.waiters.blocked, self.capacity, self.workers
+        blocked, capacity = self.waiters.blocked, self.capacity
         while blocked and capacity.submitted < capacity.max_id:
             waiter: Any = blocked[0]
             if waiter.admitting:
@@ -335,14 +335,7 @@ class Pool(Section):
                     self.meters.count_admission(max(0.0, now - future._queued_at))
                 future._queued_at = now
                 waiter.admitting = True
-                if self.limits is None and future._max_wait is None:
-                    # `admit`, in line, and of `signal_work` that there is nobody to wake or to start.
-                    future.task_id = capacity.take()
-                    self.queue.push(future)
-                    if workers.parked or workers.threads < workers.max_workers or workers.stoppers:
-                        self.signal_work()
-                else:
-                    self.admit(future)
+                self.admit(future)
                 waiter.admitting = False
             if coroutines and waiter.more():
                 blocked.rotate(-1)

@@ -31,8 +31,8 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from futurepool import _sync
 from futurepool._future import PENDING, Future
+from futurepool._pool.section import unpark
 
 __all__ = ["BlockedSubmitter", "Waiters", "WaitingCoroutines"]
 
@@ -42,16 +42,15 @@ _SWEEP = 64  # a shorter heap is not worth a sweep
 
 
 class BlockedSubmitter:
-    """A thread that waits for a place for its task; a `Vigil`, which also looks around meanwhile."""
+    """A thread that waits for a place for its task: a `Vigil`, which makes it, and looks around meanwhile."""
 
     __slots__ = ("admitting", "future", "parker")
 
-    def __init__(self, future: AnyFuture) -> None:
-        self.future: AnyFuture = future
-        # While its task is being queued; if it still is in another section, that was interrupted,
-        # and a repair is on its way.
-        self.admitting: bool = False
-        self.parker: Any = _sync.Parker()
+    future: AnyFuture
+    # While its task is being queued; if it still is in another section, that was interrupted,
+    # and a repair is on its way.
+    admitting: bool
+    parker: Any
 
     def tasks(self) -> list[AnyFuture]:
         """All that wait here."""
@@ -63,13 +62,7 @@ class BlockedSubmitter:
 
     def wake(self) -> None:
         """It has its place, or the pool is closed: let the submitter go on. In `deferred`."""
-        # twin of section.unpark.
-        try:
-            self.parker.release()
-        except RecursionError:  # a RuntimeError, too
-            raise
-        except RuntimeError:  # released already
-            pass
+        unpark(self.parker)
 
 
 class WaitingCoroutines:
