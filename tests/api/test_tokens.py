@@ -28,7 +28,7 @@ def test_queued_tasks_are_cancelled_at_once(gate: threading.Event) -> None:
     """Without a free worker; they never start, and others are not touched."""
     ran: list[int] = []
     with BoundedExecutor(1) as ex, CancelToken() as token:
-        ex.submit(gate.wait)
+        hold(ex, gate)
         under = [ex.submit_with_token(token, ran.append, n) for n in range(20)]
         other = ex.submit(int)
         token.cancel("enough")
@@ -156,7 +156,7 @@ def test_a_token_lets_go_of_finished_tasks() -> None:
 def test_a_token_on_a_view(gate: threading.Event) -> None:
     """For maps, too: leaving the scope cancels what is left."""
     with BoundedExecutor(1) as ex:
-        ex.submit(gate.wait)
+        hold(ex, gate)
         with CancelToken() as token:
             results = ex.options(token=token).map(abs, range(5))
         with pytest.raises(CancelledError):

@@ -640,7 +640,7 @@ def test_cancelled_tasks_are_swept_whatever_the_order(
 ) -> None:
     """Their futures go while the worker is still busy with something else."""
     with BoundedExecutor(1, queue_size=None, aging=aging) as ex:
-        ex.submit(gate.wait, 10)
+        hold(ex, gate)
         futures = [ex.submit_with_priority(number % 5, int) for number in range(1000)]
         seen = [weakref.ref(future) for future in futures]
         for future in futures:
