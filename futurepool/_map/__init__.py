@@ -760,7 +760,7 @@ def _drawn(feed: _Feed, keep: object, end: float | None) -> Iterator[Any]:
                 yield from feed.taken(piece)
             elif not over:
                 ready = _has_some if again else _is_over
-                if not batch.sleep(partial(ready, batch, piece), end, again):
+                if not batch.sleep(partial(ready, batch, piece), piece, end, again):
                     raise cf.TimeoutError
                 again = True
             elif piece.read < piece.size:
@@ -782,7 +782,7 @@ def _drawn(feed: _Feed, keep: object, end: float | None) -> Iterator[Any]:
                         read += 1
                         yield feed.missing(None)
                 elif left:
-                    if not batch.sleep(partial(_has_more, batch, piece), end, again):
+                    if not batch.sleep(partial(_has_more, batch, piece), piece, end, again):
                         raise cf.TimeoutError
                     again = True
     finally:
@@ -834,7 +834,8 @@ def _drawn_unordered(
                             read += 1
                             yield feed.missing(None)
                     continue
-                if not batch.sleep(partial(_has_closed, batch), end, again):
+                waits_for = _has_any if again else _has_closed
+                if not batch.sleep(partial(waits_for, batch), None, end, again):
                     raise cf.TimeoutError from None
                 again = True
                 continue
@@ -854,6 +855,10 @@ def _drawn_unordered(
 
 def _has_closed(batch: Batch) -> bool:
     return bool(batch.closed) or (batch.is_dead() and not batch.is_busy())
+
+
+def _has_any(batch: Batch) -> bool:
+    return batch.with_results() is not None or _has_closed(batch)
 
 
 _sync.import_now(__name__)

@@ -611,17 +611,37 @@ class Batch:
         name = self._options.name or name_of(self._fn)
         return f"a call of {name} was cancelled: {why}"
 
-    def sleep(self, ready: Callable[[], bool], end: float | None, again: bool) -> bool:
+    def _grows(self, piece: Piece | None) -> bool:
+        """Whether it, or any if it is None, may have results more while nobody tells of them."""
+        if piece is not None:
+            return piece in self._pieces and piece.size > 1 and bool(piece.todo)
+        return any(piece.size > 1 and piece.todo for piece in list(self._pieces))
+
+    def _is_ready_or_grows(self, ready: Callable[[], bool], piece: Piece | None) -> bool:
+        return ready() or self._grows(piece)
+
+    def sleep(
+        self, ready: Callable[[], bool], piece: Piece | None, end: float | None, again: bool
+    ) -> bool:
         """Sleep until there may be something; False if that was not before `end`.
 
-        The first time not for long: what stands behind a call that takes long is given to others then. So
-        `again` nothing is to be had before that call ends, but what others do.
+        `piece` is the one that is waited for; None is any.
+
+        The first time not for long: what stands behind a call that takes long is given to others then. Nor
+        `again`, while results come of which nobody tells (`_grows`). Else nothing is to be had before a piece
+        is closed, or one is drawn that grows.
         """
-        sleeper = Sleeper(ready, 0.0 if again else _PAUSE)
+        sleeper = Sleeper(ready, _PAUSE)
         parker = sleeper.parker
         # Before it looks whether it is ready: others look for sleepers when they have changed something.
         self._sleepers[sleeper] = None
         try:
+            if again:
+                sleeper.ready = partial(self._is_ready_or_grows, ready, piece)
+                sleeper.pause = 0.0
+                # Before it looks for results: a drawer notes one before it takes off the next call.
+                if self._grows(piece):
+                    again, sleeper.ready, sleeper.pause = False, ready, _PAUSE
             if ready():
                 return True
             left = None if end is None else end - _sync.clock()
@@ -634,7 +654,7 @@ class Batch:
                 if not parker.acquire(True, _LOOK if left is None else min(left, _LOOK)):
                     self._relieve()
                 return True
-            _sync.sleep_at(parker, left, partial(self._look, ready))
+            _sync.sleep_at(parker, left, partial(self._look, sleeper.ready))
             return True
         finally:
             self._sleepers.pop(sleeper, None)

@@ -26,6 +26,7 @@ from futurepool import (
     current_token,
 )
 from futurepool._map import batches
+from futurepool._map.batches import Batch
 from futurepool._pool.pool import Pool
 from tests.helpers import hold
 
@@ -115,6 +116,37 @@ def test_what_stands_before_a_call_that_blocks_is_read(workers: int, gate: threa
         gate.clear()
         results = ex.map_unordered(lambda n: n != 9 or gate.wait(30), range(10), chunksize="auto")
         assert [next(results) for _ in range(9)] == [True] * 9
+        gate.set()
+        assert list(results) == [True]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_done_after_the_reader_fell_asleep_is_read(
+    method: str, clock: Clock, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the call after it blocks, though it was not done when the reader came to look."""
+    looked = threading.Semaphore(0)
+    sleep_at, relieve = _sync.sleep_at, Batch._relieve
+
+    def sleep(parker: Any, timeout: float | None, _look: Callable[[], object]) -> None:
+        looked.release(2)  # for good, but for who wakes it
+        sleep_at(parker, timeout, bool)
+
+    def see_to(batch: Batch) -> None:
+        relieve(batch)
+        looked.release()
+
+    def call(number: int) -> bool:
+        if number == 3:  # the first of a piece of four
+            looked.acquire(timeout=30)
+            looked.acquire(timeout=30)
+        return number != 5 or gate.wait(30)
+
+    monkeypatch.setattr(_sync, "sleep_at", sleep)
+    monkeypatch.setattr(Batch, "_relieve", see_to)
+    with BoundedExecutor(1) as ex:
+        results = getattr(ex, method)(call, range(6), chunksize="auto")
+        assert [next(results) for _ in range(5)] == [True] * 5
         gate.set()
         assert list(results) == [True]
 
