@@ -36,6 +36,8 @@ Call = Callable[[str], str]
 _STALL = 0.005  # seconds in one call, after which somebody else goes on with the rest
 _PROBE = 0.03  # seconds in which a way of working is measured
 _SHORT = 0.0005  # seconds; longer calls are worth a thread each, whatever they do
+_GAIN = 1.1  # times as many calls: worth the trouble
+_WINS = 3
 _TINY = 0.00002  # seconds; to pass the interpreter's lock on takes about as long
 _HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 _SLICE = 0.001  # seconds of work in a slice
@@ -388,6 +390,7 @@ class Crew:
         self._alone = self._adaptive
         self._phase = (time.perf_counter(), 0)
         self._alone_rate: float | None = None
+        self._won = 0  # times that all were faster
         self._hold = 0.0
         self._patience = 0.5
         most = jobs + max(jobs, self.MOST_WRITTEN_OFF) if timeout is not None else jobs
@@ -661,9 +664,10 @@ class Crew:
     def adapt(self, now: float, finished: int, drawers: list[Drawer]) -> None:
         """Decide how many may draw: one, or all.
 
-        One is what a run begins with. If its call is long, all may. If calls are short, both ways
-        are measured in turn, the better one is kept, and the other tried again later, more rarely
-        each time. Who is at a long call does not count.
+        One is what a run begins with. If its call is long, all may. If calls are short, both ways are measured
+        in turn: all go on if they were faster `_WINS` times one after the other, as other programs on the
+        machine make one measurement a matter of luck; else one does, from the first time on. The other way
+        is tried again later, more rarely each time. Who is at a long call does not count.
         """
         began, before = self._phase
         spent, done = now - began, finished - before
@@ -673,16 +677,15 @@ class Crew:
                 current = drawer.at()
                 stalled += current is not None and now - current[2] > _STALL
             if stalled and done * _SHORT < spent:
-                self._alone_rate = None
-                self._switch(False, now, finished, 0.5)
+                self._settle(False, now, finished, 0.5)
             elif stalled or self.limit != 1:
                 self.limit = min(self.jobs, 1 + stalled)
                 self.staff()
-            elif spent >= _PROBE and done and now >= self._hold:
+            elif spent >= _PROBE and done:
                 if spent / done > _SHORT:
-                    self._switch(False, now, finished, 0.5)
-                elif spent / done < _TINY and _HAS_GIL:
-                    self._phase = (now, finished)  # all could not be faster
+                    self._settle(False, now, finished, 0.5)
+                elif now < self._hold or (spent / done < _TINY and _HAS_GIL):
+                    self._phase = (now, finished)  # of calls so short, all could not make more
                 else:
                     self._alone_rate = done / spent
                     self._switch(False, now, finished, 0.0)
@@ -692,16 +695,27 @@ class Crew:
                     self._switch(True, now, finished, 0.0)
                 else:
                     self._switch(False, now, finished, 0.5)
-            elif done / spent > self._alone_rate * 1.05:
-                self._alone_rate = None
-                self._patience = min(8.0, self._patience * 2)
-                self._switch(False, now, finished, self._patience)
+            elif done / spent > self._alone_rate * _GAIN:
+                self._won += 1
+                if self._won < _WINS:
+                    self._switch(True, now, finished, 0.0)
+                else:
+                    self._be_patient(False, now, finished)
             else:
-                self._patience = min(8.0, self._patience * 2)
-                self._switch(True, now, finished, self._patience)
+                self._be_patient(True, now, finished)
         elif self._hold and now < self._hold and spent > 2 * _PROBE:
             # What is measured is the last moment before the decision.
             self._phase = (now, finished)
+
+    def _be_patient(self, alone: bool, now: float, finished: int) -> None:
+        self._patience = min(8.0, self._patience * 2)
+        self._settle(alone, now, finished, self._patience)
+
+    def _settle(self, alone: bool, now: float, finished: int, hold: float) -> None:
+        """Go on so for so many seconds, before both ways are measured anew."""
+        self._alone_rate = None
+        self._won = 0
+        self._switch(alone, now, finished, hold)
 
     def _switch(self, alone: bool, now: float, finished: int, hold: float) -> None:
         self._alone = alone

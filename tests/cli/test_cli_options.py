@@ -208,14 +208,13 @@ def test_timeout(run: Run, tasks: str, engine: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def at_a_call(items: list[str]) -> tuple[Crew, Local, Slice]:
-    """A drawer that has called the first of its items, and is at the second; nobody else may draw."""
+def crew_of_two(chunksize: int | None = None) -> Crew:
     caller = Caller(str, Shape(), False)
-    crew = Crew(
+    return Crew(
         2,
         make=lambda crew, number: Local(crew, number, caller),
         adaptive=True,
-        chunksize=len(items),
+        chunksize=chunksize,
         timeout=10.0,
         rate=None,
         retries=None,
@@ -223,6 +222,64 @@ def at_a_call(items: list[str]) -> tuple[Crew, Local, Slice]:
         verbose=False,
         note=lambda _: None,
     )
+
+
+class Pace:
+    """Time that goes by, with calls that end in it; 4 moments are enough to measure."""
+
+    MOMENT = 1 / 128  # seconds; sums of it are exact
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._now, self._done = crew._phase = (0.0, 0)
+
+    def go_on(self, moments: int, call: float) -> list[int]:
+        """So many, with one call after the other that takes so long; how many drew after each, without repeats."""
+        limits: list[int] = []
+        for _ in range(moments):
+            self._now += self.MOMENT
+            self._done += round(self.MOMENT / call)
+            self._crew.adapt(self._now, self._done, [])
+            if limits[-1:] != [self._crew.limit]:
+                limits.append(self._crew.limit)
+        return limits
+
+
+def test_one_lucky_measurement_sends_nobody() -> None:
+    """Two draw for longer than a moment if calls went faster thrice, and one if they did not once."""
+    pace = Pace(crew_of_two())
+    for _ in range(2):
+        assert pace.go_on(4, 100e-6) == [1, 2]
+        assert pace.go_on(4, 50e-6) == [2, 1]
+    assert pace.go_on(4, 100e-6) == [1, 2]
+    assert pace.go_on(4, 100e-6) == [2, 1]
+    assert pace.go_on(127, 100e-6) == [1]
+    assert pace.go_on(5, 100e-6) == [2, 1]
+
+
+def test_who_was_faster_thrice_goes_on() -> None:
+    """And is measured again later."""
+    pace = Pace(crew_of_two())
+    for _ in range(2):
+        assert pace.go_on(4, 100e-6) == [1, 2]
+        assert pace.go_on(4, 50e-6) == [2, 1]
+    assert pace.go_on(4, 100e-6) == [1, 2]
+    assert pace.go_on(4 + 127, 50e-6) == [2]
+    assert pace.go_on(5, 50e-6) == [1, 2]
+
+
+def test_calls_that_have_become_long_are_made_by_two() -> None:
+    """At once, though it was found shortly before that one makes more of them."""
+    pace = Pace(crew_of_two())
+    assert pace.go_on(8, 100e-6) == [1, 2, 1]
+    assert pace.go_on(40, 100e-6) == [1]
+    assert pace.go_on(8, 0.00125) == [1, 2]
+
+
+def at_a_call(items: list[str]) -> tuple[Crew, Local, Slice]:
+    """A drawer that has called the first of its items, and is at the second; nobody else may draw."""
+    crew = crew_of_two(chunksize=len(items))
+    caller = Caller(str, Shape(), False)
     crew.limit = 0
     drawer = Local(crew, 0, caller)
     crew.active.append(drawer)
