@@ -33,11 +33,13 @@ Whoever is interrupted within a section ends the batch (`_give_up`): what is lef
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from functools import partial
 from itertools import islice, repeat
+from operator import attrgetter
 from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any, cast
 
@@ -70,10 +72,21 @@ _TURN = 0.02  # seconds after which a drawer ends, for the next one to go on
 class Piece:
     """Calls that stand next to one another, for one drawer, and what became of them."""
 
-    __slots__ = ("began", "closed", "failed", "following", "read", "results", "size", "todo")
+    __slots__ = (
+        "began",
+        "closed",
+        "failed",
+        "following",
+        "place",
+        "read",
+        "results",
+        "size",
+        "todo",
+    )
 
-    def __init__(self, todo: deque[Any], size: int) -> None:
+    def __init__(self, todo: deque[Any], size: int, place: int) -> None:
         self.size: int = size  # calls, without those that were taken back; lock held
+        self.place: int = place  # of the first one, among all
         self.todo: deque[Any] = todo  # not started: taken from the front, and back from the end
         self.results: list[Any] = []
         self.failed: AnyFuture | None = None  # has the outcome of the call after those results
@@ -81,6 +94,9 @@ class Piece:
         self.closed: bool = False  # nothing more becomes of it; lock held
         self.following: Piece | None = None  # final once it is closed; lock held
         self.read: int = 0  # the reader's
+
+
+_PLACE = attrgetter("place")
 
 
 def _drain(todo: deque[Any], into: list[Any]) -> None:
@@ -179,7 +195,7 @@ class Batch:
         self._context: Context = copy_context()  # of who calls `map`
         self._lock: Any = _sync.RLock()
         self._todo: deque[Block] = deque()
-        self._spare: deque[Piece] = deque()
+        self._spare: deque[Piece] = deque()  # by their places
         self._pieces: dict[Piece, None] = {}  # those that are under way
         self._drawers: dict[Drawer, None] = {}  # queued or running
         self._sleepers: dict[Sleeper, None] = {}
@@ -190,7 +206,7 @@ class Batch:
         self.verdict: AnyFuture | None = None
         self._fallen: AnyFuture | None = None  # the latest that never ran, or was struck
         self.stopped: bool = False  # no call is to start any more
-        self.first: Piece = Piece(deque(), 0)  # an empty one, so that each has one before it
+        self.first: Piece = Piece(deque(), 0, 0)  # an empty one, so that each has one before it
         self.first.closed = True
         self._last = self.first
         self._number = 1  # calls in the latest full piece
@@ -378,7 +394,8 @@ class Batch:
         if calls:
             calls.reverse()
             rest = self._insert(piece, deque(calls), len(calls))
-            self._spare.appendleft(rest)  # in front of what came after
+            # So that no call that comes before those that block all drawers is left for after them.
+            insort(self._spare, rest, key=_PLACE)
 
     def _recall_late(self) -> None:
         """The same of the pieces that take long. Lock held."""
@@ -389,7 +406,7 @@ class Batch:
 
     def _insert(self, piece: Piece, todo: deque[Any], size: int) -> Piece:
         """A piece of its own for the last calls of another one. Lock held."""
-        rest = Piece(todo, size)
+        rest = Piece(todo, size, piece.place + piece.size - size)
         rest.following = piece.following
         piece.following = rest
         piece.size -= size
@@ -420,7 +437,7 @@ class Batch:
         except IndexError:  # there is no more; or not any more, as it was stopped meanwhile
             if not size:
                 return None
-        piece = Piece(todo, size)
+        piece = Piece(todo, size, self._drawn)
         self._drawn += size
         self._last.following = piece
         self._last = piece

@@ -26,7 +26,7 @@ from futurepool import (
     current_token,
 )
 from futurepool._map import batches
-from futurepool._map.batches import Batch
+from futurepool._map.batches import Batch, Drawer
 from futurepool._pool.pool import Pool
 from tests.helpers import hold
 
@@ -149,6 +149,21 @@ def test_what_is_done_after_the_reader_fell_asleep_is_read(
         assert [next(results) for _ in range(5)] == [True] * 5
         gate.set()
         assert list(results) == [True]
+
+
+def test_what_was_taken_back_is_drawn_in_order() -> None:
+    """Though later calls were taken back after it: else these might block all who draw."""
+    with BoundedExecutor(1) as ex:
+        batch = Batch(ex._pool, ex._futurepool_options, abs, True, False)
+        batch.feed(range(9))
+        pieces = [batch._draw(Drawer(batch), 4) for _ in range(2)]
+        with batch._lock:
+            for piece in pieces:
+                assert piece is not None
+                piece.todo.popleft()
+                batch._recall(piece)
+        drawn = [batch._draw(Drawer(batch), number) for number in (2, 9, 9, 9)]
+        assert [piece and list(piece.todo) for piece in drawn] == [[1, 2], [3], [5, 6, 7], [8]]
 
 
 def test_short_calls_cost_a_fraction_of_a_task(clock: Clock) -> None:
@@ -335,9 +350,9 @@ def test_a_piece_that_takes_long_is_left(
     made: list[int] = []
 
     class Piece(batches.Piece):
-        def __init__(self, todo: deque[Any], size: int) -> None:
+        def __init__(self, todo: deque[Any], size: int, place: int) -> None:
             made.append(size)
-            super().__init__(todo, size)
+            super().__init__(todo, size, place)
 
     def call(number: int) -> None:
         clock.now += 0.00001 if number < 63 else 0.001
@@ -449,9 +464,9 @@ def test_pieces_are_a_millisecond_each(clock: Clock, monkeypatch: pytest.MonkeyP
     made: list[int] = []
 
     class Piece(batches.Piece):
-        def __init__(self, todo: deque[Any], size: int) -> None:
+        def __init__(self, todo: deque[Any], size: int, place: int) -> None:
             made.append(size)
-            super().__init__(todo, size)
+            super().__init__(todo, size, place)
 
     def call(_: int) -> None:
         clock.now += 0.00001
