@@ -1188,6 +1188,8 @@ def test_finalizers_may_use_the_token_at_any_point(idle):
         counts[1] += 1
 
     old = gc.get_threshold()
+    gc.collect()
+    gc.freeze()  # or else all that other tests have left is looked at each time, which takes a minute
     for n in range(150):
         root = CancelToken(3600 if n % 2 else None)
         gc.set_threshold(1)
