@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import importlib
 import itertools
@@ -461,6 +462,35 @@ def test_time_is_virtual():
     loom.explore(lambda: ([sleeper(3600), sleeper(60)], None), limit=1)
     assert woken == [(60, 60), (3600, 3600)]
     assert time.perf_counter() - began < 5
+
+
+def test_threads_of_others_have_no_part_in_a_run():
+    """Such as the process's timer, which an earlier test may have woken."""
+
+    class Passer:
+        def __init__(self):
+            self.went = _thread.allocate_lock()
+            self.went.acquire()
+            self.seen = []
+
+        def go_by(self):
+            self.seen = [_sync.clock(), _sync.get_ident()]
+            self.went.release()
+
+    def build():
+        passer = Passer()
+
+        def beside():
+            before = _sync.clock()
+            _thread.start_new_thread(passer.go_by, ())
+            passer.went.acquire()  # a real one: nothing else of the run goes on
+            assert 0 < _sync.clock() - before < 1e-5
+            assert passer.seen[0] > before + 1
+            assert passer.seen[1] == 0
+
+        return [beside, lambda: passer.seen], None
+
+    assert loom.Scenario(build, code=[Passer]).explore(limit=50).complete
 
 
 def test_timeouts_wait_unless_told():

@@ -26,6 +26,7 @@ can move. Tasks made by `start` (workers) may be left asleep then; callables may
 from __future__ import annotations
 
 import sys
+from _thread import get_ident
 from bisect import insort
 from collections.abc import Callable
 from contextlib import suppress
@@ -72,6 +73,7 @@ class Scheduler:
         self.refuse_starts = refuse_starts
         self.starts = 0
         self.hub = greenlet.getcurrent()
+        self.thread = get_ident()
         self.tasks: list[Task] = []
         self.foreground: list[Task] = []
         self.ready: list[int] = []  # sorted
@@ -309,5 +311,9 @@ _active: Scheduler | None = None
 
 
 def running() -> Scheduler | None:
-    """The run in progress, if any."""
-    return _active
+    """The run in progress in this very thread, if any.
+
+    Another one, that an earlier test has left behind, may come by at any time: the process's timer does.
+    """
+    run = _active
+    return run if run is not None and run.thread == get_ident() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -63,10 +64,10 @@ def no_thread(function: Callable[..., object], arguments: tuple[object, ...]) ->
 
 
 def clock() -> float:
-    """Virtual seconds; strictly increasing."""
+    """Virtual seconds; strictly increasing. Real ones outside a run."""
     run = scheduler.running()
     if run is None:
-        return 0.0
+        return time.perf_counter()
     point("clock", _TIME)
     run.now += TICK
     return run.now
