@@ -22,6 +22,7 @@
  */
 
 #include "_fast_fields.h"
+#include "_fast_parts.h"
 
 #define ADMITTED 256 /* tasks in one section at most, as in fast.py */
 #define MANY 64 /* tasks in a row, before the interpreter has a look at signals, and at who waits for its turn */
@@ -77,45 +78,6 @@ static void interrupted(State *st, PyObject *pool, PyObject *mutex, PyObject *fu
         return;
     }
     PyErr_Restore(kind, value, trace);
-}
-
-/* twin of PriorityQueue.enlist */
-static int enlist(State *st, PyObject *queue, PyObject *level) {
-    PyObject *top = GET(queue, PriorityQueue, top), *key = GET(level, Level, key);
-    int higher = PyObject_RichCompareBool(key, GET(top, Level, key), Py_LT);
-    RETURN_IF(higher < 0, -1);
-    if (higher) {
-        PUT(level, Level, next_lower, Py_NewRef(top));
-        PUT(queue, PriorityQueue, top, Py_NewRef(level));
-        return 0;
-    }
-    RETURN_IF(done(call_two(st->o.heappush, GET(queue, PriorityQueue, _heap), key)) < 0, -1);
-    PUT(level, Level, next_lower, Py_NewRef(st->o.BOTTOM));
-    return 0;
-}
-
-/* twin of PriorityQueue.push: 0 if queued. A new level, and any other queue, is left to `push`. */
-static inline int enqueue(State *st, PyObject *queue, PyObject *future, PyObject *priority) {
-    if (Py_TYPE(queue) == (PyTypeObject *)st->o.PriorityQueue) {
-        PyObject *level = GET(queue, PriorityQueue, top); /* most often it is this one, and always in use */
-        if (Py_TYPE(level) == (PyTypeObject *)st->o.Level && opposite(GET(level, Level, key), priority)) {
-            return done(of_deque(&st->m.append, level, future));
-        }
-        level = PyDict_GetItemWithError(GET(queue, PriorityQueue, levels), priority);
-        if (level != NULL && Py_TYPE(level) == (PyTypeObject *)st->o.Level) {
-            RETURN_IF(done(of_deque(&st->m.append, level, future)) < 0, -1);
-            return GET(level, Level, next_lower) == Py_None ? enlist(st, queue, level) : 0;
-        }
-        RETURN_IF(PyErr_Occurred(), -1);
-    }
-    return CALL_ONE(queue, push, future);
-}
-
-/* `unfinished + notifying - caller_runs - threads`, see Workers.missing */
-static inline long long missing(State *st, PyObject *capacity, PyObject *workers) {
-    return number(GET(capacity, Capacity, submitted)) + number(GET(capacity, Capacity, limit))
-           - number(GET(capacity, Capacity, max_id)) + number(GET(workers, Workers, notifying))
-           - number(GET(workers, Workers, caller_runs)) - number(GET(workers, Workers, threads));
 }
 
 /* A context for a task of this submitter, None for an empty one; with `asked` NULL without an exception may say that
@@ -431,48 +393,6 @@ end:
 }
 
 /* -- next_task -------------------------------------------------------------------------------- */
-
-/* twin of PriorityQueue.advance: the top level, new. */
-static PyObject *advance(State *st, PyObject *queue) {
-    PyObject *level = Py_NewRef(GET(queue, PriorityQueue, top)), *heap = GET(queue, PriorityQueue, _heap);
-    PyObject *risen = NULL, *rank;
-    while (count_of(level) == 0) {
-        PyObject *following = GET(level, Level, next_lower);
-        int rises = PyList_GET_SIZE(heap) == 0
-                        ? 0
-                        : PyObject_RichCompareBool(PyList_GET_ITEM(heap, 0), GET(following, Level, key), Py_LT);
-        GOTO_IF(rises < 0, failed);
-        if (!rises && following == st->o.BOTTOM) {
-            GOTO_IF(PyDict_Size(GET(queue, PriorityQueue, levels)) > st->keep && CALL(queue, _forget) < 0, failed);
-            return level; /* the only one: it will soon be used again */
-        }
-        if (rises) {
-            rank = PyNumber_Negative(PyList_GET_ITEM(heap, 0));
-            risen = rank == NULL ? NULL : PyDict_GetItemWithError(GET(queue, PriorityQueue, levels), rank);
-            Py_XDECREF(rank);
-            if (risen == NULL) {
-                GOTO_IF(PyErr_Occurred(), failed);
-                PyErr_SetObject(PyExc_KeyError, PyList_GET_ITEM(heap, 0));
-                goto failed;
-            }
-            PUT(risen, Level, next_lower, Py_NewRef(following));
-        }
-        else {
-            risen = following;
-        }
-        Py_INCREF(risen);
-        PUT(queue, PriorityQueue, top, Py_NewRef(risen));
-        if (level != risen) {
-            PUT(level, Level, next_lower, Py_NewRef(Py_None));
-        }
-        Py_SETREF(level, risen);
-        GOTO_IF(rises && done(call_one(st->o.heappop, heap)) < 0, failed);
-    }
-    return level;
-failed:
-    Py_DECREF(level);
-    return NULL;
-}
 
 /* What is to be told once the section has ended. */
 static inline int announce(State *st, PyObject *task) {

@@ -56,7 +56,7 @@
 
 /* What else `bind` is given, by name. */
 #define OBJECTS(X) \
-    X(Failure) X(BOTTOM) X(CANCELLED) X(FINISHED) X(PENDING) X(RUNNING) X(clock) X(heappop) X(heappush) \
+    X(Failure) X(BOTTOM) X(CANCELLED) X(FINISHED) X(PENDING) X(RUNNING) X(clock) \
     X(name_of) X(next_task) \
     X(patched) X(sync) X(ThreadPoolExecutor) X(without_place)
 
@@ -173,18 +173,24 @@ static inline long long number(PyObject *value) {
     return PyLong_AsLongLong(value);
 }
 
+/* Whether a field is an integer of one digit, and which. */
+static inline int is_small(PyObject *value, Py_ssize_t *small) {
+    RETURN_IF(!PyLong_CheckExact(value), 0);
+#if PY_VERSION_HEX >= 0x030C0000
+    RETURN_IF(!PyUnstable_Long_IsCompact((PyLongObject *)value), 0);
+    *small = PyUnstable_Long_CompactValue((PyLongObject *)value);
+#else
+    Py_ssize_t size = Py_SIZE(value);
+    RETURN_IF(size < -1 || size > 1, 0);
+    *small = size == 0 ? 0 : size * (Py_ssize_t)((PyLongObject *)value)->ob_digit[0];
+#endif
+    return 1;
+}
+
 /* Whether one field is an integer, and another one the same with its sign turned; 0 if that takes long to tell. */
 static inline int opposite(PyObject *one, PyObject *other) {
-    RETURN_IF(!PyLong_CheckExact(one) || !PyLong_CheckExact(other), 0);
-#if PY_VERSION_HEX >= 0x030C0000
-    PyLongObject *first = (PyLongObject *)one, *second = (PyLongObject *)other;
-    return PyUnstable_Long_IsCompact(first) && PyUnstable_Long_IsCompact(second)
-           && PyUnstable_Long_CompactValue(first) == -PyUnstable_Long_CompactValue(second);
-#else
-    Py_ssize_t size = Py_SIZE(one);
-    return size == -Py_SIZE(other) && size >= -1 && size <= 1
-           && (size == 0 || ((PyLongObject *)one)->ob_digit[0] == ((PyLongObject *)other)->ob_digit[0]);
-#endif
+    Py_ssize_t first, second;
+    return is_small(one, &first) && is_small(other, &second) && first == -second;
 }
 
 /* A field that is a time. */

@@ -11,6 +11,7 @@ Which function of `_fast.c` is whose twin:
 | `submit_many`, `make_batch`, `submit_batch`, `admit_all` | `fast.submit_many`, `fast._admit_all` |
 | `next_task` | `fast.next_task` |
 | `enqueue`, `enlist`, `advance` | `PriorityQueue.push`, `enlist`, `advance` |
+| `heap_push`, `heap_pop` | `heapq.heappush`, `heappop` |
 | `call_result` | `Future.result` |
 | `row_call`, `run_task` | the inner loop of `worker_loop.work` |
 """
@@ -20,7 +21,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import ThreadPoolExecutor
-from heapq import heappop, heappush
 from types import BuiltinFunctionType
 from typing import Any
 
@@ -82,8 +82,6 @@ def load(next_task: Callable[..., Any]) -> Any:
             "pop": queue.pop,
             "popleft": queue.popleft,
             "clock": clock if native else None,
-            "heappop": heappop,
-            "heappush": heappush,
             "name_of": name_of,
             "next_task": next_task,
             "patched": patched,

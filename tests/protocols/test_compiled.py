@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import gc
+import heapq
 import itertools
 import logging
 import os
@@ -359,7 +360,9 @@ def act(side: Side, kind: str, numbers: list[int], value: int) -> None:
         functions = side.functions()
         view = view.options(on_full=policies[numbers[4] % 4])
         if numbers[0] % 4 == 1:
-            submit = functools.partial(view.submit_with_priority, numbers[1] % 40 - 20)
+            # Some of more than one digit.
+            priority = (numbers[1] % 40 - 20) << (70 if numbers[1] % 3 == 0 else 0)
+            submit = functools.partial(view.submit_with_priority, priority)
             view = SimpleNamespace(submit=submit)
         side.submit(view, *functions[numbers[5] % len(functions)])
     elif kind == "many":
@@ -417,6 +420,36 @@ def test_the_collector_looks_at_what_only_users_have() -> None:
         del futures
         gc.collect()
         assert gone() is None
+
+
+def priorities_after(number: int) -> list[int]:
+    """Of the tasks that a task submits: about one."""
+    chance = random.Random(number)
+    count = 300 if number == 0 else chance.choice([0, 1, 1, 2] if number < 2000 else [0])
+    return [chance.randrange(-200, 200) << chance.choice([0, 0, 70]) for _ in range(count)]
+
+
+def test_hundreds_of_levels_come_and_go_in_order() -> None:
+    """Some of them with keys of more than one digit."""
+    expected, queued, numbers = [], [(0, 0)], itertools.count(1)
+    while queued:
+        number = heapq.heappop(queued)[1]
+        expected.append(number)
+        for priority in priorities_after(number):
+            heapq.heappush(queued, (-priority, next(numbers)))
+    assert len(expected) > 1500
+    ran: list[int] = []
+    numbers = itertools.count(1)
+
+    def run(number: int) -> None:
+        ran.append(number)
+        for priority in priorities_after(number):
+            pool.submit_with_priority(priority, run, next(numbers))
+
+    with BoundedExecutor(1, queue_size=None) as pool:
+        pool.submit(run, 0)
+        assert pool.wait(30)
+    assert ran == expected
 
 
 def test_a_pool_without_a_worker_is_no_reason_to_leave_it_alone() -> None:
