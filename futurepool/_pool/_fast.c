@@ -405,7 +405,7 @@ static inline int announce(State *st, PyObject *task) {
 static PyObject *
 next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_clock, void **seen)
 {
-    PyObject *following = NULL, *subscribers = NULL, *parker = NULL, *fresh = NULL;
+    PyObject *following = NULL, *subscribers = NULL, *parker = NULL;
     PyObject *task = GET(slot, WorkerSlot, task);
     task = task == Py_None ? NULL : Py_NewRef(task);
     PyObject *now = now_is(st, own_clock);
@@ -433,32 +433,20 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
             || ADD(GET(pool, Pool, capacity), Capacity, max_id, 1) < 0) {
             goto failed;
         }
-        /* twin of Meters.count_run */
-        fresh = GET(slot, WorkerSlot, fresh);
-        fresh = fresh == Py_None ? NULL : Py_NewRef(fresh);
-        if (fresh == NULL) {
-            GOTO_IF(ADD_TIME(meters, Meters, wait_time, waited) < 0, failed);
-        }
-        else {
-            PyObject *ran = PyFloat_FromDouble(at - started);
-            PyObject *rest = PyFloat_FromDouble(waited);
-            int lost = ran == NULL || rest == NULL || PyList_Append(fresh, ran) < 0
-                       || PyList_Append(fresh, rest) < 0;
-            Py_XDECREF(ran);
-            Py_XDECREF(rest);
-            GOTO_IF(lost, failed);
+        /* twin of Meters.count_run. At once, where the form in Python notes them: it is but a few steps. */
+        GOTO_IF(ADD_TIME(meters, Meters, wait_time, waited) < 0, failed);
+        if (GET(meters, Meters, latency) != Py_None) {
+            GOTO_IF(count_times(st, meters, at - started, waited) < 0, failed);
         }
         if (GET(GET(pool, Pool, waiters), Waiters, anyone) != Py_False) {
             GOTO_IF(CALL(pool, place_freed) < 0, failed);
         }
-        int much = fresh != NULL && PyList_GET_SIZE(fresh) >= st->batch;
         PyObject *parkers = subscribers == NULL ? NULL : GET(subscribers, Subscribers, parkers);
-        if (much || (parkers != NULL && parkers != Py_None && PyObject_Size(parkers))) {
+        if (parkers != NULL && parkers != Py_None && PyObject_Size(parkers)) {
             /* 2. */
             double since = seconds(GET(slot, WorkerSlot, since));
             if (ADD_TIME(meters, Meters, run_time, at - since) < 0 || free_mutex(mutex) < 0
-                || announce(st, task) < 0 || run_deferred(st, pool) < 0
-                || (much && CALL_ONE(pool, count_times, slot) < 0)) {
+                || announce(st, task) < 0 || run_deferred(st, pool) < 0) {
                 goto failed;
             }
             following = Py_NewRef(Py_None);
@@ -577,7 +565,6 @@ failed:
     Py_CLEAR(following);
 end:
     Py_XDECREF(parker);
-    Py_XDECREF(fresh);
     Py_XDECREF(subscribers);
     Py_XDECREF(now);
     Py_XDECREF(task);
@@ -873,21 +860,6 @@ static PyObject *call_result(PyObject *self, PyObject *const *args, size_t flags
 
 /* -- the module ------------------------------------------------------------------------------- */
 
-static int offset_of(PyObject *kind, const char *name, Py_ssize_t *offset) {
-    PyObject *found = PyObject_GetAttrString(kind, name);
-    RETURN_IF(found == NULL, -1);
-    int fits = Py_TYPE(found) == &PyMemberDescr_Type
-               && ((PyMemberDescrObject *)found)->d_member->type == Py_T_OBJECT_EX;
-    if (fits) {
-        *offset = ((PyMemberDescrObject *)found)->d_member->offset;
-    }
-    else {
-        PyErr_Format(PyExc_TypeError, "%s of %R is no slot", name, kind);
-    }
-    Py_DECREF(found);
-    return fits ? 0 : -1;
-}
-
 static int method_of(PyObject *names, const char *name, int flags, Method *method) {
     PyObject *found = PyDict_GetItemString(names, name);
     if (found == NULL) {
@@ -931,12 +903,11 @@ static PyObject *bind(PyObject *module, PyObject *names) {
     }
     SLOTS(X)
 #undef X
-    PyObject *batch = PyDict_GetItemString(names, "BATCH"), *keep = PyDict_GetItemString(names, "KEEP");
-    if (batch == NULL || keep == NULL) {
-        PyErr_SetString(PyExc_KeyError, "BATCH, KEEP");
+    PyObject *keep = PyDict_GetItemString(names, "KEEP");
+    if (keep == NULL) {
+        PyErr_SetString(PyExc_KeyError, "KEEP");
         return NULL;
     }
-    st->batch = PyLong_AsLong(batch);
     st->keep = PyLong_AsLong(keep);
     RETURN_IF(PyErr_Occurred(), NULL);
     st->bound = 1;

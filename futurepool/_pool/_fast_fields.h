@@ -38,7 +38,7 @@
     X(Future, _args) X(Future, _context) X(Future, _fn) X(Future, _kwargs) X(Future, _pool) \
     X(Future, _queued_at) X(Future, _result) X(Future, _state) X(Future, _subscribers) X(Future, priority) \
     X(Future, task_id) \
-    X(WorkerSlot, fresh) X(WorkerSlot, leave) X(WorkerSlot, parker) X(WorkerSlot, since) \
+    X(WorkerSlot, leave) X(WorkerSlot, parker) X(WorkerSlot, since) \
     X(WorkerSlot, started) X(WorkerSlot, status) X(WorkerSlot, task) \
     X(Section, deferred) X(Section, mutex) \
     X(Pool, adopt) X(Pool, capacity) X(Pool, engine) X(Pool, meters) X(Pool, queue) X(Pool, state) \
@@ -48,7 +48,7 @@
     X(Workers, notifying) X(Workers, parked) X(Workers, reserved) X(Workers, threads) \
     X(Workers, wakeup_pending) \
     X(Waiters, anyone) \
-    X(Meters, completed) X(Meters, run_time) X(Meters, wait_time) \
+    X(Meters, completed) X(Meters, latency) X(Meters, run_time) X(Meters, wait) X(Meters, wait_time) \
     X(PriorityQueue, _heap) X(PriorityQueue, levels) X(PriorityQueue, top) \
     X(Level, key) X(Level, next_lower) \
     X(Options, priority) X(Options, special) X(Options, subscribers) \
@@ -70,7 +70,7 @@
 /* Names of attributes and methods that are looked up. */
 #define NAMES(X) \
     X(_announce) X(_forget) X(_futurepool) X(_futurepool_options) X(_rebuild) X(clock) X(come_back) \
-    X(count_times) X(leave) X(look) X(max_id) X(original) X(place_freed) X(post) X(push) X(release) X(repair) \
+    X(leave) X(look) X(max_id) X(original) X(place_freed) X(post) X(push) X(release) X(repair) \
     X(run_deferred) X(signal_work) X(start_reserved) X(start_worker) X(submit) X(submitted) X(take)
 
 typedef struct {
@@ -81,7 +81,7 @@ typedef struct {
 typedef struct {
     int bound;
     int long_way; /* each submission goes through somebody's patch, see futurepool._foreign.patched */
-    long batch;
+    int counts_at, max_at; /* slots of HistogramRecorder; 0 until the first is seen */
     long keep;
     PyObject *empty;
     PyObject *zero;
@@ -221,6 +221,21 @@ static inline int add_time(PyObject *object, Py_ssize_t offset, double more) {
 
 #define ADD(object, kind, name, more) add(object, st->at.kind##_##name, more)
 #define ADD_TIME(object, kind, name, more) add_time(object, st->at.kind##_##name, more)
+
+static int offset_of(PyObject *kind, const char *name, Py_ssize_t *offset) {
+    PyObject *found = PyObject_GetAttrString(kind, name);
+    RETURN_IF(found == NULL, -1);
+    int fits = Py_TYPE(found) == &PyMemberDescr_Type
+               && ((PyMemberDescrObject *)found)->d_member->type == Py_T_OBJECT_EX;
+    if (fits) {
+        *offset = ((PyMemberDescrObject *)found)->d_member->offset;
+    }
+    else {
+        PyErr_Format(PyExc_TypeError, "%s of %R is no slot", name, kind);
+    }
+    Py_DECREF(found);
+    return fits ? 0 : -1;
+}
 
 /* -- calls ------------------------------------------------------------------------------------ */
 

@@ -1,4 +1,5 @@
-/* What `_fast.c` does in place of methods of the parts that tasks go through in their pool: the queue, the workers. Only that file includes this one. All with the section held. */
+/* What `_fast.c` does in place of methods of the parts that tasks go through in their pool: the queue, the workers, the
+ * meters. Only that file includes this one. All with the section held. */
 
 /* -- the queue -------------------------------------------------------------------------------- */
 
@@ -127,4 +128,57 @@ static inline long long missing(State *st, PyObject *capacity, PyObject *workers
     return number(GET(capacity, Capacity, submitted)) + number(GET(capacity, Capacity, limit))
            - number(GET(capacity, Capacity, max_id)) + number(GET(workers, Workers, notifying))
            - number(GET(workers, Workers, caller_runs)) - number(GET(workers, Workers, threads));
+}
+
+/* -- the meters ------------------------------------------------------------------------------- */
+
+#define BUCKET_ZERO ((1023 - 20) * 16 - 1) /* `_ZERO` in histogram.py */
+
+/* What a task adds to one histogram. */
+typedef struct {
+    PyObject *counts;
+    Py_ssize_t bucket;
+    PyObject *number; /* that is to be there */
+    PyObject *most; /* a new largest value, or NULL */
+} Count;
+
+/* twin of HistogramRecorder.record, but for the change. That class is imported late, so it is looked at here. */
+static int prepare_count(State *st, PyObject *recorder, double value, Count *count) {
+    if (!READ_FLAG(st->counts_at) || !READ_FLAG(st->max_at)) {
+        Py_ssize_t counts_at, max_at;
+        RETURN_IF(offset_of((PyObject *)Py_TYPE(recorder), "counts", &counts_at) < 0
+                      || offset_of((PyObject *)Py_TYPE(recorder), "max", &max_at) < 0, -1);
+        WRITE_FLAG(st->counts_at, (int)counts_at);
+        WRITE_FLAG(st->max_at, (int)max_at);
+    }
+    count->counts = *AT(recorder, READ_FLAG(st->counts_at));
+    long long bits;
+    memcpy(&bits, &value, sizeof bits);
+    Py_ssize_t last = PyList_GET_SIZE(count->counts) - 1, bucket = (Py_ssize_t)(bits >> 48) - BUCKET_ZERO;
+    count->bucket = bucket < 0 ? 0 : bucket > last ? last : bucket;
+    count->number = PyLong_FromLongLong(number(PyList_GET_ITEM(count->counts, count->bucket)) + 1);
+    if (count->number != NULL && value > seconds(*AT(recorder, READ_FLAG(st->max_at)))) {
+        count->most = PyFloat_FromDouble(value);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* twin of Meters.count_run, of what only a pool with histograms has. Counts in both, or in none. */
+static int count_times(State *st, PyObject *meters, double ran, double waited) {
+    PyObject *recorders[] = {GET(meters, Meters, latency), GET(meters, Meters, wait)};
+    Count counts[2] = {{NULL}, {NULL}};
+    int failed = prepare_count(st, recorders[0], ran, &counts[0]) < 0
+                 || prepare_count(st, recorders[1], waited, &counts[1]) < 0;
+    for (int i = 0; i < 2; i++) {
+        if (failed) {
+            Py_XDECREF(counts[i].number);
+            Py_XDECREF(counts[i].most);
+            continue;
+        }
+        PyList_SetItem(counts[i].counts, counts[i].bucket, counts[i].number);
+        if (counts[i].most != NULL) {
+            put(recorders[i], READ_FLAG(st->max_at), counts[i].most);
+        }
+    }
+    return failed ? -1 : 0;
 }

@@ -12,6 +12,7 @@ Which function of `_fast.c` is whose twin:
 | `next_task` | `fast.next_task` |
 | `enqueue`, `enlist`, `advance` | `PriorityQueue.push`, `enlist`, `advance` |
 | `heap_push`, `heap_pop` | `heapq.heappush`, `heappop` |
+| `count_times`, `prepare_count` | `Meters.count_run`, `HistogramRecorder.record` |
 | `call_result` | `Future.result` |
 | `row_call`, `run_task` | the inner loop of `worker_loop.work` |
 """
@@ -39,7 +40,7 @@ from futurepool._future import (
 from futurepool._options import Options
 from futurepool._pool import overload
 from futurepool._pool.capacity import Capacity
-from futurepool._pool.meters import BATCH, Meters
+from futurepool._pool.meters import Meters
 from futurepool._pool.pool import Pool
 from futurepool._pool.section import Section
 from futurepool._pool.task_queue import BOTTOM, KEEP, Level, PriorityQueue
@@ -75,7 +76,6 @@ def load(next_task: Callable[..., Any]) -> Any:
             "FINISHED": FINISHED,
             "PENDING": PENDING,
             "RUNNING": RUNNING,
-            "BATCH": BATCH,
             "BOTTOM": BOTTOM,
             "KEEP": KEEP,
             "append": queue.append,

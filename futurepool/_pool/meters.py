@@ -7,7 +7,7 @@ after the other; a snapshot adds the rows that go on.
 With histograms a worker notes each task's times in a list of its slot's own (`fresh`), in the section that
 commits the task, and counts some hundred at once, outside of any section: `tally`, and in another section
 `add`. A snapshot does the same for each slot that has noted much, and counts the rest in its own copy, so
-the histograms have every completed task, at every instant.
+the histograms have every completed task, at every instant. In C a task is counted at once, by its worker.
 
 Guarded by the pool's mutex. Written here, and by the unrolled forms in `futurepool._pool.fast`.
 """

@@ -261,7 +261,13 @@ class Side:
         yield capacity.submitted, capacity.max_id, capacity.limit
         yield workers.threads, workers.reserved, workers.notifying, workers.caller_runs
         yield workers.wakeup_pending, [slots.index(slot) for slot in workers.parked]
-        yield meters.completed, meters.failed, meters.run_time, meters.wait_time, meters.rejections
+        yield meters.completed, meters.failed, meters.run_time, meters.rejections
+        # The form in Python notes times in the slot, and counts them later.
+        counted = meters.copy([])
+        counted.fill([slot.fresh for slot in slots if slot.fresh])
+        yield counted.wait_time
+        for histogram in filter(None, [counted.latency, counted.wait, counted.admission]):
+            yield histogram.max, histogram.counts
         yield pool.state, len(pool.deferred), pool.mutex._is_owned(), len(pool.waiters.blocked)
         yield [(key, len(level), level.next_lower is None) for key, level in queue.levels.items()]
         yield queue.top.key, getattr(queue, "tombstones", 0), len(queue.token_cancelled)
@@ -274,7 +280,7 @@ class Side:
                 # Without a GIL a worker looks once more before it sleeps, which begins a row of none.
                 None if _sync.free_threaded and slot.task is None else slot.since,
                 slot.leave,
-                slot.fresh,
+                slot.fresh is None,
                 slot.parker.released,
             )
         for future in self.futures[-12:]:
@@ -595,10 +601,10 @@ def work_once(side: Side) -> None:
         _sync.here.slot = before
 
 
-def with_failing_allocation(operation: str, n: int) -> bool:
+def with_failing_allocation(seed: int, operation: str, n: int) -> bool:
     """Let the n-th allocation of an operation fail, then go on; whether it was heard of."""
     memory: Any = pytest.importorskip("_testcapi")
-    side = Side(random.Random(5), True)
+    side = Side(random.Random(seed), True)
     failed = False
     for priority in range(3):
         side.submit(side.executor.options(priority=priority), side.give, (priority,), {})
@@ -631,8 +637,9 @@ def with_failing_allocation(operation: str, n: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(_sync.free_threaded, reason="the hooks are not for threads that run at once")
 @pytest.mark.parametrize("operation", ["submit", "submit_many", "row"])
+@pytest.mark.parametrize("seed", [5, 19], ids=["aging", "histograms"])
 def test_any_allocation_may_fail(
-    monkeypatch: pytest.MonkeyPatch, no_gc: None, operation: str
+    monkeypatch: pytest.MonkeyPatch, no_gc: None, seed: int, operation: str
 ) -> None:
     """Nothing is lost by it, nor held for ever; on a debug build of the interpreter no reference either."""
     monkeypatch.setattr(_sync, "sleep_at", lambda *_: None)
@@ -641,7 +648,7 @@ def test_any_allocation_may_fail(
     total: Callable[[], int] | None = getattr(sys, "gettotalrefcount", None)
     counts: list[int] = []
     for _ in range(1 if total is None else 4):
-        assert sum(with_failing_allocation(operation, n) for n in range(60)) > 10
+        assert sum(with_failing_allocation(seed, operation, n) for n in range(60)) > 10
         gc.collect()
         counts.append(0 if total is None else total())
     # The list itself has one number more each time.
