@@ -22,6 +22,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from futurepool import _logs, _sync
@@ -345,7 +346,21 @@ def precede(executor: object) -> None:
 _forking: list[Pool] = []
 
 
+def _await_imports() -> None:
+    """Let the imports of this package's modules end that are going on: many are imported when first needed.
+
+    The child would have the lock of such an import, and nobody to release it, and wait for that when it needs
+    the module itself. (Python has no public way to ask; the dict is empty but for that time.)
+    """
+    locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", ())
+    for name in list(locks):
+        if name.startswith("futurepool."):
+            with suppress(ImportError):  # whoever imports it is told
+                __import__(name)
+
+
 def _before_fork() -> None:
+    _await_imports()  # first: what comes in between may want a pool
     for pool in _live():
         pool.mutex.acquire()
         _forking.append(pool)

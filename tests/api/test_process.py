@@ -725,6 +725,35 @@ def test_a_grandchild() -> None:
 
 @pytest.mark.slow
 @needs_fork
+def test_fork_while_something_is_used_for_the_first_time() -> None:
+    """In another thread, which has begun to import what that needs: the child needs it, too."""
+    forking(
+        """
+        begun, gate = threading.Event(), threading.Event()
+
+        class Slow:
+            @staticmethod
+            def find_spec(name, path, target=None):
+                if name == "futurepool._pool.limits" and threading.current_thread() is other:
+                    begun.set()
+                    gate.wait()
+
+        ex = BoundedExecutor(1)
+        other = threading.Thread(target=lambda: ex.options(limit=1))
+        sys.meta_path.insert(0, Slow)
+        sys.setswitchinterval(1000)  # it goes on when this thread waits, and not before
+        other.start()
+        begun.wait()
+        os.register_at_fork(before=gate.set)  # runs before ours
+        assert in_child(lambda: ex.options(limit=1).submit(int).result(20)) == 0
+        other.join()
+        print("ok")
+        """
+    )
+
+
+@pytest.mark.slow
+@needs_fork
 def test_fork_with_a_closed_pool() -> None:
     """Closed before, closed after; one that was draining has nothing left to drain."""
     forking(
