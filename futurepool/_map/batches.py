@@ -371,6 +371,7 @@ class Batch:
             self._give_up(drawer)
             raise
         self._wake(None if piece is None else piece.began)
+        # mutant stopped-calls-are-not-begun
         if piece is not None and self.stopped:
             piece.todo.clear()
         return piece

@@ -120,9 +120,15 @@ def test_what_stands_before_a_call_that_blocks_is_read(workers: int, gate: threa
         assert list(results) == [True]
 
 
+@pytest.mark.parametrize(("waits", "place"), [(3, 5), (6, 7)])  # in one piece; in the next one
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_done_after_the_reader_fell_asleep_is_read(
-    method: str, clock: Clock, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    waits: int,
+    place: int,
+    clock: Clock,
+    gate: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While the call after it blocks, though it was not done when the reader came to look."""
     looked = threading.Semaphore(0)
@@ -137,16 +143,16 @@ def test_what_is_done_after_the_reader_fell_asleep_is_read(
         looked.release()
 
     def call(number: int) -> bool:
-        if number == 3:  # the first of a piece of four
+        if number == waits:  # the first, or the last, of a piece of four
             looked.acquire(timeout=30)
             looked.acquire(timeout=30)
-        return number != 5 or gate.wait(30)
+        return number != place or gate.wait(30)
 
     monkeypatch.setattr(_sync, "sleep_at", sleep)
     monkeypatch.setattr(Batch, "_relieve", see_to)
     with BoundedExecutor(1) as ex:
-        results = getattr(ex, method)(call, range(6), chunksize="auto")
-        assert [next(results) for _ in range(5)] == [True] * 5
+        results = getattr(ex, method)(call, range(place + 1), chunksize="auto")
+        assert [next(results) for _ in range(place)] == [True] * place
         gate.set()
         assert list(results) == [True]
 
@@ -418,6 +424,122 @@ def test_a_range_is_not_written_out(clock: Clock) -> None:
         results.close()  # type: ignore[attr-defined]
         assert list(ex.map(abs, range(5, 5), chunksize="auto")) == []
         assert list(ex.map(abs, range(5, -5, -4), chunksize="auto")) == [5, 1, 3]
+
+
+def test_what_stands_behind_a_slow_call_is_next(clock: Clock, gate: threading.Event) -> None:
+    """Once its piece takes long: it is not left for the end of all that was fed, though nobody reads."""
+    ran: list[int] = []
+
+    def call(number: int) -> None:
+        ran.append(number)
+        if number == 700:
+            gate.wait(30)
+        clock.now += 0.00001
+
+    with BoundedExecutor(2) as ex:
+        ex.map(call, range(3000), chunksize="auto")
+        until(lambda: len(ran) == 3000)
+        assert ran[-50:] == [*range(2950, 3000)]
+        gate.set()
+
+
+def test_a_failure_with_calls_behind_it_in_its_piece_unread(clock: Clock) -> None:
+    """They are made by the next of its tasks, though nothing else is left and nobody reads."""
+    ran: list[int] = []
+
+    def call(number: int) -> int:
+        ran.append(number)
+        return 1 // (number - 1)
+
+    with BoundedExecutor(1) as ex:
+        results = ex.map(call, range(3), chunksize="auto", return_exceptions=True)
+        assert ex.wait(30)
+        assert ran == [0, 1, 2]
+        assert isinstance([*results][1], ZeroDivisionError)
+
+
+def test_no_more_tasks_than_calls(gate: threading.Event) -> None:
+    """However many workers there are; nor for calls that were drawn before."""
+    with BoundedExecutor(3) as ex:
+        results = ex.map(abs, range(4), chunksize="auto", buffersize=1)
+        assert next(results) == 0
+        assert ex.wait(30)
+        held = hold(ex, gate, 3)
+        reader = threading.Thread(target=next, args=(results,))
+        reader.start()
+        until(lambda: bool(ex.stats().queued_tasks))
+        single = ex.map(abs, range(1), chunksize="auto")
+        assert ex.stats().queued_tasks == 2
+        gate.set()
+        reader.join(30)
+        assert [*results, *single] == [2, 3, 0]
+        assert cf.wait(held, 30).done == {*held}
+
+
+def test_others_join_in_when_there_are_places(clock: Clock, gate: threading.Event) -> None:
+    """After the map was begun with a single one; nobody reads."""
+    together = threading.Barrier(2)
+    begun = threading.Event()
+
+    def call(number: int) -> None:
+        clock.now += 0.001
+        if number == 0:
+            assert begun.wait(30)
+            gate.set()
+            assert other.result(30)
+        else:
+            together.wait(30)
+
+    with BoundedExecutor(2, queue_size=0) as ex:
+        (other,) = hold(ex, gate)
+        ex.options(on_full=OnFull.RAISE).map(call, range(3), chunksize="auto")
+        begun.set()
+        assert ex.wait(60)
+    assert not together.broken
+
+
+def test_who_reads_sees_to_others(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place has come free while the only one of its tasks makes a call that blocks."""
+    blocks, sleeps = threading.Event(), threading.Event()
+    sleep = Batch.sleep
+
+    def fall_asleep(*args: Any) -> bool:
+        sleeps.set()
+        return sleep(*args)
+
+    def call(number: int) -> int:
+        if number == 0:
+            blocks.wait(30)
+        return number
+
+    monkeypatch.setattr(Batch, "sleep", fall_asleep)
+    with BoundedExecutor(2, queue_size=0) as ex:
+        held = hold(ex, gate)
+        results = ex.options(on_full=OnFull.RAISE).map_unordered(call, range(3), chunksize="auto")
+        found: list[int] = []
+        reader = threading.Thread(target=lambda: found.extend(results))
+        reader.start()
+        assert sleeps.wait(30)
+        gate.set()
+        assert cf.wait(held, 30).done == {*held}
+        until(lambda: found == [1, 2])
+        blocks.set()
+        reader.join(30)
+        assert found == [1, 2, 0]
+
+
+def test_a_call_that_cancels_the_rest_and_fails() -> None:
+    """By a shutdown: the rest has an outcome all the same."""
+
+    def call(number: int) -> None:
+        ex.shutdown(wait=False, cancel_futures=True)
+        raise LookupError(number)
+
+    ex = BoundedExecutor(1)
+    found = [*ex.map(call, range(9), chunksize="auto", return_exceptions=True, timeout=30)]
+    assert isinstance(found[0], LookupError)
+    assert [type(each) for each in found[1:]] == [cf.CancelledError] * 8
+    ex.shutdown()
 
 
 def test_what_was_drawn_is_let_go_of(gate: threading.Event) -> None:

@@ -74,6 +74,7 @@ MORE_CODE: dict[str, list[Any]] = {
     "drawing_with_a_failure_unread": [Batch],
     "drawing_without_a_place_for_more": [Batch],
     "drawing_against_dropping": [Batch],
+    "drawing_against_cancel": [Batch],
     "expiry_against_start": [expiry],
     "shed_against_cancel": [expiry, SheddingQueue],
     "expiry_against_blocked_submit": [expiry],
@@ -1117,7 +1118,35 @@ def drawing_against_dropping() -> Any:
     return [lambda: results.append(ex.map(int, numbers(), **shape)), drop], check
 
 
+def drawing_against_cancel() -> Any:
+    """Once its token is cancelled only the call that is being made is, not what its drawer is just taking."""
+    ex = BoundedExecutor(1)
+    token = CancelToken()
+    begun, ran = _sync.Lock(), list[int]()
+    begun.acquire()
+    seen: list[int] = []
+
+    def call(number: int) -> None:
+        ran.append(number)
+        if number == 0:
+            begun.release()
+
+    def cancel() -> None:
+        begun.acquire()
+        token.cancel()
+        seen.append(len(ran))
+
+    def check() -> None:
+        ex.shutdown()
+        assert len(ran) <= seen[0] + 1
+        assert ran == [*range(len(ran))]
+        assert ex._pool.unfinished == 0
+
+    return [lambda: ex.options(token=token).map(call, range(7), chunksize="auto"), cancel], check
+
+
 SCENARIOS: list[Build] = [
+    drawing_against_cancel,
     drawing_without_a_place_for_more,
     drawing_against_dropping,
     shed_against_cancel,
@@ -1198,6 +1227,7 @@ def test_no_schedule_by_chance_breaks_it(build: Build) -> None:
 #: (scenario, place that is marked in the code, what is done to it): each of these must be caught.
 MUTANTS: list[tuple[Build, str, Any]] = [
     (drawing_beside_a_call_that_blocks, "what-stands-behind-a-call-is-drawn", loom.DROP),
+    (drawing_against_cancel, "stopped-calls-are-not-begun", loom.DROP),
     (drawing_against_feeding, "drawer-leaves-in-its-section", loom.DROP),
     (drawing_beside_a_call_that_blocks, "drawers-are-counted-in-a-section", loom.UNGUARDED),
     (drawing_with_a_failure_unread, "batch-is-passed-on", loom.NEVER),
