@@ -749,6 +749,7 @@ def _drawn(feed: _Feed, keep: object, end: float | None) -> Iterator[Any]:
     """The results of a batch, piece after piece."""
     batch = feed.batch
     piece = batch.first
+    del batch.first  # or it would keep all that follow
     read = 0  # calls in the pieces before
     again = False
     try:
@@ -808,6 +809,7 @@ def _drawn_unordered(
     """The results of a batch as its pieces end; those in front of a call that takes long come before."""
     batch = feed.batch
     batch.keeps_closed = True
+    del batch.first  # it would keep all that follow
     feed.grow()
     read = 0
     again = False

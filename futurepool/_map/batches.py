@@ -206,7 +206,8 @@ class Batch:
         self.verdict: AnyFuture | None = None
         self._fallen: AnyFuture | None = None  # the latest that never ran, or was struck
         self.stopped: bool = False  # no call is to start any more
-        self.first: Piece = Piece(deque(), 0, 0)  # an empty one, so that each has one before it
+        # An empty one, so that each has one before it. There until somebody reads.
+        self.first: Piece = Piece(deque(), 0, 0)
         self.first.closed = True
         self._last = self.first
         self._number = 1  # calls in the latest full piece

@@ -542,6 +542,31 @@ def test_a_call_that_cancels_the_rest_and_fails() -> None:
     ex.shutdown()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_was_read_is_let_go_of(method: str, clock: Clock) -> None:
+    """A map that is read as it goes takes no more memory than its buffer."""
+
+    class Result:
+        pass
+
+    alive: weakref.WeakSet[Result] = weakref.WeakSet()
+
+    def call(_: int) -> Result:
+        clock.now += 0.001
+        result = Result()
+        alive.add(result)
+        return result
+
+    with BoundedExecutor(1) as ex:
+        results = getattr(ex, method)(call, itertools.count(), chunksize="auto", buffersize=5)
+        for _ in range(300):
+            next(results)
+        gc.collect()
+        assert len(alive) <= 10
+        assert sum([type(each) is batches.Piece for each in gc.get_objects()]) < 100
+        results.close()
+
+
 def test_what_was_drawn_is_let_go_of(gate: threading.Event) -> None:
     """Though what was fed with it has not been drawn yet."""
 
