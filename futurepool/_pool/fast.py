@@ -396,14 +396,16 @@ class Submitting(cf.Executor):
         except BaseException:
             # twin of Section.repair. By C calls only: the stack may be at its end, with no room for a call
             # of a function in Python.
-            mutex.acquire()
-            pool.deferred.append(pool._rebuild)
-            if future._state is PENDING:
-                pool.deferred.append(future._announce)
-                future._state = CANCELLED
-            while mutex._is_owned():
-                mutex.release()
-            pool.repair(future)
+            try:
+                mutex.acquire()
+                pool.deferred.append(pool._rebuild)
+                if future._state is PENDING:
+                    pool.deferred.append(future._announce)
+                    future._state = CANCELLED
+                while mutex._is_owned():
+                    mutex.release()
+            finally:  # interrupted again, perhaps, as it had waited for the mutex
+                pool.repair(future)
             raise
         return overload.without_place(pool, options, future)
 

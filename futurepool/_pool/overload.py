@@ -210,14 +210,16 @@ def _decide(
     except BaseException:
         # Section.repair, its first step in line: by C calls only, as the stack may be at its end, with no
         # room for a call of a function in Python. See `fast.Submitting.submit`.
-        pool.mutex.acquire()
-        pool.deferred.append(pool._rebuild)
-        if future._state is PENDING:
-            pool.deferred.append(future._announce)
-            future._state = CANCELLED
-        while pool.mutex._is_owned():
-            pool.mutex.release()
-        pool.repair(future)
+        try:
+            pool.mutex.acquire()
+            pool.deferred.append(pool._rebuild)
+            if future._state is PENDING:
+                pool.deferred.append(future._announce)
+                future._state = CANCELLED
+            while pool.mutex._is_owned():
+                pool.mutex.release()
+        finally:  # interrupted again, perhaps, as it had waited for the mutex
+            pool.repair(future)
         raise
     if refused is not None:
         _forget(future)

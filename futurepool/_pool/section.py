@@ -113,10 +113,16 @@ class Section:
             except IndexError:  # another thread was faster
                 return
             # The section that has left it may be going on, in another thread: wait for its end.
-            # mutant deferred-waits-for-the-section
-            self.mutex.acquire()
-            # mutant deferred-waits-for-the-section
-            self.mutex.release()
+            try:
+                # mutant deferred-waits-for-the-section
+                self.mutex.acquire()
+                # mutant deferred-waits-for-the-section
+                self.mutex.release()
+            except BaseException:
+                # Not every caller repairs, and a repair ends with this.
+                while self.mutex._is_owned():
+                    self.mutex.release()
+                raise
             # mutant deferred-is-done
             act()
             try:

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 import futurepool
-from futurepool import BoundedExecutor, PoolClosedError, QueueFullError, _sync
+from futurepool import BoundedExecutor, OnFull, PoolClosedError, QueueFullError, _sync
 from futurepool._engines import threads
 from futurepool._future import NOTIFIED, Future
 from futurepool._pool.meters import MUCH
 from futurepool._pool.pool import Pool
 from futurepool._pool.task_queue import Level, PriorityQueue
 from futurepool._pool.workers import Kind, WorkerSlot
+from tests.helpers import hold
 
 
 class Strike(BaseException):
@@ -671,3 +672,64 @@ def test_what_two_threads_do_at_once_is_not_taken_off_for_another(
         there = pool.workers.reserved, len(pool.workers.listed)
         pool.repair()  # or leaving would wait for ever
         assert there == (0, 2)
+
+
+class Struck:
+    """A mutex whose owner is interrupted, the times it is told, right after it has got it."""
+
+    def __init__(self, mutex: Any, times: set[int]) -> None:
+        self.times = times
+        self.release = mutex.release
+        self._is_owned = mutex._is_owned
+        self._mutex = mutex
+        self._whose = threading.get_ident()
+        self._number = 0
+
+    def acquire(self) -> bool:
+        self._mutex.acquire()
+        if threading.get_ident() == self._whose:
+            self._number += 1
+            if self._number in self.times:
+                raise KeyboardInterrupt
+        return True
+
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+@pytest.mark.skipif(futurepool.form == "compiled", reason="there the mutex is one in C")
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_submit_that_is_interrupted_twice(first: int) -> None:
+    """The second time as it repairs what the first has left, for which it had to wait for the mutex."""
+    gate = threading.Event()
+    with BoundedExecutor(1, queue_size=1, on_full=OnFull.DROP_OLDEST) as ex:
+        pool = ex._pool
+        hold(ex, gate)
+        oldest = ex.submit(int)
+        pool.mutex = Struck(pool.mutex, {first, first + 1})
+        with pytest.raises(KeyboardInterrupt):
+            ex.submit(int)
+        assert not pool.mutex._is_owned()
+        gate.set()
+        assert ex.wait(30)
+        assert oldest.done()
+        assert ex.submit(int).result(30) == 0
+        stats = ex.stats()
+        assert stats.submitted_tasks == stats.completed_tasks + stats.cancelled_tasks
+
+
+@pytest.mark.skipif(futurepool.form == "compiled", reason="there the mutex is one in C")
+def test_who_does_what_is_deferred_is_interrupted() -> None:
+    """As it waits for the end of the section that has left it."""
+    done: list[int] = []
+    with BoundedExecutor(1) as ex:
+        pool = ex._pool
+        pool.deferred.append(lambda: done.append(1))
+        pool.mutex = Struck(pool.mutex, {1})
+        with pytest.raises(KeyboardInterrupt):
+            pool.run_deferred()
+        assert not pool.mutex._is_owned()
+        assert ex.submit(int).result(30) == 0
+    assert done == [1]
