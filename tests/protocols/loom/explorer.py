@@ -169,6 +169,7 @@ class Scenario:
     def _prepared(self) -> Iterator[Any]:
         """Instrument and put the models in place; keep the collector out of the runs."""
         enabled = gc.isenabled()
+        frozen = gc.get_freeze_count() > 0
         gc.collect()
         gc.freeze()  # so that collecting between runs looks at theirs only
         gc.disable()
@@ -176,7 +177,8 @@ class Scenario:
             with instrumented(self.code, self.granularity, self.volatile) as tracer, installed():
                 yield tracer
         finally:
-            gc.unfreeze()
+            if not frozen:  # else somebody else wants to have it so
+                gc.unfreeze()
             if enabled:
                 gc.enable()
 
