@@ -13,7 +13,8 @@ The progress line has no line end and the cursor is never hidden, so there is no
 however the process ends. Where the streams have no descriptors (somebody has put their own in
 place) results are written to the old `sys.stdout`.
 
-`_lock` (re-entrant, for signal handlers that print) guards the terminal and `_bar`, what it shows.
+`_lock` (re-entrant, for signal handlers that print) guards the terminal and `_bar`, what it shows. The child of
+a fork, in which a target may print as well, has new locks, and no progress line.
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ class _Aside(io.TextIOBase):
         self._encoding: str = getattr(like, "encoding", None) or "utf-8"
         self._tty = like is not None and like.isatty()
         self._partial: dict[int, str] = {}  # of a line, by thread
+        self.renew()
+
+    def renew(self) -> None:
+        """A buffer whose lock nobody holds."""
         self.buffer = io.BufferedWriter(_Bytes(self), 1)
 
     @property
@@ -160,6 +165,7 @@ class Streams:
     # -- putting things in place ------------------------------------------------------------------
 
     def __enter__(self) -> Self:
+        _open.add(self)
         out, err = descriptor(self.stdout), descriptor(self.stderr)
         console = sys.platform == "win32" and self.stdout is not None and self.stdout.isatty()
         if self.stdout is not None:
@@ -205,6 +211,14 @@ class Streams:
             aside.finish()
         while self._undo:
             self._undo.pop()()
+        _open.discard(self)
+
+    def after_fork(self) -> None:
+        """In the child: whoever held a lock is not here."""
+        self._lock = threading.RLock()
+        self._bar = ""
+        for aside in self._asides:
+            aside.renew()
 
     @staticmethod
     def _to_nothing(fd: int, how: int) -> None:
@@ -405,3 +419,15 @@ class Streams:
     def _clear(self) -> None:
         if self._bar:
             self.show("")
+
+
+_open: set[Streams] = set()
+
+
+def _after_fork() -> None:
+    for streams in list(_open):
+        streams.after_fork()
+
+
+if sys.platform != "win32" and hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

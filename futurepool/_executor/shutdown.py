@@ -343,7 +343,9 @@ def precede(executor: object) -> None:
 
 # -- fork ----------------------------------------------------------------------------------------
 
-_forking: list[Pool] = []
+#: One fork at a time: of two, each would wait for a mutex of the other's, or release one.
+_fork: Any = _sync.RLock()
+_forking: list[Pool] = []  # whose mutexes the fork holds; guarded by _fork
 
 
 def _await_imports() -> None:
@@ -361,17 +363,22 @@ def _await_imports() -> None:
 
 def _before_fork() -> None:
     _await_imports()  # first: what comes in between may want a pool
+    _fork.acquire()
     for pool in _live():
         pool.mutex.acquire()
         _forking.append(pool)
 
 
 def _after_fork_in_parent() -> None:
-    while _forking:
-        _forking.pop().mutex.release()
+    if _fork._is_owned():  # else it was interrupted before it had anything
+        while _forking:
+            _forking.pop().mutex.release()
+        _fork.release()
 
 
 def _after_fork_in_child() -> None:
+    global _fork
+    _fork = _sync.RLock()
     _sync.here.slot = None
     while _forking:
         _restart(_forking.pop())

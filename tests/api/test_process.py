@@ -8,16 +8,19 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
 
+import futurepool
 from futurepool import (
     BoundedExecutor,
     CancelToken,
     PoolClosedError,
 )
+from futurepool._executor import shutdown
 from tests.programs import environment, python
 
 # -- the end of the process ------------------------------------------------------------------------
@@ -669,6 +672,98 @@ def test_forking_in_the_middle_of_things() -> None:
         print("ok")
         """
     )
+
+
+@pytest.mark.slow
+@needs_fork
+def test_several_threads_fork_at_once() -> None:
+    """Workers of two pools among them: each lets go of what it has held, and of nothing else."""
+    forking(
+        """
+        pools = [BoundedExecutor(3), BoundedExecutor(3)]
+
+        def fork(_):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            return os.waitpid(pid, 0)[1]
+
+        maps = [ex.map(fork, range(300)) for ex in pools]
+        assert [*maps[0], *maps[1]] == [0] * 600
+        for ex in pools:
+            assert ex.submit(int).result(20) == 0
+            ex.shutdown()
+        assert in_child(lambda: BoundedExecutor(1).submit(int).result(20)) == 0
+        print("ok")
+        """
+    )
+
+
+class Watched:
+    """A lock that says when it is asked for, and let go of by the thread that has made this."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self._whose = threading.get_ident()
+        self._is_owned = lock._is_owned
+        self.comes: Callable[[], object] = int
+        self.leaves: Callable[[], object] = int
+
+    def acquire(self) -> None:
+        self.comes()
+        self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+        if threading.get_ident() == self._whose:
+            leaves, self.leaves = self.leaves, int
+            leaves()
+
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+@needs_fork
+@pytest.mark.skipif(futurepool.form == "compiled", reason="there the mutex is one in C")
+def test_a_fork_that_begins_as_another_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each lets go of the mutexes that it holds, and of no other's."""
+    came, gone = threading.Event(), threading.Event()
+
+    class Forking(list[Any]):
+        def append(self, pool: object) -> None:
+            super().append(pool)
+            if threading.current_thread() is other:  # in spite of the lock
+                came.set()
+
+    def fork() -> None:
+        shutdown._before_fork()
+        assert gone.wait(30)
+        shutdown._after_fork_in_parent()
+
+    other = threading.Thread(target=fork)
+
+    def meet() -> None:
+        one.comes = came.set
+        other.start()
+        assert came.wait(30)
+
+    with BoundedExecutor(1) as ex:
+        assert ex.submit(int).result(30) == 0
+        mutex: Any = Watched(ex._pool.mutex)
+        one: Any = Watched(shutdown._fork)
+        monkeypatch.setattr(ex._pool, "mutex", mutex)
+        monkeypatch.setattr(shutdown, "_fork", one)
+        monkeypatch.setattr(shutdown, "_forking", Forking())
+        shutdown._before_fork()
+        assert ex._pool in shutdown._forking
+        mutex.leaves = meet
+        shutdown._after_fork_in_parent()
+        gone.set()
+        other.join(30)
+        assert not other.is_alive()
+        assert ex.submit(int).result(30) == 0
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ import pytest
 import futurepool
 from futurepool._cli import items
 from tests.cli.command import FOREGROUND, MAP, PATIENCE, TASKS, Popen, Run, Terminal, environment
+from tests.programs import python
 
 pytest_plugins = ["tests.cli.fixtures"]
 
@@ -715,3 +716,42 @@ def test_bench(main: Main, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert main("bench", "--rounds", "7") == 7
     assert main("bench", "--rounds", "7", "more") == 2
     assert "unrecognized arguments: more" in capsys.readouterr().err
+
+
+@posix
+def test_what_a_target_prints_in_the_child_of_a_fork() -> None:
+    """Though another thread was just printing, by text or by bytes: it is not there to go on."""
+    done = python(
+        r"""
+        import io, os, signal, sys, threading, warnings
+        from futurepool._cli.streams import Streams
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: threads and fork do not mix
+        held, gate = threading.Event(), threading.Event()
+
+        class Slow(io.TextIOBase):
+            def write(self, text):
+                if text == "first\n":
+                    held.set()
+                    gate.wait()
+                err.write(text)
+                err.flush()
+
+        err, sys.stderr = sys.stderr, Slow()
+        with Streams(live=False, reads=False):
+            other = threading.Thread(target=lambda: sys.stdout.buffer.write(b"first\n"))
+            other.start()
+            held.wait()
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)
+                print("second")
+                sys.stdout.buffer.write(b"third\n")
+                os._exit(0)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            gate.set()
+            other.join()
+        print(code)
+        """
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "second\nthird\nfirst\n")
