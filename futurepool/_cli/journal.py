@@ -54,10 +54,12 @@ class Output:
         self._streams = streams
         self._log = log
         self._waiting = waiting
+        self.written = 0  # bytes of the latest entries
 
     def write(self, entries: list[Entry]) -> None:
         """Write all of them; WriteError if that fails, after what was written is logged."""
         streams, log = self._streams, self._log
+        self.written = 0
         data = b"".join([entry.line for entry in entries if entry.line is not None])
         if log is None:
             if data:
@@ -77,6 +79,7 @@ class Output:
             log.append(records[:whole])
             log.remember(sizes[:whole], entries[:whole], half)
             raise
+        self.written = len(data)
         log.append(records)
         log.remember(sizes, entries)
 

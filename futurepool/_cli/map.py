@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import itertools
 import math
 import os
 import queue
@@ -485,9 +486,7 @@ class _Mapping:
                 self._cannot_write(error)
                 complete = is_closed_pipe(error)
             except OSError as error:
-                self._say(f"cannot write the log: {error}")
-                self._status = 1
-                self._finish()
+                self._cannot_log(error)
             if self._log is not None:
                 self._log.close(complete)
             if self._trace is not None:
@@ -623,9 +622,24 @@ class _Mapping:
             self._log.take_back(self._streams.out)
         if is_closed_pipe(error):
             return
-        lost = len(self._batch) + len(self._lines) + self._taken - self._printed
-        self._say(f"cannot write the results: {error}; {lost} finished but not written")
+        lost = self._unwritten(error.written)
+        self._say(f"cannot write the results: {error}; {number(lost)} finished but not written")
         self._status = 1
+
+    def _cannot_log(self, error: OSError) -> None:
+        """Nothing more is written, either: what the log does not have a resume does again."""
+        self._crew.stop("the log cannot be written")
+        self._finish()
+        lost = self._unwritten(self._output.written)
+        self._say(f"cannot write the log: {error}; {number(lost)} finished but not written")
+        self._status = 1
+
+    def _unwritten(self, written: int) -> int:
+        """How many results there are that are not out; of those that were about to be so many bytes are."""
+        lines = [line for line, _ in self._batch if line is not None]
+        lines += [self._streams.encode(f"{line}\n") for line in self._lines]
+        ends = itertools.accumulate([len(line) for line in lines])
+        return sum(end > written for end in ends) + self._taken - self._printed
 
     def _count(self, fd: int, at: int, stopped: Callable[[], bool]) -> None:
         total = items.count(fd, at, self._args.null, stopped)

@@ -719,6 +719,36 @@ def test_bench(main: Main, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @posix
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [1000, 1500])
+@pytest.mark.parametrize("more", [(), ("--log", "log"), ("--json",)])
+def test_what_is_not_written_is_counted(
+    run: Run, tmp_path: Path, more: tuple[str, ...], limit: int
+) -> None:
+    """Whether there is no room for results, for the log, or for what is noted beside it."""
+    import resource
+
+    (tmp_path / "noisy.py").write_text("def call(item):\n    print('called')\n    return item\n")
+    with (tmp_path / "out").open("w") as out:
+        done = run(
+            *("map", "noisy.py:call", "-j1", *more),
+            lines="".join([f"{n}\n" for n in range(1000)]),
+            capture_output=False,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+    said = [
+        line for line in done.stderr.splitlines() if line.startswith("futurepool: cannot write")
+    ]
+    assert done.returncode == 1
+    lost = int(said[0].split()[-5].replace(",", ""))
+    written = (tmp_path / "out").read_text().count("\n")
+    assert done.stderr.count("called\n") == written + lost
+    assert lost > 0
+
+
+@posix
 def test_what_a_target_prints_in_the_child_of_a_fork() -> None:
     """Though another thread was just printing, by text or by bytes: it is not there to go on."""
     done = python(
