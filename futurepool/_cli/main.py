@@ -29,16 +29,16 @@ def run() -> None:
     gc.disable()
     status = 130
     try:
-        status = main()
+        try:
+            status = main()
+        finally:
+            _ignore_interrupts()  # or is interrupted itself, which is caught here as well
     except SystemExit as end:
         if end.code is not None and not isinstance(end.code, int):
             raise
         status = end.code or 0
     except KeyboardInterrupt:
         pass
-    signal: Any = sys.modules.get("signal")
-    if signal is not None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: there is nothing left to end
     module: Any = sys.modules.get("futurepool._cli.map")
     if module is not None and module.stuck:
         # A call runs on that nothing can end; a process that waited for it would be stuck as well.
@@ -46,6 +46,13 @@ def run() -> None:
             _flush_quietly(stream)
         os._exit(status)
     sys.exit(status)
+
+
+def _ignore_interrupts() -> None:
+    """All is done: there is nothing left to end."""
+    signal: Any = sys.modules.get("signal")
+    if signal is not None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -749,6 +749,28 @@ def test_what_is_not_written_is_counted(
 
 
 @posix
+def test_an_interrupt_when_all_is_done() -> None:
+    """The exit status is what it was, and nothing is said."""
+    done = python(
+        """
+        import os, signal
+        from futurepool._cli import main
+
+        def too_late():
+            os.kill(os.getpid(), signal.SIGINT)
+            ignore()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        ignore, main._ignore_interrupts = main._ignore_interrupts, too_late
+        main.main = lambda: 3
+        main.run()
+        """
+    )
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+@posix
 def test_what_a_target_prints_in_the_child_of_a_fork() -> None:
     """Though another thread was just printing, by text or by bytes: it is not there to go on."""
     done = python(

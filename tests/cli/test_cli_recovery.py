@@ -118,6 +118,9 @@ class Moment:
             process = self.to_file()
         else:
             process = self.to_file()
+            # Or else a Ctrl-C may end Python's own start, if that takes so long.
+            while not self.log.exists() and process.poll() is None:
+                time.sleep(0.005)
             time.sleep(delay)
             process.send_signal(
                 {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}[
