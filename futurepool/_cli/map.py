@@ -622,24 +622,22 @@ class _Mapping:
             self._log.take_back(self._streams.out)
         if is_closed_pipe(error):
             return
-        lost = self._unwritten(error.written)
-        self._say(f"cannot write the results: {error}; {number(lost)} finished but not written")
-        self._status = 1
+        self._say_lost("results", error, error.written)
 
     def _cannot_log(self, error: OSError) -> None:
         """Nothing more is written, either: what the log does not have a resume does again."""
         self._crew.stop("the log cannot be written")
         self._finish()
-        lost = self._unwritten(self._output.written)
-        self._say(f"cannot write the log: {error}; {number(lost)} finished but not written")
-        self._status = 1
+        self._say_lost("log", error, self._output.written)
 
-    def _unwritten(self, written: int) -> int:
-        """How many results there are that are not out; of those that were about to be so many bytes are."""
+    def _say_lost(self, what: str, error: OSError, written: int) -> None:
+        """Say how many are finished and not out; of those that were about to be so many bytes are."""
         lines = [line for line, _ in self._batch if line is not None]
         lines += [self._streams.encode(f"{line}\n") for line in self._lines]
         ends = itertools.accumulate([len(line) for line in lines])
-        return sum(end > written for end in ends) + self._taken - self._printed
+        lost = sum(end > written for end in ends) + self._taken - self._printed
+        self._say(f"cannot write the {what}: {error}; {number(lost)} finished but not written")
+        self._status = 1
 
     def _count(self, fd: int, at: int, stopped: Callable[[], bool]) -> None:
         total = items.count(fd, at, self._args.null, stopped)

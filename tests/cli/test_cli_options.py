@@ -245,13 +245,19 @@ class Pace:
         return limits
 
 
-def test_one_lucky_measurement_sends_nobody() -> None:
-    """Two draw for longer than a moment if calls went faster thrice, and one if they did not once."""
+def before_the_third() -> Pace:
+    """Two draw; twice before they were faster than one."""
     pace = Pace(crew_of_two())
     for _ in range(2):
         assert pace.go_on(4, 100e-6) == [1, 2]
         assert pace.go_on(4, 50e-6) == [2, 1]
     assert pace.go_on(4, 100e-6) == [1, 2]
+    return pace
+
+
+def test_one_lucky_measurement_sends_nobody() -> None:
+    """Two draw for longer than a moment if calls went faster thrice, and one if they did not once."""
+    pace = before_the_third()
     assert pace.go_on(4, 100e-6) == [2, 1]
     assert pace.go_on(127, 100e-6) == [1]
     assert pace.go_on(5, 100e-6) == [2, 1]
@@ -259,11 +265,7 @@ def test_one_lucky_measurement_sends_nobody() -> None:
 
 def test_who_was_faster_thrice_goes_on() -> None:
     """And is measured again later."""
-    pace = Pace(crew_of_two())
-    for _ in range(2):
-        assert pace.go_on(4, 100e-6) == [1, 2]
-        assert pace.go_on(4, 50e-6) == [2, 1]
-    assert pace.go_on(4, 100e-6) == [1, 2]
+    pace = before_the_third()
     assert pace.go_on(4 + 127, 50e-6) == [2]
     assert pace.go_on(5, 50e-6) == [1, 2]
 
