@@ -680,6 +680,8 @@ class Batch:
 
     def _look(self, ready: Callable[[], bool]) -> bool:
         self._pool.reap_dead_workers()
+        # A place may have come free that was wanted for one drawer more, while those that are there are blocked.
+        self._relieve()
         self._help(None, True)
         return ready()
 

@@ -498,21 +498,39 @@ def test_others_join_in_when_there_are_places(clock: Clock, gate: threading.Even
     assert not together.broken
 
 
-def test_who_reads_sees_to_others(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A place has come free while the only one of its tasks makes a call that blocks."""
+@pytest.mark.parametrize("reader_is", ["looking", "asleep"])
+def test_who_reads_sees_to_others(
+    reader_is: str, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place has come free while the only one of its tasks makes a call that blocks: soon, or late."""
     blocks, sleeps = threading.Event(), threading.Event()
-    sleep = Batch.sleep
+    sleep, sleep_at, relieve = Batch.sleep, _sync.sleep_at, Batch._relieve
 
-    def fall_asleep(*args: Any) -> bool:
+    def look_for_results(*args: Any) -> bool:
         sleeps.set()
         return sleep(*args)
+
+    def fall_asleep(*args: Any) -> None:
+        if threading.current_thread() is reader:
+            sleeps.set()
+        sleep_at(*args)
+
+    def see_to(batch: Batch) -> None:
+        if reader_is == "looking":
+            assert cf.wait(held, 30).done == {*held}
+        relieve(batch)
 
     def call(number: int) -> int:
         if number == 0:
             blocks.wait(30)
         return number
 
-    monkeypatch.setattr(Batch, "sleep", fall_asleep)
+    if reader_is == "looking":
+        monkeypatch.setattr(Batch, "sleep", look_for_results)
+    else:
+        monkeypatch.setattr(_sync, "LOOK", 0.01)
+        monkeypatch.setattr(_sync, "sleep_at", fall_asleep)
+    monkeypatch.setattr(Batch, "_relieve", see_to)
     with BoundedExecutor(2, queue_size=0) as ex:
         held = hold(ex, gate)
         results = ex.options(on_full=OnFull.RAISE).map_unordered(call, range(3), chunksize="auto")
