@@ -7,9 +7,10 @@ what happens. A task that is taken from it gets subscribers that are `slow`, so 
 `refused`.
 
 **What a section does.** It appends a tuple to a deque, one C call; the first since the last delivery also
-leaves `_call` to be done. That puts the delivery into the inbox of the desk, whose thread waits a little, so
-that more comes together, and tells all there is. `_called` is cleared before the deque is looked at: what is
-noted later calls again.
+leaves `_call` to be done. That puts the feed among those that are due, and, if nobody has done so, the delivery
+into the inbox of the desk, whose thread waits a little, so that more comes together, and tells all there is,
+of all pools. What says that somebody has called (`_called`, `_calls`, `_due`) is cleared before what it stands
+for is looked at: what is noted later calls again. To call twice does no harm, and two threads may.
 
 **Limits.** So many events may wait to be told; what comes on top is left out, and counted, as an observer
 that hangs would otherwise hold all futures. After a fork the child forgets what is the parent's to tell.
@@ -40,9 +41,19 @@ MOST = 100_000  # events that may wait
 _PAUSE = 0.02  # seconds in which more may come together
 
 desk: _logs.Desk = _logs.Desk("futurepool-observers")
+_due: dict[Feed, None] = {}  # have something to tell; single C calls only
+_calls: list[None] = [None]  # who takes what is in it calls the desk; single C calls only
+
+
+def _reset() -> None:
+    desk.reset()
+    _due.clear()
+    _calls[:] = [None]
+
+
 _logs.before_exit.append(desk.drain)
 if sys.platform != "win32" and hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=desk.reset)
+    os.register_at_fork(after_in_child=_reset)
 
 # By identifier. When its task is told of, a thread may have ended, and another have its identifier.
 _threads: dict[int, threading.Thread] = getattr(threading, "_active", {})
@@ -129,16 +140,13 @@ class Feed:
 
     def _call(self) -> None:
         """Left to be done by a section: runs nothing of an observer's."""
-        desk.later(self._tell_soon)
+        _due[self] = None
+        _call_desk()
 
     def settle(self) -> None:
         """Wait until all that was noted is told, but not for long: an observer may be stuck."""
         desk.later(self._tell)
         desk.settle()
-
-    def _tell_soon(self) -> None:
-        _sync.sleep_at(_sync.Parker(), _PAUSE, int)
-        self._tell()
 
     def _tell(self) -> None:
         """Tell what there is. In the thread of the desk."""
@@ -191,6 +199,29 @@ class Feed:
             exc_info=None if error is None else (type(error), error, error.__traceback__),
             pool=self._name,
         )
+
+
+def _call_desk() -> None:
+    """Have what is due told, unless that is about to be done."""
+    try:
+        _calls.pop()
+    except IndexError:
+        desk.attend()  # it may have found no thread
+    else:
+        desk.later(_tell_all)
+
+
+def _tell_all() -> None:
+    """In the thread of the desk."""
+    _sync.sleep_at(_sync.Parker(), _PAUSE, int)
+    _calls.append(None)
+    try:
+        for feed in list(_due):
+            _due.pop(feed, None)
+            feed._tell()
+    finally:
+        if _due:
+            _call_desk()
 
 
 def _worker(slot: WorkerSlot) -> Any:

@@ -30,12 +30,14 @@ from futurepool import (
     _sync,
     current_token,
 )
+from futurepool._deadlines import timer
 from futurepool._engines.threads import ThreadEngine
 from futurepool._foreign import aside
 from futurepool._pool import overload
 from tests.helpers import hold
 
 PATIENCE = 30
+LATER = 600  # seconds
 
 
 def ident() -> int:
@@ -489,10 +491,29 @@ def stop(ex: BoundedExecutor) -> None:
         ex.stop(0.01)
 
 
+class Clock:
+    """One that may be put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        self._clock = _sync.clock
+
+    def __call__(self) -> float:
+        return self._clock() + self.ahead
+
+
+def expire(token: CancelToken) -> None:
+    """Have its deadline come."""
+    assert isinstance(_sync.clock, Clock)
+    _sync.clock.ahead += LATER
+    timer._wake()
+    assert token.wait(PATIENCE)
+
+
 def endings() -> dict[str, Callable[[BoundedExecutor, CancelToken], object]]:
     """What ends a queued task without anybody who has asked for its cancellation."""
     return {
-        "deadline": lambda ex, token: token.wait(PATIENCE),
+        "deadline": lambda ex, token: expire(token),
         "drop": lambda ex, token: ex.options(on_full=OnFull.DROP_OLDEST).submit(int),
         "shutdown": lambda ex, token: ex.shutdown(wait=False, cancel_futures=True),
         "stop": lambda ex, token: stop(ex),
@@ -501,9 +522,10 @@ def endings() -> dict[str, Callable[[BoundedExecutor, CancelToken], object]]:
 
 @pytest.mark.parametrize("ending", endings())
 def test_callbacks_of_nobody_run_in_a_thread_that_nobody_waits_for(
-    ending: str, gate: threading.Event
+    ending: str, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under a lock that the callback takes, nothing hangs; one that is slow holds up no other."""
+    monkeypatch.setattr(_sync, "clock", Clock())
     lock = threading.Lock()
     told: dict[str, int] = {}
     heard = threading.Semaphore(0)
@@ -520,7 +542,7 @@ def test_callbacks_of_nobody_run_in_a_thread_that_nobody_waits_for(
 
     with BoundedExecutor(1, queue_size=1 if ending == "drop" else 2) as ex:
         hold(ex, gate)
-        token = CancelToken(0.05 if ending == "deadline" else None)
+        token = CancelToken(LATER if ending == "deadline" else None)
         others = {threading.get_ident(), *(t.ident for t in ex._threads)}
         first = ex.submit_with_token(token, int)
         first.add_done_callback(slow)

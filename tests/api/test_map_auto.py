@@ -243,6 +243,7 @@ def test_slow_calls_are_a_task_each_now_and_then(clock: Clock) -> None:
 
     with BoundedExecutor(1) as ex:
         list(ex.map(call, range(10), chunksize="auto"))
+        assert ex.wait(30)
         assert ex.stats().completed_tasks == 10
 
 

@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from futurepool import (
     OnFull,
     QueueFullError,
     TaskEvent,
+    _sync,
 )
 from futurepool._pool import observing
 from tests.helpers import hold
@@ -273,6 +275,36 @@ def test_a_slow_one_delays_nobody(
     assert [message.split(":")[0] for message in messages] == [
         "the observers of the pool 'db' are too slow"
     ]
+
+
+def test_many_pools_are_told_of_together(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one pause, however many there are, and however often each has called."""
+    pauses: list[float] = []
+    sleep_at = _sync.sleep_at
+
+    def pause(parker: Any, timeout: float | None, look: Callable[[], object]) -> None:
+        if threading.current_thread().name == "futurepool-observers":
+            pauses.append(timeout or 0.0)
+        sleep_at(parker, timeout, look)
+
+    monkeypatch.setattr(_sync, "sleep_at", pause)
+    feeds = [observing.Feed(str(number), deque()) for number in range(50)]
+    notes, busy = Notes(), threading.Event()
+    observing.desk.later(lambda: busy.set() or gate.wait(30))  # type: ignore[func-returns-value]
+    assert busy.wait(30)
+    pauses.clear()  # of tests before
+    for feed in feeds:
+        feed.observers = (notes,)
+        for number in range(1, 4):
+            feed.cancelled(SimpleNamespace(task_id=number, name="x", priority=1, _queued_at=0.0))
+            for _ in range(10):
+                feed._call()
+    gate.set()
+    observing.desk.settle()
+    assert [event.pool for event in notes.events] == [str(n // 3) for n in range(150)]
+    assert pauses == [observing._PAUSE]
 
 
 def test_it_keeps_no_argument_alive(gate: threading.Event) -> None:
