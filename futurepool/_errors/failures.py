@@ -168,7 +168,7 @@ class Failure:
 
     __slots__ = (
         "__weakref__",
-        "_error",
+        "_errors",
         "_notes",
         "_text",
         "cause",
@@ -211,7 +211,8 @@ class Failure:
         # For one that has been made of parts: what the cause said, and how to format where it came from.
         self.said: str | None = None
         self.trace: Callable[[], str] | None = None
-        self._error: weakref.ref[TaskError] | None = None
+        #: The one that was made of it, if it is alive; for a moment perhaps others. Single C calls only.
+        self._errors: list[weakref.ref[TaskError]] = []
         self._notes: Any = None
         self._text: str | None = None
 
@@ -271,19 +272,33 @@ class Failure:
         return self._text
 
     def task_error(self) -> TaskError:
-        """The `TaskError`: what is raised, if that is one; else one that stands alone."""
-        ref = self._error
-        error = None if ref is None else ref()
+        """The `TaskError`: what is raised, if that is one; else one that stands alone.
+
+        Everybody gets the same object, as long as anybody has it: of two threads that make one at the same
+        time each adds its own to the list, and takes the first that is there.
+        """
+        errors = self._errors
+        found = errors[0]() if errors else None
+        if found is not None:
+            return found
+        error = None if self.recipe is None else _make_dual(self)
         if error is None:
-            error = None if self.recipe is None else _make_dual(self)
-            if error is None:
-                try:
-                    error = TaskError(self.task_id, self.task_name, self.cause)
-                    _bind(error, self)
-                except Exception:
-                    return _spare
-            self._error = weakref.ref(error)
-        return error
+            try:
+                error = TaskError(self.task_id, self.task_name, self.cause)
+                _bind(error, self)
+            except Exception:
+                return _spare
+        errors.append(weakref.ref(error))
+        # It is alive and in the list, so the search ends there at last. Nobody takes away what is alive.
+        while True:
+            first = errors[0]
+            found = first()
+            if found is not None:
+                return found
+            try:
+                errors.remove(first)
+            except ValueError:  # another thread has
+                pass
 
     @property
     def guarded(self) -> bool:

@@ -20,6 +20,7 @@ from traceback import FrameSummary, StackSummary
 from types import CodeType, MappingProxyType, TracebackType, WrapperDescriptorType
 from typing import Any, cast
 
+from futurepool import _sync
 from futurepool._errors import LostCauseError, is_a, is_among, safe_text
 from futurepool._errors.failures import (
     Failure,
@@ -34,6 +35,8 @@ from futurepool._errors.failures import (
 _FRAMES = 20  # at either end of a traceback
 _LINKS = 5  # of a chain of exceptions
 _TEXT = 1000  # characters
+# Seconds, and how often, for a finalizer that is a matter of microseconds.
+_TURN, _TURNS = 0.001, 300
 _POSITIONS = sys.version_info >= (3, 11)
 
 _mro_of: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
@@ -190,11 +193,12 @@ class Summary:
 class Latest:
     """A failure that is, or was, the latest of its pool. Held by the pool and by the failure."""
 
-    __slots__ = ("_failure", "_summary", "dropped")
+    __slots__ = ("_failure", "_kept", "_summary", "dropped")
 
     def __init__(self, failure: Failure) -> None:
         self.dropped: bool = False  # another is the latest by now
         self._summary: Summary | None = None
+        self._kept: bool = False  # the finalizer has been here
         self._failure: weakref.ref[Failure] = weakref.ref(failure)
         failure.latest = self
 
@@ -205,6 +209,7 @@ class Latest:
                 self._summary = Summary(failure)
             except Exception:  # no memory for it
                 pass
+        self._kept = True
 
     def complete(self, failure: Failure) -> None:
         """Ask for texts that take code of the user's, if there are any. Called by the worker."""
@@ -220,9 +225,18 @@ class Latest:
     def error(self) -> TaskError | None:
         """The `TaskError` for `stats()`."""
         failure = self._failure()
-        if self._summary is None and failure is not None:
+        if failure is None:
+            self._await_finalizer()
+        elif self._summary is None:
             self.keep(failure)
         return None if self._summary is None else self._summary.error()
+
+    def _await_finalizer(self) -> None:
+        """Without a GIL what has died cannot be had any more, while another thread is about to call its finalizer."""
+        for _ in range(_TURNS):
+            if self._kept or self._summary is not None:
+                return
+            _sync.Parker().acquire(True, _TURN)
 
 
 def _cut(text: str) -> str:

@@ -30,8 +30,10 @@ import pytest
 
 import futurepool
 from futurepool import BoundedExecutor, Future, OnFull, TaskError, _logs
+from futurepool._errors import failures
 from futurepool._future import name_of
 from futurepool._pool import completion
+from tests.helpers import hold
 from tests.programs import python
 
 
@@ -107,6 +109,39 @@ def test_both_types_catch_it(ex: BoundedExecutor, error: Exception) -> None:
     with pytest.raises(TaskError):
         future.result()
     assert ex.submit(int).result() == 0
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_who_reads_at_the_same_time_gets_the_same_object(
+    ex: BoundedExecutor, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the standard class, though each has made one; and another one when nobody has it any more."""
+    future = ex.submit(fail, LookupError(1))
+    assert ex.wait(30)
+    make, together = failures._make_dual, threading.Barrier(3)
+
+    def made(failure: failures.Failure) -> TaskError | None:
+        together.wait(30)
+        error = None if alone else make(failure)
+        together.wait(30)
+        return error
+
+    def read() -> None:
+        read_there.append(future.task_error)
+
+    gc.collect()
+    for _ in range(2):
+        read_there: list[TaskError | None] = []
+        monkeypatch.setattr(failures, "_make_dual", made)
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        monkeypatch.setattr(failures, "_make_dual", make)
+        assert read_there == [future.task_error] * 3
+        assert isinstance(read_there[0], TaskError)
+        assert len(set(map(id, read_there))) == 1
 
 
 class SoleMeta(type):
@@ -356,8 +391,14 @@ def test_helping_deeper_than_the_stack_allows(ex: BoundedExecutor) -> None:
 def test_a_callback_that_waits_helps_too(ex: BoundedExecutor) -> None:
     """It runs in the worker, which nobody else could replace."""
     seen: list[int] = []
-    ex.submit(int).add_done_callback(lambda _: seen.append(ex.submit(int, "5").result()))
-    assert ex.wait(30)
+    ended = threading.Event()
+
+    def wait(_: object) -> None:
+        seen.append(ex.submit(int, "5").result())
+        ended.set()
+
+    ex.submit(int).add_done_callback(wait)
+    assert ended.wait(30)
     ex.shutdown()
     assert seen == [5]
 
@@ -718,13 +759,13 @@ def test_a_cancelled_error_says_which_task_and_why() -> None:
     for policy in (OnFull.DROP_NEW, OnFull.DROP_OLDEST):
         with BoundedExecutor(1, queue_size=1, on_full=policy) as pool:
             gate.clear()
-            pool.submit(gate.wait, 30)
+            hold(pool, gate)
             first, second = (pool.options(name="job").submit(int) for _ in range(2))
             texts.append(cancelled_text(second if policy is OnFull.DROP_NEW else first))
             gate.set()
     with BoundedExecutor(1) as pool:
         gate.clear()
-        pool.submit(gate.wait, 30)
+        hold(pool, gate)
         token = futurepool.CancelToken()
         under = pool.options(name="job", token=token)
         queued = under.submit(int)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, OnFull, QueueFullError, SubmitTimeoutError
+from tests.helpers import hold
 
 
 def work(*_: object) -> str:
@@ -113,7 +114,7 @@ async def arun_in_time(pool: BoundedExecutor) -> object:
 def test_a_full_queue_says_what_it_holds(gate: threading.Event) -> None:
     """Which pool, which task, how many run and wait, how long it waited."""
     with BoundedExecutor(1, queue_size=1, name="db") as pool:
-        pool.submit(gate.wait, 30)
+        hold(pool, gate)
         pool.submit(work)
         for submit, task in refusals(pool):
             with pytest.raises(QueueFullError) as caught:

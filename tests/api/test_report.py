@@ -232,6 +232,7 @@ def test_nothing_is_said_if_it_does_not_take_long(
         ex.submit(int)
     with BoundedExecutor(2, shutdown_timeout=0) as ex:
         ex.submit(int).result()
+        assert ex.wait(30)
     ex = BoundedExecutor(1, shutdown_timeout=0)
     hold(ex, gate, 1)
     with pytest.raises(ForcedShutdownError):

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, TaskError
+from futurepool import BoundedExecutor, TaskError, _sync
+from futurepool._errors.failures import Failure
 from futurepool._pool.summaries import Latest
 
 #: What follows a failure once everyone has been told of it: so many workers have asked for its text.
@@ -80,6 +81,7 @@ def chained(argument: object) -> None:
 
 
 def latest(pool: BoundedExecutor) -> Any:
+    assert pool.wait(30)  # what was read is counted
     with ASKED:
         assert ASKED.wait_for(lambda: asked == pool.stats().failed_tasks, 30)
     error: Any = pool.stats().last_error
@@ -225,6 +227,28 @@ def test_it_is_the_error_of_the_latest_task(pool: BoundedExecutor) -> None:
         assert future.exception()
     del future, futures
     assert latest(pool).args == (4,)
+
+
+def test_it_is_there_though_it_dies_just_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GIL nobody gets hold of it any more before its finalizer, in another thread, has kept it."""
+    failure = Failure(ValueError("x"))
+    latest = Latest(failure)
+    latest._failure = lambda: None  # type: ignore[assignment]
+    looks = []
+
+    class Parker:
+        def acquire(self, *args: object) -> None:
+            looks.append(args)
+            if len(looks) == 3:
+                latest.keep(failure)
+
+    monkeypatch.setattr(_sync, "Parker", Parker)
+    assert str(latest.error()) == "x"
+    assert len(looks) == 3
+    # Nor for ever: it may be that nothing can be kept.
+    nothing = Latest(failure)
+    nothing._failure = latest._failure
+    assert nothing.error() is None
 
 
 def test_notes_are_kept(pool: BoundedExecutor) -> None:

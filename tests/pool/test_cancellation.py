@@ -573,15 +573,18 @@ def test_the_timer_calls_callbacks_of_tokens_nobody_holds(timer):
     assert seen == ["deadline of 0.01 s passed"]
 
 
-def test_many_deadlines_share_one_thread_and_one_entry_per_deadline(timer):
+def test_many_deadlines_share_one_thread_and_one_entry_per_deadline(timer, monkeypatch):
     before = threading.active_count()
     done = threading.Semaphore(0)
-    root = CancelToken(0.05)
-    tokens = [root.child() for _ in range(500)] + [CancelToken(0.05) for _ in range(500)]
+    root = CancelToken(600)
+    tokens = [root.child() for _ in range(500)] + [CancelToken(600) for _ in range(500)]
     for token in tokens:
         token.add_callback(lambda _: done.release())
     assert threading.active_count() <= before + 1
     assert len(timer._inbox) + len(timer._heap) <= 501
+    clock = _sync.clock
+    monkeypatch.setattr(_sync, "clock", lambda: clock() + 600)
+    timer._wake()
     for _ in tokens:
         assert done.acquire(timeout=PATIENCE)
 
