@@ -13,6 +13,9 @@ the item would be done twice. So where results go to a file, what is about to be
 `FILE.journal` first: where, how long each line is, a checksum, and the records. After a kill,
 `--resume` looks at what got into the file, drops half a line, and completes the log.
 
+A run locks its log, where the system can: two at a time would each do all that neither had logged yet, and
+the second would take what the first is writing for what a killed one has left.
+
 Used by the main thread only.
 """
 
@@ -120,6 +123,7 @@ class Log:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._fd = os.open(path, flags, 0o666)
         try:
+            _lock(self._fd, path)
             size = os.fstat(self._fd).st_size
             if not resume:
                 _must_be_empty(path, size)
@@ -135,7 +139,9 @@ class Log:
     def _read(self) -> None:
         done, failed = self._done, self._failed
         good = 0
-        with self._path.open("rb") as file:
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        # Not by its path: to close what was opened so would end the lock.
+        with open(self._fd, "rb", closefd=False) as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # half a record, of a full disk or a killed process
@@ -320,12 +326,25 @@ class Log:
 
     def close(self, complete: bool) -> None:
         """The end; the journal is kept if the log could not be completed."""
-        os.close(self._fd)
         if self._journal is not None:
             os.close(self._journal)
         if complete:
             with contextlib.suppress(OSError):
                 self._journal_path.unlink()
+        os.close(self._fd)
+
+
+def _lock(fd: int, path: Path) -> None:
+    """Until it is closed, or this process ends. Children that the target forks do not have it."""
+    try:
+        import fcntl
+
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return
+    except OSError as error:  # else this file cannot be locked
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise BlockingIOError(f"another run is writing {path}") from None
 
 
 def _must_be_empty(path: Path, size: int) -> None:

@@ -452,6 +452,29 @@ def test_a_log_is_not_overwritten(main: Main, capsys: Any, tasks: str, tmp_path:
     assert main("map", f"{tasks}:same", "a", "--log", str(tmp_path / "no" / "log")) == 2
 
 
+@posix
+@pytest.mark.slow
+def test_a_log_is_one_runs_at_a_time(
+    main: Main, popen: Popen, capsys: Any, tasks: str, tmp_path: Path
+) -> None:
+    """Two would do what neither has logged yet twice; not after its end, whatever that was."""
+    log = str(tmp_path / "log")
+    more = (f"{tasks}:same", "--quiet", "--resume", "--log", log)
+    first = popen("-m", "futurepool", "map", *more)
+    first.stdin.write("a\n")
+    first.stdin.flush()
+    while not Path(log).exists() or not Path(log).stat().st_size:
+        assert first.poll() is None
+    for others in ((), ("--dry-run",)):
+        assert main("map", *more, "a", "b", *others) == 2
+        assert f"argument --log: another run is writing {log}" in capsys.readouterr().err
+    first.kill()
+    first.wait(PATIENCE)
+    assert main("map", *more, "a", "b") == 0
+    assert capsys.readouterr().out == "b\n"
+    assert len(Path(log).read_text("utf-8").splitlines()) == 2
+
+
 def test_resume_what_is_not_there(main: Main, capsys: Any, tasks: str, tmp_path: Path) -> None:
     """A first run may say --resume, too; JSON values are the same however they are written."""
     more = ("--log", str(tmp_path / "log"), "--resume", "--json-input", "--quiet")
