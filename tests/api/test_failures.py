@@ -113,11 +113,11 @@ def test_both_types_catch_it(ex: BoundedExecutor, error: Exception) -> None:
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_who_reads_at_the_same_time_gets_the_same_object(
-    ex: BoundedExecutor, alone: bool, monkeypatch: pytest.MonkeyPatch
+    alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with the standard class, though each has made one; and another one when nobody has it any more."""
-    future = ex.submit(fail, LookupError(1))
-    assert ex.wait(30)
+    with BoundedExecutor(1) as ex:
+        future = ex.submit(fail, LookupError(1))
     make, together = failures._make_dual, threading.Barrier(3)
 
     def made(failure: failures.Failure) -> TaskError | None:
@@ -129,8 +129,8 @@ def test_who_reads_at_the_same_time_gets_the_same_object(
     def read() -> None:
         read_there.append(future.task_error)
 
-    gc.collect()
     for _ in range(2):
+        gc.collect()
         read_there: list[TaskError | None] = []
         monkeypatch.setattr(failures, "_make_dual", made)
         threads = [threading.Thread(target=read) for _ in range(3)]

@@ -547,6 +547,8 @@ def test_repair_counts_again(gate: threading.Event) -> None:
         hold(view, gate)
         hold(keyed, gate)
         rest = [each.submit(int) for each in (view, keyed, keyed, view)]
+        while ex.stats().views["db"].completed_tasks < 2:  # the others wait
+            assert cf.wait([rest[0], rest[3]], 30).done
         limits: Any = ex._pool.limits
         with ex._pool.mutex:
             limits.root.heap.clear()
