@@ -1142,6 +1142,8 @@ class BoundedExecutor(_Submitting, Internals, ThreadPoolExecutor):
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is queued or running; the executor stays open.
 
+        Done-callbacks of the latest tasks may still run; `shutdown` waits for those, too.
+
         Args:
             timeout: Seconds; None for no limit.
 

@@ -10,6 +10,7 @@ import gc
 import itertools
 import logging
 import math
+import queue
 import re
 import sys
 import sysconfig
@@ -274,13 +275,12 @@ def test_all_who_wait_are_told(executor):
 def test_what_the_task_did_is_visible_after_result(executor):
     """Writes of the task are seen by whoever has its result or its callback."""
     for n in range(100):
-        seen, box = [], []
+        seen, box = queue.SimpleQueue(), []
         future = executor.submit(box.append, n)
-        future.add_done_callback(lambda _, box=box, seen=seen: seen.append(list(box)))
+        future.add_done_callback(lambda _, box=box, seen=seen: seen.put(list(box)))
         future.result(PATIENCE)
         assert box == [n]
-    assert executor.wait(PATIENCE)
-    assert seen == [[99]]
+        assert seen.get(timeout=PATIENCE) == [n]
 
 
 # -- cancelling ----------------------------------------------------------------------------------
@@ -565,15 +565,13 @@ def test_a_callback_may_submit(single):
 def test_a_callback_may_submit_to_a_full_pool():
     """The worker in the callback is not blocked by a full queue: it might have to empty it."""
     with BoundedExecutor(1, queue_size=1) as executor:
-        inner = []
+        inner = queue.SimpleQueue()
         with Busy(executor) as busy:
             busy.futures[0].add_done_callback(
-                lambda _: inner.extend(executor.submit(int) for _ in range(5))
+                lambda _: [inner.put(executor.submit(int)) for _ in range(5)]
             )
             executor.submit(int)
-        assert executor.wait(PATIENCE)
-        executor.shutdown()
-        assert [future.result(PATIENCE) for future in inner] == [0] * 5
+        assert [inner.get(timeout=PATIENCE).result(PATIENCE) for _ in range(5)] == [0] * 5
 
 
 def test_a_callback_may_add_callbacks(single):

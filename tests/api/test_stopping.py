@@ -394,7 +394,7 @@ def test_astop_in_time() -> None:
         gate = threading.Event()
         futures = [ex.submit(gate.wait, 30) for _ in range(3)]
         stop = asyncio.create_task(ex.astop(30))
-        while not ex.closed:
+        while not ex.closed:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.01)
         assert not stop.done()
         gate.set()
