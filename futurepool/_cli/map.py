@@ -553,8 +553,8 @@ class _Mapping:
             self._looked = now
             if self._streams.gone():
                 raise WriteError(errno.EPIPE, "")
-        if taken > 4 and not (self._waits and crew.waiting * 4 < self._window):
-            time.sleep(0.004)  # several at a time cost less
+        if taken > 1 and not (self._waits and crew.waiting * 4 < self._window):
+            time.sleep(0.01)  # several at a time cost less
         elif not taken:
             crew.sleep(0.005 if crew.nimble else 0.1)
         return ""

@@ -5,7 +5,7 @@ owner at any time, a worker that dies fails the one item it was at, and is repla
 too long can be killed.
 
 To keep a worker busy while its results travel, it is sent a little more than it is at: items for about
-two milliseconds, none if they are long. When others have nothing to do, `recall` asks for those back.
+eight milliseconds, none if they are long. When others have nothing to do, `recall` asks for those back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from futurepool._cli.work import Crew, Drawer
 
 __all__ = ["InInterpreter", "InProcess", "Setup"]
 
-_AHEAD = 0.002  # seconds of work that a worker has in stock
+_AHEAD = 0.008  # seconds of work that a worker has in stock
 _LONG = 0.02  # seconds; calls that are longer are sent one by one
 _MOST = 256  # items in stock
 _STALL = 0.03  # seconds at one item, after which others get what waits behind it
@@ -71,10 +71,13 @@ class Remote(Drawer):
         super().__init__(crew, number)
         self._setup = setup
         self._to: int | None = None  # where messages go; None while nobody is there
+        self._sending = threading.Lock()  # a message at a time
         self._messages: Unpacker | None = None
         self._stock: deque[tuple[int, str]] = deque()  # what the worker has; the first is running
         self._mean = 0.0  # seconds for an item, the latest counting most
-        self._recalled: tuple[int, float] | None = None
+        self._recalled: tuple[object, ...] | None = (
+            None  # (place, when it began) of the call behind which
+        )
         self._late = False
         self._ended = False
         self._call = crew.prepared(self, self._one)
@@ -100,21 +103,26 @@ class Remote(Drawer):
                 raise RuntimeError(f"a worker cannot be started: {how}") from None
 
     def _send(self, message: object) -> None:
+        with self._sending:
+            self._write(message)
+
+    def _write(self, message: object) -> None:
         if self._to is not None:
             with contextlib.suppress(OSError):  # it has died: the next read says so
                 write_all(self._to, pack(message))
 
     def recall(self, now: float) -> None:
-        current = self.current
-        if (
-            current is not None
-            and len(self._stock) > 1
-            and self.crew.auto
-            and now - current[2] > _STALL
-            and (self._recalled is None or self._recalled != (current[0], current[2]))
-        ):
-            self._recalled = (current[0], current[2])
-            self._send((BACK,))
+        crew, current = self.crew, self.current
+        if current is None or len(self._stock) < 2 or not crew.auto:
+            return
+        late = crew.closing or now - current[2] > _STALL
+        # Not if somebody is sending, who may have to wait for the worker.
+        if late and self._recalled != current[::2] and self._sending.acquire(blocking=False):
+            try:
+                self._recalled = current[::2]
+                self._write((BACK,))
+            finally:
+                self._sending.release()
 
     def _too_long(self) -> Failure:
         return Failure("TimeoutError", f"took longer than {self.crew.timeout or 0:g} s", "", "")
@@ -165,6 +173,9 @@ class Remote(Drawer):
     def _listen(self) -> bool:
         """Wait for what the child says, or for its end; False if this worker was given up."""
         stock = self._stock
+        if len(stock) > 1:
+            # Hear of several at a time: to be woken for each holds up the workers, too.
+            time.sleep(min(0.006, 0.5 * self._mean * len(stock)))
         try:
             messages = self._messages.read()  # type: ignore[union-attr]
         except (EOFError, OSError):
@@ -172,14 +183,16 @@ class Remote(Drawer):
                 return False
             self._died()
             return True
+        except Exception:
+            if self.gone:  # what ended it came in the middle of a message
+                return False
+            raise
         if self.gone:
             return False
         for message in messages:
             self._heard(message)
         if stock:
             self.current = (*stock[0], time.perf_counter())
-            if len(messages) < len(stock):
-                time.sleep(0.0002)  # hear of several at a time
         else:
             self.current = None
         if self.crew.asleep:

@@ -536,10 +536,14 @@ class Crew:
 
     def failed(self) -> None:
         """A call has failed: see at once to it that no more are started, if it was one too many."""
+        drawers: list[Drawer] = []
         with self.lock:
             self.allowed -= 1
             if self.allowed == 0:
                 self._halt()
+                drawers = list(self.active)
+        for drawer in drawers:
+            drawer.recall(time.perf_counter())
 
     def prepared(self, drawer: Drawer, call: Call) -> Call:
         """The call with its retries."""

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from futurepool._cli import options
-from futurepool._cli.child import Caller, Shape
+from futurepool._cli.child import BACK, Caller, Shape, pack
+from futurepool._cli.remote import Remote, Setup
 from futurepool._cli.work import Crew, Local, Slice
 from tests.cli.command import MAP, PATIENCE, Popen, Run
 
@@ -222,6 +223,26 @@ def crew_of_two(chunksize: int | None = None) -> Crew:
         verbose=False,
         note=lambda _: None,
     )
+
+
+def test_a_stop_takes_back_what_a_process_has_in_stock() -> None:
+    """At once, not when a call takes long; once; and never in the middle of another message."""
+    crew = crew_of_two()
+    remote = Remote(crew, 0, Setup("work:fn", Shape(), False))
+    source, remote._to = os.pipe()
+    with os.fdopen(source, "rb", buffering=0) as sent, os.fdopen(remote._to, "wb"):
+        os.set_blocking(source, False)
+        began = time.perf_counter()
+        remote._stock.extend(enumerate("abc"))
+        remote.current = (0, "a", began)
+        remote.recall(began)
+        crew.closing = True
+        with remote._sending:
+            remote.recall(began)
+        assert sent.read() is None
+        for _ in range(2):
+            remote.recall(began)
+        assert sent.read() == pack((BACK,))
 
 
 class Pace:
