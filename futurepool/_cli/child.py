@@ -30,12 +30,21 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple
 
-__all__ = ["BadTargetError", "Caller", "Failure", "Shape", "describe", "load", "load_target"]
+__all__ = [
+    "BadTargetError",
+    "Caller",
+    "Failure",
+    "Shape",
+    "describe",
+    "load",
+    "load_target",
+    "value_of",
+]
 
 #: What messages are about: an item; what was not started; the end; that nobody waits any more; that
 #: the target is loaded.
@@ -121,6 +130,22 @@ def _import_failed(error: BaseException) -> BadTargetError:
 # -- a call ----------------------------------------------------------------------------------------
 
 
+@cache
+def _decoder() -> Callable[[str], object]:
+    import json  # takes as long as all the rest of this module
+
+    return json.JSONDecoder(parse_constant=_no_value).decode
+
+
+def _no_value(name: str) -> object:
+    raise ValueError(f"{name} is no value there")
+
+
+def value_of(text: str) -> object:
+    """What JSON stands for. ValueError if it is none: NaN is none, which Python would take."""
+    return _decoder()(text)
+
+
 class Shape(NamedTuple):
     """How an item becomes arguments: as it is, as JSON, or split into columns."""
 
@@ -132,10 +157,8 @@ class Shape(NamedTuple):
         if self.columns is not None:
             return list(item.split(self.columns))
         if self.json:
-            from json import loads
-
             try:
-                return [loads(item)]
+                return [value_of(item)]
             except ValueError as error:
                 raise ValueError(f"the item is not JSON: {error}") from None
         return [item]
@@ -148,7 +171,7 @@ class Caller:
         self.get: Callable[[str], object] = fn
         self.finish: Callable[[Any], str] = str
         if as_json:
-            import json  # takes as long as all the rest of this module
+            import json
 
             self.finish = partial(_to_json, json.dumps)
         if shape.json or shape.columns is not None:

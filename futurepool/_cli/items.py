@@ -10,9 +10,12 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TextIO
 
-__all__ = ["count", "descriptor", "key_of", "split", "start_of"]
+from futurepool._cli.child import value_of
+
+__all__ = ["count", "descriptor", "key_of", "split", "start_of", "to_json"]
 
 _CHUNK = 1 << 16  # bytes; a pipe has no more
 _LARGE_CHUNK = 1 << 17  # of a file; yet more have to be mapped anew each time
@@ -97,14 +100,14 @@ def count(fd: int, at: int, nul: bool, stopped: Callable[[], bool]) -> int | Non
 
 def key_of(as_json: bool) -> Callable[[str], str]:
     """What makes two items the same: their text, or the value that it stands for."""
-    if not as_json:
-        return str
+    return partial(to_json, sort_keys=True) if as_json else str
+
+
+def to_json(item: str, sort_keys: bool = False) -> str:
+    """An item that is JSON, as others may read it; one that is none, or that is too large for that, as a text."""
     import json
 
-    def key(item: str) -> str:
-        try:
-            return json.dumps(json.loads(item), sort_keys=True)
-        except ValueError:
-            return item
-
-    return key
+    try:
+        return json.dumps(value_of(item), sort_keys=sort_keys, allow_nan=False)
+    except (ValueError, RecursionError):
+        return json.dumps(item)

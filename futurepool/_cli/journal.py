@@ -37,6 +37,7 @@ from json.encoder import encode_basestring_ascii as quote
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from futurepool._cli.items import to_json
 from futurepool._cli.streams import Streams, WriteError
 from futurepool._cli.work import Outcome
 
@@ -244,12 +245,7 @@ class Log:
         return f"{text}}}\n".encode("ascii", "backslashreplace")
 
     def _item(self, item: str) -> str:
-        if self._as_json:
-            try:
-                return json.dumps(json.loads(item))
-            except ValueError:
-                pass
-        return quote(item)
+        return to_json(item) if self._as_json else quote(item)
 
     def announce(
         self, out: int | None, data: bytes, sizes: list[int], records: list[bytes]

@@ -506,6 +506,26 @@ def test_resume_what_is_not_there(main: Main, capsys: Any, tasks: str, tmp_path:
     assert capsys.readouterr().out == "kind(4)\n"
 
 
+def test_json_that_others_could_not_read(
+    main: Main, capsys: Any, tasks: str, tmp_path: Path
+) -> None:
+    """What Python takes for JSON and is none, or is too deep: results and log are JSON all the same."""
+    log = tmp_path / "log"
+    items = ["NaN", "[-Infinity]", "1e999", "[" * 100_000, "nonsense", "3"]
+    more = ("--json", "--json-input", "--on-error=skip", "--quiet", "--log", str(log))
+
+    def strict(name: str) -> None:
+        raise AssertionError(name)
+
+    assert main("map", f"{tasks}:kind", *items, *more) == 1
+    for text in (capsys.readouterr().out, log.read_text("utf-8")):
+        records = [json.loads(line, parse_constant=strict) for line in text.splitlines()]
+        assert [record["item"] for record in records] == [*items[:-1], 3]
+        assert ["error" in record for record in records] == [True, True, False, True, True, False]
+    assert main("map", f"{tasks}:kind", *items, *more, "--resume") == 0
+    assert capsys.readouterr().out == ""
+
+
 def test_half_a_record_is_none(main: Main, capsys: Any, tasks: str, tmp_path: Path) -> None:
     """As a full disk leaves it."""
     log = tmp_path / "log"
