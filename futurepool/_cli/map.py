@@ -134,6 +134,7 @@ class _Mapping:
         self._read = 0
         self._ended = False
         self._at_end = False
+        self._typed = False  # the items, on the terminal where the progress line would be drawn
         self._broken: Exception | None = None
         self._skipped = 0  # settled by an earlier run
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -376,10 +377,7 @@ class _Mapping:
 
         if self._shape.columns is not None:
             return json.dumps(item.split(self._shape.columns))
-        if self._shape.json:
-            with contextlib.suppress(ValueError):
-                return json.dumps(json.loads(item))
-        return json.dumps(item)
+        return items.to_json(item) if self._shape.json else json.dumps(item)
 
     def _no_result(self, item: str, failure: Failure | None) -> None:
         if failure is None:
@@ -453,7 +451,8 @@ class _Mapping:
         if not self._streams.live or now - self._began < _SHOWN_AFTER or now - self._drawn < 0.1:
             return
         self._drawn = now
-        if not self._streams.in_foreground():
+        # What somebody is typing is not to be wiped.
+        if (self._typed and not self._ended) or not self._streams.in_foreground():
             return
         total = None if self._total is None else max(self._total - self._skipped, self._taken)
         state = State(
@@ -527,6 +526,7 @@ class _Mapping:
         if fd is None or not self._streams.live:
             return
         if os.isatty(fd):
+            self._typed = True
             keys = "Ctrl-Z and Enter end" if sys.platform == "win32" else "Ctrl-D ends"
             self._say(f"the items are what you type, one a line; {keys} them")
         if at is not None:

@@ -161,6 +161,20 @@ def test_items_that_are_typed(terminal: Start, tasks: str) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_being_typed_is_not_wiped(terminal: Start, tasks: str) -> None:
+    """The progress line comes when all is typed."""
+    command = f"{sys.executable} -m futurepool map {tasks}:sleep < /dev/tty"
+    shown = terminal("-c", command, program="bash")
+    shown.wait_for("Ctrl-D ends them")
+    shown.type(b"1.51\nab")
+    shown.wait_for(r"1\.51[^$]*1\.51\r\n")  # the echo; the result
+    assert "\x1b[2K" not in shown.seen
+    shown.type(b"\x151.52\n\x04")
+    shown.wait_for(re.escape("\x1b[2K"))
+    assert shown.wait() == 0
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs a shell with job control")
 def test_ctrl_z(terminal: Start, tasks: str) -> None:
     """The line is taken away before it stops, and is there again when it goes on."""
