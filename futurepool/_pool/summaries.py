@@ -36,7 +36,7 @@ _FRAMES = 20  # at either end of a traceback
 _LINKS = 5  # of a chain of exceptions
 _TEXT = 1000  # characters
 # Seconds, and how often, for a finalizer that is a matter of microseconds.
-_TURN, _TURNS = 0.001, 300
+_TURN, _TURNS = 0.001, 100
 _POSITIONS = sys.version_info >= (3, 11)
 
 _mro_of: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
