@@ -71,13 +71,12 @@ class Remote(Drawer):
         super().__init__(crew, number)
         self._setup = setup
         self._to: int | None = None  # where messages go; None while nobody is there
-        self._sending = threading.Lock()  # a message at a time
+        self._sending = threading.Lock()  # a message at a time, and `_to` is not closed meanwhile
         self._messages: Unpacker | None = None
         self._stock: deque[tuple[int, str]] = deque()  # what the worker has; the first is running
         self._mean = 0.0  # seconds for an item, the latest counting most
-        self._recalled: tuple[object, ...] | None = (
-            None  # (place, when it began) of the call behind which
-        )
+        # (place, when it began) of the call that takes long, whose stock was asked for.
+        self._recalled: tuple[object, ...] | None = None
         self._late = False
         self._ended = False
         self._call = crew.prepared(self, self._one)
@@ -335,14 +334,16 @@ class InProcess(Remote):
         self._messages = Unpacker(process.stdout.fileno())
 
     def expire(self, now: float) -> None:
-        if self._process is not None and not self._late:
+        process = self._process
+        if process is not None and not self._late:
             self._late = True
-            self._process.kill()
+            process.kill()
 
     def end(self) -> None:
         self._ended = True
-        if self._process is not None:
-            self._process.kill()
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def let_go(self) -> None:
         if (
@@ -359,10 +360,11 @@ class InProcess(Remote):
 
     def _bury(self) -> Failure:
         process = self._process
-        self._process = self._messages = self._to = None
         assert process is not None
         if process.poll() is None:
             process.kill()
+        with self._sending:
+            self._process = self._messages = self._to = None
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -440,8 +442,10 @@ class InInterpreter(Remote):
             self._bury()
 
     def _bury(self) -> Failure:
-        interpreter, thread, to = self._interpreter, self._thread, self._to
-        self._interpreter = self._thread = self._messages = self._to = None
+        interpreter, thread = self._interpreter, self._thread
+        with self._sending:
+            to, self._to = self._to, None
+        self._interpreter = self._thread = self._messages = None
         if thread is not None:
             thread.join(2.0)
         if to is not None:

@@ -205,16 +205,20 @@ def _call_desk() -> None:
     """Have what is due told, unless that is about to be done."""
     try:
         _calls.pop()
+        desk.later(_tell_all)
     except IndexError:
         desk.attend()  # it may have found no thread
-    else:
-        desk.later(_tell_all)
+    except BaseException:
+        _calls.append(None)  # perhaps one too many: that makes one pause more
+        raise
 
 
 def _tell_all() -> None:
     """In the thread of the desk."""
-    _sync.sleep_at(_sync.Parker(), _PAUSE, int)
-    _calls.append(None)
+    try:
+        _sync.sleep_at(_sync.Parker(), _PAUSE, int)
+    finally:
+        _calls.append(None)
     try:
         for feed in list(_due):
             _due.pop(feed, None)
