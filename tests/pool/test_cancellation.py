@@ -803,17 +803,19 @@ def test_deadlines_work_after_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     inherited.add_callback(lambda _: told.set())
     now = _sync.clock
     pid = os.fork()
-    monkeypatch.setattr(_sync, "clock", lambda: now() + 1800)
     if pid == 0:
         status = 1
         try:
             done = threading.Event()
-            CancelToken(0.01).add_callback(lambda _: done.set())
+            CancelToken(1800).add_callback(lambda _: done.set())  # needs a thread
+            monkeypatch.setattr(_sync, "clock", lambda: now() + 1800)
+            timer_module.timer._wake()
             if done.wait(PATIENCE) and told.wait(PATIENCE) and inherited.cancelled:
                 status = 0
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
+    monkeypatch.setattr(_sync, "clock", lambda: now() + 1800)
     timer_module.timer._wake()
     assert told.wait(PATIENCE)
 
