@@ -114,9 +114,9 @@ class Desk:
     def later(self, say: Callable[[], object]) -> None:
         """Call `say()` soon, in a thread of its own. From any thread, finalizer or signal handler."""
         self._inbox.put(say)
-        self.attend()
+        self.ensure()
 
-    def attend(self) -> None:
+    def ensure(self) -> None:
         """See that there is a thread to serve the inbox. Cheap if there is."""
         owned = self._owned
         if owned.acquire(False):

@@ -7,9 +7,9 @@ what happens. A task that is taken from it gets subscribers that are `slow`, so 
 `refused`.
 
 **What a section does.** It appends a tuple to a deque, one C call; the first since the last delivery also
-leaves `_call` to be done. That puts the feed among those that are due, and, if nobody has done so, the delivery
-into the inbox of the desk, whose thread waits a little, so that more comes together, and tells all there is,
-of all pools. What says that somebody has called (`_called`, `_calls`, `_due`) is cleared before what it stands
+leaves `_call_desk` to be done, and puts the feed among those that are due. That puts the delivery into the
+inbox of the desk, if nobody has done so. Its thread waits a little, so that more comes together, and tells
+all there is, of all pools. What says that somebody has called (`_due`, `_calls`) is cleared before what it stands
 for is looked at: what is noted later calls again. To call twice does no harm, and two threads may.
 
 **Limits.** So many events may wait to be told; what comes on top is left out, and counted, as an observer
@@ -74,7 +74,7 @@ _SOMEBODY = _Named("?")
 class Feed:
     """What has happened to the tasks of one pool and was not told yet. Notes are made with the mutex held."""
 
-    __slots__ = ("_called", "_deferred", "_events", "_lost", "_name", "_offset", "observers")
+    __slots__ = ("_deferred", "_events", "_lost", "_name", "_offset", "observers")
 
     def __init__(self, name: str, deferred: deque[Callable[[], object]]) -> None:
         self.observers: tuple[Observer, ...] = ()
@@ -87,7 +87,6 @@ class Feed:
         """Forget all."""
         self._events: deque[tuple[Any, ...]] = deque()
         self._lost = 0
-        self._called: bool = False
 
     def queue(self, inner: TaskQueue) -> TaskQueue:
         """What a pool is to have in its place, while it is observed."""
@@ -102,9 +101,9 @@ class Feed:
             self._events.append(event)
         else:
             self._lost += 1
-        if not self._called:
-            self._deferred.append(functools.partial(self._call))
-            self._called = True
+        if self not in _due:
+            self._deferred.append(functools.partial(_call_desk))
+            _due[self] = None
 
     def submitted(self, task: AnyFuture) -> None:
         """It has its place."""
@@ -138,11 +137,6 @@ class Feed:
         if not task.task_id:
             self._note("refused", task, _sync.clock(), None, None, None, reason, None)
 
-    def _call(self) -> None:
-        """Left to be done by a section: runs nothing of an observer's."""
-        _due[self] = None
-        _call_desk()
-
     def settle(self) -> None:
         """Wait until all that was noted is told, but not for long: an observer may be stuck."""
         desk.later(self._tell)
@@ -150,7 +144,6 @@ class Feed:
 
     def _tell(self) -> None:
         """Tell what there is. In the thread of the desk."""
-        self._called = False
         lost, self._lost = self._lost, 0
         # As many as there are now: those of other pools wait, too.
         for _ in range(len(self._events)):
@@ -160,9 +153,6 @@ class Feed:
                 break
             for observer in self.observers:
                 self._tell_one(observer, event)
-        if self._events and not self._called:
-            self._called = True
-            self._call()
         if lost:
             self._say("the observers of the pool %r are too slow: %d events were left out", lost)
 
@@ -202,12 +192,15 @@ class Feed:
 
 
 def _call_desk() -> None:
-    """Have what is due told, unless that is about to be done."""
+    """Have what is due told, unless that is about to be done.
+
+    Left to be done by a section: runs nothing of an observer's.
+    """
     try:
         _calls.pop()
         desk.later(_tell_all)
     except IndexError:
-        desk.attend()  # it may have found no thread
+        desk.ensure()  # it may have found no thread
     except BaseException:
         _calls.append(None)  # perhaps one too many: that makes one pause more
         raise

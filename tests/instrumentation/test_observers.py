@@ -300,7 +300,7 @@ def test_many_pools_are_told_of_together(
         for number in range(1, 4):
             feed.cancelled(SimpleNamespace(task_id=number, name="x", priority=1, _queued_at=0.0))
             for _ in range(10):
-                feed._call()
+                observing._call_desk()
     gate.set()
     observing.desk.settle()
     assert [event.pool for event in notes.events] == [str(n // 3) for n in range(150)]
