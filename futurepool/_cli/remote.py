@@ -29,6 +29,7 @@ from futurepool._cli.work import Crew, Drawer
 __all__ = ["InInterpreter", "InProcess", "Setup"]
 
 _AHEAD = 0.008  # seconds of work that a worker has in stock
+_NAP = 0.006  # seconds between two looks at what a worker has done, at most
 _LONG = 0.02  # seconds; calls that are longer are sent one by one
 _MOST = 256  # items in stock
 _STALL = 0.03  # seconds at one item, after which others get what waits behind it
@@ -174,7 +175,7 @@ class Remote(Drawer):
         stock = self._stock
         if len(stock) > 1:
             # Hear of several at a time: to be woken for each holds up the workers, too.
-            time.sleep(min(0.006, 0.5 * self._mean * len(stock)))
+            time.sleep(min(_NAP, 0.5 * self._mean * len(stock)))
         try:
             messages = self._messages.read()  # type: ignore[union-attr]
         except (EOFError, OSError):

@@ -536,12 +536,9 @@ class Crew:
 
     def failed(self) -> None:
         """A call has failed: see at once to it that no more are started, if it was one too many."""
-        drawers: list[Drawer] = []
         with self.lock:
             self.allowed -= 1
-            if self.allowed == 0:
-                self._halt()
-                drawers = list(self.active)
+            drawers = self._halt() if self.allowed == 0 else []
         for drawer in drawers:
             drawer.recall(time.perf_counter())
 
@@ -737,20 +734,20 @@ class Crew:
     def stop(self, reason: str) -> None:
         """Start nothing more, and tell what runs."""
         with self.lock:
-            self._halt()
-            drawers = list(self.active)
-        now = time.perf_counter()
+            drawers = self._halt()
         for drawer in drawers:
-            drawer.recall(now)
+            drawer.recall(time.perf_counter())
         self.token.cancel(reason)
 
-    def _halt(self) -> None:
+    def _halt(self) -> list[Drawer]:
+        """Start nothing more; who may have something in stock. Lock held."""
         self.closing = True
         self.todo.clear()
         self.waiting = 0
         for drawer in self.active:
             if drawer.slice is not None:
                 self.cut(drawer.slice)
+        return list(self.active)
 
     def finish(self) -> bool:
         """Let go of everything; False if something runs on that cannot be stopped."""
