@@ -281,6 +281,8 @@ def test_what_the_task_did_is_visible_after_result(executor):
         future.result(PATIENCE)
         assert box == [n]
         assert seen.get(timeout=PATIENCE) == [n]
+    executor.shutdown()
+    assert seen.empty()
 
 
 # -- cancelling ----------------------------------------------------------------------------------
