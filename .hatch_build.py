@@ -1,12 +1,16 @@
 """Build the optional extension `futurepool._pool._fast` into the wheel, if it is asked for.
 
-`FUTUREPOOL_BUILD_C` is `never`, the default: the wheel is pure Python; `require`: the build fails if the
-extension cannot be built; or `auto`: it then says so, and the wheel is pure Python.
+`FUTUREPOOL_BUILD_C` is `auto`, the default: if the extension cannot be built, the build says so, and the wheel
+is pure Python; `require`: the build fails then; or `never`: the wheel is pure Python.
+
+By `auto` it is built only where all tests have run over it, see `untested`, and not into a checkout that is
+installed to be edited: whoever changes the code there would go on with what was built before.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 import sysconfig
@@ -22,11 +26,23 @@ _SOURCE = Path("futurepool", "_pool", "_fast.c")
 
 def wanted() -> str:
     """Whether the extension is to be built, as above."""
-    value = os.environ.get(_VARIABLE) or "never"
+    value = os.environ.get(_VARIABLE) or "auto"
     if value not in ("auto", "never", "require"):
         message = f"{_VARIABLE} must be one of auto, never, require, not {value!r}"
         raise ValueError(message)
     return value
+
+
+def untested() -> str:
+    """What keeps the extension from being built unless it is asked for; empty if nothing does."""
+    free = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    tested = [(3, 13)] if free else [(3, minor) for minor in range(10, 16)]
+    if sys.implementation.name != "cpython" or sys.version_info[:2] not in tested:
+        kind = sys.implementation.name + " without a GIL" * free
+        return f"it was not tested on {kind}, {sys.version.split()[0]}"
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return f"it was not tested on {sys.platform}, {platform.machine()}"
+    return ""
 
 
 def build(source: Path, folder: Path) -> Path:
@@ -57,7 +73,10 @@ class Hook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Before the files of the wheel are gathered."""
         how = wanted()
-        if how == "never":
+        if how == "never" or (how == "auto" and version == "editable"):
+            return
+        if how == "auto" and (why := untested()):
+            self._leave_out(f"{why}; {_VARIABLE}=require builds it all the same")
             return
         self.folder = Path(tempfile.mkdtemp())
         try:
@@ -66,7 +85,7 @@ class Hook(BuildHookInterface):
             # No compiler, no headers, one that does not know what is asked of it: each has its own class.
             if how == "require":
                 raise
-            self.app.display_warning(f"{_SOURCE} was left out: {error}. This wheel is pure Python.")
+            self._leave_out(error)
             return
         assert library.name.endswith(sysconfig.get_config_var("EXT_SUFFIX"))
         if version == "editable":
@@ -75,6 +94,10 @@ class Hook(BuildHookInterface):
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         build_data["force_include"][str(library)] = (_SOURCE.parent / library.name).as_posix()
+
+    def _leave_out(self, why: object) -> None:
+        reason = str(why).rstrip(".")
+        self.app.display_warning(f"{_SOURCE} was left out: {reason}. This wheel is pure Python.")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """After it was written."""

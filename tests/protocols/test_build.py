@@ -56,25 +56,23 @@ def build(hook: Any) -> dict[str, Any]:
     return data
 
 
-@pytest.mark.parametrize("value", [None, "", "never"])
-def test_it_is_not_built_unless_asked_for(
-    hook: Any, monkeypatch: pytest.MonkeyPatch, value: str | None
-) -> None:
-    """Nor is a compiler looked for, nor anything installed to call it with."""
-    monkeypatch.delenv(VARIABLE, raising=False)
-    if value is not None:
-        monkeypatch.setenv(VARIABLE, value)
+def test_it_can_be_left_out(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No compiler is looked for then, nor is anything installed to call it with."""
+    monkeypatch.setenv(VARIABLE, "never")
     monkeypatch.setattr(hook, "build", None)
     assert hook.hook.dependencies() == []
     assert build(hook) == {"force_include": {}, "pure_python": True, "infer_tag": False}
 
 
-@pytest.mark.parametrize("value", ["auto", "require"])
+@pytest.mark.parametrize("value", [None, "", "auto", "require"])
 def test_it_is_built_where_it_can_be(
-    hook: Any, monkeypatch: pytest.MonkeyPatch, said: list[str], value: str
+    hook: Any, monkeypatch: pytest.MonkeyPatch, said: list[str], value: str | None
 ) -> None:
     """The wheel is one for this interpreter, and has the library beside the source."""
-    monkeypatch.setenv(VARIABLE, value)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if value is not None:
+        monkeypatch.setenv(VARIABLE, value)
+    monkeypatch.setattr(hook, "untested", lambda: "")
     folders: list[Path] = []
 
     def compiled(source: Path, folder: Path) -> Path:
@@ -106,6 +104,7 @@ def test_without_a_compiler(
             raise OSError("no compiler")
 
         monkeypatch.setattr(hook, "build", fails)
+    monkeypatch.setattr(hook, "untested", lambda: "")
     monkeypatch.setenv(VARIABLE, "require")
     with pytest.raises(Exception, match=r"no compiler|failed"):
         build(hook)
@@ -115,6 +114,53 @@ def test_without_a_compiler(
     (line,) = said
     assert "_fast.c was left out: " in line
     assert line.endswith("This wheel is pure Python.")
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ({"platform": "darwin"}, "not tested on darwin, x86_64"),
+        ({"machine": "aarch64"}, "not tested on linux, aarch64"),
+        ({"version_info": (3, 16, 0), "version": "3.16.0 (main)"}, "not tested on cpython, 3.16.0"),
+        (
+            {"free": 1, "version_info": (3, 14, 0), "version": "3.14.0 (main)"},
+            "not tested on cpython without a GIL, 3.14.0",
+        ),
+        ({"implementation": SimpleNamespace(name="pypy")}, "not tested on pypy"),
+    ],
+)
+def test_where_it_was_not_tested(
+    hook: Any, monkeypatch: pytest.MonkeyPatch, said: list[str], what: dict[str, Any], why: str
+) -> None:
+    """It is left out unless it is asked for, and the build says how to ask."""
+    like: dict[str, Any] = {
+        "free": 0,
+        "machine": "x86_64",
+        "implementation": SimpleNamespace(name="cpython"),
+        "platform": "linux",
+        "version": "3.11.7 (main)",
+        "version_info": (3, 11, 7),
+    }
+    like.update(what)
+    monkeypatch.setattr(hook, "sys", SimpleNamespace(**like))
+    monkeypatch.setattr(hook.platform, "machine", lambda: like["machine"])
+    monkeypatch.setattr(hook.sysconfig, "get_config_var", lambda _: like["free"])
+    monkeypatch.setenv(VARIABLE, "auto")
+    monkeypatch.setattr(hook, "build", None)
+    assert build(hook)["pure_python"]
+    (line,) = said
+    assert why in line
+    assert f"{VARIABLE}=require builds it" in line
+
+
+def test_a_checkout_that_is_edited_has_it_if_asked_for(
+    hook: Any, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """By default whoever changes the code would not see what the change does."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(hook, "build", None)
+    hook.hook.initialize("editable", {})
+    assert said == []
 
 
 def test_another_value_is_refused(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
