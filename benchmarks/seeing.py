@@ -1,7 +1,8 @@
 """What it costs a busy pool to be looked at: `python benchmarks/seeing.py`.
 
-A pool of four workers is kept busy with no-ops, submitted a thousand at a time, so that one core is in use all
-the time; in half of the windows somebody looks:
+A pool of four workers is kept busy, by default with no-ops, submitted a thousand at a time, so that one core is in use
+all the time; with `--task-ms` with tasks that wait so long for something, as those of a service do, of which always some
+are queued. In half of the windows somebody looks:
 
     scrapes      a hundred scrapes a second: the text that is made of the pool, by `prometheus.generate_latest`; without
                  histograms, and with them (`enable_metrics=True`)
@@ -21,6 +22,7 @@ from that and the looks a second comes the share that the pool loses.
 
     python benchmarks/seeing.py                           some eight minutes
     python benchmarks/seeing.py --pairs 3 scrapes         a first look
+    python benchmarks/seeing.py --task-ms 10 scrapes http
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ import sys
 import threading
 import time
 import wsgiref.simple_server
+from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,16 +75,25 @@ class Speed(NamedTuple):
     processor: float
 
 
-def busy(pool: BoundedExecutor, seconds: float) -> Speed:
-    """As much as it can."""
-    submit, noop = pool.submit, cases.noop
+def busy(pool: BoundedExecutor, seconds: float, wait: float | None = None) -> Speed:
+    """As much as it can, of no-ops or of tasks that wait so many seconds."""
+    submit, task = pool.submit, cases.noop if wait is None else partial(time.sleep, wait)
     clock = time.perf_counter
     start, began = clock(), time.process_time()
     done = 0
-    while (now := clock()) - start < seconds:
-        for future in [submit(noop) for _ in range(AT_ONCE)]:
+    if wait is None:
+        while (now := clock()) - start < seconds:
+            for future in [submit(task) for _ in range(AT_ONCE)]:
+                future.result()
+            done += AT_ONCE
+    else:
+        futures = deque(submit(task) for _ in range(WORKERS * 4))
+        while (now := clock()) - start < seconds:
+            futures.popleft().result()
+            futures.append(submit(task))
+            done += 1
+        for future in futures:
             future.result()
-        done += AT_ONCE
     return Speed(done / (now - start), done / (time.process_time() - began))
 
 
@@ -389,7 +402,9 @@ def missing(watcher: Watcher) -> str:
     return ""
 
 
-def measure(watcher: Watcher, pairs: int, seconds: float) -> dict[str, Any]:
+def measure(
+    watcher: Watcher, pairs: int, seconds: float, wait: float | None = None
+) -> dict[str, Any]:
     """Pairs of windows: tasks a second without, and with; what the looks took."""
     looks = Looks()
     without: list[Speed] = []
@@ -397,15 +412,15 @@ def measure(watcher: Watcher, pairs: int, seconds: float) -> dict[str, Any]:
     spent = 0.0
     chance = random.Random(1)
     with BoundedExecutor(WORKERS, name="busy", enable_metrics=watcher.histograms) as pool:
-        busy(pool, min(seconds, 0.5))  # threads are there, caches are warm
+        busy(pool, min(seconds, 0.5), wait)  # threads are there, caches are warm
         for _ in range(pairs):
             for looking in chance.sample([False, True], 2):
                 if not looking:
-                    without.append(busy(pool, seconds))
+                    without.append(busy(pool, seconds, wait))
                     continue
                 with watcher.watch(pool, looks):
                     began = time.perf_counter()
-                    with_it.append(busy(pool, seconds))
+                    with_it.append(busy(pool, seconds, wait))
                     spent += time.perf_counter() - began
     return {
         "title": watcher.title,
@@ -441,6 +456,9 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", help=", ".join(known))
     parser.add_argument("--pairs", type=int, default=15, help="of windows, for each case")
     parser.add_argument("--seconds", type=float, default=1.5, help="of a window")
+    parser.add_argument(
+        "--task-ms", type=float, help="how long a task waits; without it tasks are no-ops"
+    )
     parser.add_argument("--json", type=Path, help="store the figures there")
     options = parser.parse_args()
     for case in options.cases:
@@ -448,8 +466,12 @@ def main() -> int:
             parser.error(f"there is no case {case!r}")
     if options.pairs < 1 or not options.seconds > 0:
         parser.error("--pairs and --seconds must be more than 0")
+    wait = None if options.task_ms is None else options.task_ms / 1000
+    if wait is not None and not wait > 0:
+        parser.error("--task-ms must be more than 0")
+    tasks = "no-ops" if wait is None else f"tasks that wait {options.task_ms:g} ms"
     print(
-        f"CPython {platform.python_version()}, {cases.cores()} cores; {WORKERS} workers, no-ops\n"
+        f"CPython {platform.python_version()}, {cases.cores()} cores; {WORKERS} workers, {tasks}\n"
     )
     heads = ("a look × a second", "of the processor", "tasks/s without", "with", "ratio")
     print(f"| | {' | '.join(heads)} | of the processor's time |")
@@ -462,7 +484,7 @@ def main() -> int:
         if what := missing(watcher):
             absent.append(f"{watcher.title} ({what})")
             continue
-        every.append(measure(watcher, options.pairs, options.seconds))
+        every.append(measure(watcher, options.pairs, options.seconds, wait))
         print(row(every[-1]), flush=True)
     if absent:
         print(f"\nNot there: {', '.join(absent)}")
