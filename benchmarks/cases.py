@@ -29,15 +29,18 @@ import tempfile
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 
 STANDARD = "ThreadPoolExecutor"
 OURS = "futurepool"
+IN_PYTHON = "futurepool, in Python"
+LIMIT = "SimpleQueue of callables"
 WORKERS = 4  # where a case does not say otherwise
 PRODUCERS, BOUND = 8, 100
 PRIORITIES = 1000
@@ -77,6 +80,7 @@ class Rival:
     module = ""  # what its users import
     loads = ""  # by this, if the import alone does not load it
     note = ""  # what a reader of the figures should know
+    environment: Mapping[str, str] = MappingProxyType({})  # of its processes, beside ours
 
     def open(self, workers: int) -> AbstractContextManager[Any]:
         """A pool as its users would make it."""
@@ -162,6 +166,51 @@ class Futurepool(Rival):
 
     def bounded(self) -> Any:
         return self.open(PRODUCERS, queue_size=BOUND)
+
+
+class InPython(Futurepool):
+    """Without the extension in C, where that is there."""
+
+    name = IN_PYTHON
+    note = "the same without its extension in C, which wheels for all platforms do not have"
+    environment = MappingProxyType({"FUTUREPOOL_FORM": "fast"})
+
+
+class Limit(Rival):
+    """What no pool can be faster than; for one case only."""
+
+    name = LIMIT
+    module = "queue"
+    note = "the limit: workers that call what they take; nobody gets a result, or hears of an error"
+
+    @contextlib.contextmanager
+    def open(self, workers: int) -> Iterator[Any]:
+        calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+
+        def work() -> None:
+            while (call := calls.get()) is not None:
+                call()
+
+        threads = [threading.Thread(target=work) for _ in range(workers)]
+        for thread in threads:
+            thread.start()
+        yield calls, workers
+        for _ in threads:
+            calls.put(None)
+        for thread in threads:
+            thread.join()
+
+    def bulk(self, pool: Any, n: int) -> float | None:
+        calls, workers = pool
+        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        put = calls.put
+        for _ in range(n):
+            put(noop)
+        for _ in range(workers):
+            put(partial(ended.put, None))
+        for _ in range(workers):
+            ended.get()
+        return None
 
 
 class Standard(Rival):
@@ -361,6 +410,7 @@ class Anyio(Rival):
 RIVALS: list[Rival] = [
     Standard(),
     Futurepool(),
+    InPython(),
     MultiprocessingPool(),
     Pebble(),
     BoundedPoolExecutor(),
@@ -368,6 +418,8 @@ RIVALS: list[Rival] = [
     Joblib(),
     Anyio(),
 ]
+#: In some cases only.
+EXTRAS: list[Rival] = [StandardBounded(), Limit()]
 #: No single calls, or no pool to queue anything in.
 NO_CALLS = ("joblib (threading)",)
 NO_QUEUE = (*NO_CALLS, "anyio.to_thread")
@@ -377,8 +429,18 @@ def rival(name: str) -> Rival:
     return next(one for one in RIVALS if one.name == name)
 
 
+def form() -> str:
+    """Of our hot paths; "" if we are not installed."""
+    try:
+        return str(importlib.import_module(OURS).form)
+    except ModuleNotFoundError:
+        return ""
+
+
 def version(one: Rival) -> str | None:
     """Its version; None if it is not installed."""
+    if one.name == IN_PYTHON and form() != "compiled":
+        return None
     if one.distribution is None:
         return platform.python_version()
     try:
@@ -387,8 +449,9 @@ def version(one: Rival) -> str | None:
         if error.name != one.module.partition(".")[0]:
             raise
         return None
-    if one.name == OURS:
-        return str(importlib.import_module("futurepool").__version__)
+    if isinstance(one, Futurepool):
+        compiled = one.name == OURS and form() == "compiled"
+        return f"{importlib.import_module(OURS).__version__}{', in C' * compiled}"
     return importlib.metadata.version(one.distribution)
 
 
@@ -398,7 +461,9 @@ def look(one: Rival) -> dict[str, str]:
         found = version(one)
     except Exception as error:  # rivals raise what they like
         return {"reason": f"cannot be imported ({type(error).__name__}: {error})"}
-    return {"reason": "not installed here"} if found is None else {"version": found}
+    if found is not None:
+        return {"version": found}
+    return {"reason": f"that is {OURS} here" if one.name == IN_PYTHON else "not installed here"}
 
 
 # -- the cases -------------------------------------------------------------------------------------
@@ -430,6 +495,7 @@ class Case:
     contestants: list[Contestant]
     floor: str = "ratio at least"  # or "value at most", "slowdown at most"
     floors: dict[str, float] = field(default_factory=dict)  # by interpreter: "3.11", "3.13t"
+    compiled: dict[str, float] | None = None  # those of the form in C, if they are others
     scale: int = 1
     turns: int = 1  # samples in a repetition; more where they are short and differ much
 
@@ -674,8 +740,9 @@ CASES: list[Case] = [
             STANDARD,
             OURS,
             # With one worker joblib runs everything in the calling thread.
-            _everyone(_bulk(workers), without=NO_CALLS if workers == 1 else ()),
-            floors={"3.11": 5.5, "3.13": 4.5, "3.13t": 2.0, "3.15": 4.5},
+            _everyone(_bulk(workers), without=NO_CALLS if workers == 1 else (), extra=(Limit(),)),
+            floors={"3.11": 5.5, "3.13": 4.5, "3.13t": 2.8, "3.15": 4.5},
+            compiled={"3.11": 22, "3.13": 20, "3.13t": 30, "3.15": 20},
         )
         for workers in (1, 4, 16)
     ),
@@ -687,7 +754,8 @@ CASES: list[Case] = [
         STANDARD,
         OURS,
         _everyone(_map(None, 1)),
-        floors={"3.11": 6.0, "3.13": 5.0, "3.13t": 2.0, "3.15": 5.0},
+        floors={"3.11": 6.0, "3.13": 5.0, "3.13t": 2.4, "3.15": 5.0},
+        compiled={"3.11": 20, "3.13": 18, "3.13t": 15, "3.15": 18},
     ),
     Case(
         "map-64",
@@ -733,7 +801,8 @@ CASES: list[Case] = [
         OURS,
         _everyone(_queued, without=(*NO_QUEUE, "bounded-pool-executor")),
         "value at most",
-        {"3.11": 420, "3.13": 400, "3.13t": 420, "3.15": 400},
+        _all(240),
+        _all(165),
     ),
     Case(
         "producers",
@@ -749,7 +818,8 @@ CASES: list[Case] = [
             without=NO_QUEUE,
             extra=(StandardBounded(),),
         ),
-        floors={"3.11": 3.0, "3.13": 3.0, "3.13t": 2.0, "3.15": 3.0},
+        floors={"3.11": 5.0, "3.13": 8.0, "3.13t": 2.3, "3.15": 8.0},
+        compiled={"3.11": 10, "3.13": 12, "3.13t": 10, "3.15": 12},
         scale=4,  # or a producer is done before the next one's turn comes
     ),
     Case(
@@ -810,7 +880,7 @@ CASES: list[Case] = [
         OURS,
         _everyone(_import, without=(STANDARD,)),
         "value at most",
-        {"3.11": 15, "3.13": 15, "3.15": 15},
+        _all(15),
     ),
 ]  # fmt: skip
 
@@ -880,6 +950,7 @@ def describe() -> dict[str, Any]:
         "tag": f"{sys.version_info[0]}.{sys.version_info[1]}{'t' * threaded}",
         "python": platform.python_version() + " free-threaded" * threaded,
         "implementation": platform.python_implementation(),
+        "form": form(),
         "machine": {"cpu": cpu(), "cores": cores(), "system": platform.system()},
     }
 

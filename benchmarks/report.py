@@ -19,6 +19,8 @@ from typing import Any
 
 DOCS = Path(__file__).parent.parent / "docs"
 OURS, STANDARD = "futurepool", "ThreadPoolExecutor"
+#: What is ours too, and what is no pool.
+NO_RIVALS = ("futurepool, in Python", "SimpleQueue of callables")
 TIMES = "\N{MULTIPLICATION SIGN}"
 # Contrast of 3 and more with white as well as with #0d1117.
 COLOURS = ["#c2701c", "#2f81c4", "#3a9a57", "#a371d7", "#d1588a", "#8a8a2e"]
@@ -107,7 +109,8 @@ def lost(results: dict[str, Any]) -> Iterator[str]:
                     yield f"- {case['title']}, {run['tag']}: {name} failed: `{reason}`"
             medians = found.get("medians", {})
             if OURS in medians:
-                gains = {name: gain(case, found, name) for name in medians if name != OURS}
+                rivals = [name for name in medians if name not in (OURS, *NO_RIVALS)]
+                gains = {name: gain(case, found, name) for name in rivals}
                 for name in sorted(gains, key=gains.__getitem__):
                     if gains[name] < 1:
                         yield (
@@ -319,7 +322,8 @@ One machine: {machine["cpu"]}, {machine["cores"]} cores, {machine["system"]}; {p
 {when}
 
 Tasks do nothing, so what is measured is the pool alone; a task that takes a millisecond will not
-notice which pool runs it. `BoundedExecutor` has everything on: bounded queue, priorities, context
+notice which pool runs it. "futurepool" is the form in C where that was built, on the interpreters that have two
+lines, and has the goals of that form there. `BoundedExecutor` has everything on: bounded queue, priorities, context
 copy, statistics, task ids.
 
 The case is also the cheapest there is: a call without arguments, or with one, from a context without
@@ -338,14 +342,22 @@ and `python benchmarks/report.py results.json`.
 For a first look: `python -m futurepool bench`.
 """
     rows = [["library", *(f"with {run['tag']}" for run in runs), "to know"]]
+    measured = {
+        name for run in runs for found in run["cases"].values() for name in found.get("medians", ())
+    }
     for name, note in results["rivals"].items():
-        if any(name in run["versions"] for run in runs):
-            versions = [run["versions"].get(name, "not installed") for run in runs]
+        versions = [run["versions"].get(name) for run in runs]
+        if any(versions):
             standard = all(
                 found == run["python"].split()[0] for found, run in zip(versions, runs, strict=True)
             )
-            cells = ["standard library"] * len(runs) if standard else versions
+            missing = "the line above" if name in NO_RIVALS else "not installed"
+            cells = (
+                ["standard library"] * len(runs) if standard else [v or missing for v in versions]
+            )
             rows.append([name, *cells, note])
+        elif name in measured:
+            rows.append([name, *[""] * len(runs), note])
     lines = list(table(rows))
     lines[1] = "|---" * len(rows[0]) + "|"
     yield from lines

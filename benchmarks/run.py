@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,9 @@ def ending(code: int | None) -> str:
 class Child:
     """A contestant's process."""
 
-    def __init__(self, python: str, case: str, name: str, mode: str) -> None:
+    def __init__(
+        self, python: str, case: str, name: str, mode: str, environment: Mapping[str, str]
+    ) -> None:
         self._process = subprocess.Popen(
             [python, SCRIPT, "serve", case, name, mode],
             stdin=subprocess.PIPE,
@@ -61,6 +65,7 @@ class Child:
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
+            env={**os.environ, **environment},
         )
         self._errors = ""
         self._reader = threading.Thread(target=self._read_errors, daemon=True)
@@ -130,6 +135,7 @@ def measure(
     failed: dict[str, str] = {}
     gil: dict[str, bool] = {}
     children: dict[str, Child] = {}
+    environments = {one.name: one.rival.environment for one in case.contestants}
     try:
         for turn in range(repetitions * case.turns if names else 0):
             # Who goes before one leaves the machine in another state, so it is not always the same.
@@ -138,7 +144,7 @@ def measure(
                     continue
                 try:
                     if name not in children:
-                        children[name] = Child(python, case.key, name, mode)
+                        children[name] = Child(python, case.key, name, mode, environments[name])
                         gil[name] = children[name].gil
                     samples[name].append(children[name].sample())
                     # How memory is laid out is a process's luck: some per cent of a round trip.
@@ -169,9 +175,12 @@ def measure(
     }
 
 
-def verdict(case: cases.Case, tag: str, result: dict[str, Any]) -> dict[str, Any] | None:
+def verdict(
+    case: cases.Case, about: dict[str, Any], result: dict[str, Any]
+) -> dict[str, Any] | None:
     """The floor beside what was measured; None where there is no floor or no figure."""
-    floor = case.floors.get(tag)
+    floors = case.floors if case.compiled is None or about["form"] != "compiled" else case.compiled
+    floor = floors.get(about["tag"])
     if floor is None or case.subject not in result["medians"]:
         return None
     if case.floor == "value at most":
@@ -276,7 +285,7 @@ def run(python: str, args: argparse.Namespace, runs: list[dict[str, Any]]) -> No
     for case in cases.CASES:
         if args.case and case.key not in args.case:
             continue
-        known = [*about["versions"], cases.StandardBounded.name]
+        known = [*about["versions"], *(one.name for one in cases.EXTRAS)]
         library = {
             one.name: one.rival.name
             for one in case.contestants
@@ -289,7 +298,7 @@ def run(python: str, args: argparse.Namespace, runs: list[dict[str, Any]]) -> No
         for name in library.keys() - set(names):
             result["failed"][name] = "not tried, for it was stuck before"
         result["gil_expected"] = not about["tag"].endswith("t")
-        result["floor"] = verdict(case, about["tag"], result)
+        result["floor"] = verdict(case, about, result)
         results[case.key] = result
         show(case, result, judged=args.mode != "smoke")
         sys.stdout.flush()
@@ -333,7 +342,7 @@ def store(args: argparse.Namespace, runs: list[dict[str, Any]], seconds: float) 
         "size": vars(cases.SIZES[args.mode]),
         "seconds": round(seconds),
         "machine": runs[0]["machine"],
-        "rivals": {rival.name: rival.note for rival in [*cases.RIVALS, cases.StandardBounded()]},
+        "rivals": {rival.name: rival.note for rival in [*cases.RIVALS, *cases.EXTRAS]},
         "cases": [
             {
                 "key": case.key,

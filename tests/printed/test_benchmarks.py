@@ -186,7 +186,35 @@ def test_a_child_that_prints_and_dies(
     (tmp_path / "pebble.py").write_text(text, "utf-8")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), PACKAGE]))
     with pytest.raises(runner.Failed, match=r"^hello \(exit status 3\)$"):
-        runner.Child(sys.executable, "submit-1", "pebble.ThreadPool", "smoke")
+        runner.Child(sys.executable, "submit-1", "pebble.ThreadPool", "smoke", {})
+
+
+@needs_benchmarks
+@pytest.mark.parametrize(
+    ("form", "name"), [("compiled", "futurepool"), ("fast", "futurepool, in Python")]
+)
+def test_each_form_has_its_own_process(runner: Any, form: str, name: str) -> None:
+    """That in Python is asked for there; by default it is what was built."""
+    (one,) = [one for one in runner.cases.case("map").contestants if one.name == name]
+    environment = dict(one.rival.environment)
+    assert environment == ({} if form == "compiled" else {"FUTUREPOOL_FORM": form})
+    child = runner.Child(sys.executable, "map", name, "smoke", environment)
+    try:
+        assert child.sample() > 0
+    finally:
+        child.close()
+
+
+@needs_benchmarks
+@pytest.mark.parametrize(("form", "goal"), [("compiled", 22), ("fast", 5.5), ("", 5.5)])
+def test_the_form_in_c_has_goals_of_its_own(runner: Any, form: str, goal: float) -> None:
+    """Those of the other would say nothing about it."""
+    result = {"medians": {"futurepool": 1.0}, "ratios": {"futurepool": 7.0}}
+    about = {"tag": "3.11", "form": form}
+    found = runner.verdict(runner.cases.case("submit-1"), about, result)
+    assert (found["floor"], found["met"]) == (goal, goal < 7)
+    found = runner.verdict(runner.cases.case("map-64"), about, result)
+    assert found["floor"] == 30
 
 
 @needs_benchmarks
@@ -205,6 +233,7 @@ def test_a_library_that_hung_is_not_tried_again(
 
     about = {"implementation": "CPython", "python": "3.11.0", "tag": "3.11", "missing": {}}
     about["machine"] = {"cores": 1, "cpu": "none"}
+    about["form"] = "fast"
     about["versions"] = {"futurepool": "1", "pebble.ThreadPool": "1"}
     monkeypatch.setattr(runner, "measure", measure)
     monkeypatch.setattr(runner, "describe", lambda *_: about)
@@ -213,7 +242,8 @@ def test_a_library_that_hung_is_not_tried_again(
     )
     runs: list[dict[str, Any]] = []
     runner.run("python", args, runs)
-    assert tried == [["futurepool", "pebble.ThreadPool"], ["futurepool"]]
+    limit = "SimpleQueue of callables"
+    assert tried == [["futurepool", "pebble.ThreadPool", limit], ["futurepool", limit]]
     failed = runs[0]["cases"]["submit-4"]["failed"]
     assert failed == {"pebble.ThreadPool": "not tried, for it was stuck before"}
 
@@ -259,18 +289,21 @@ def stored_results() -> dict[str, Any]:
                 "futurepool": [ours * 0.5, ours, ours * 2],
                 "quick": [2e6] * 3,
                 "close": [ours * 0.55, ours * 1.1, ours * 0.9],
+                "SimpleQueue of callables": [9e6] * 3,
             },
             "medians": {
                 "ThreadPoolExecutor": 50e3,
                 "futurepool": ours,
                 "quick": 2e6,
                 "close": ours * 0.9,
+                "SimpleQueue of callables": 9e6,
             },
             "ratios": {
                 "ThreadPoolExecutor": 1.0,
                 "futurepool": ours / 50e3,
                 "quick": 40.0,
                 "close": 1.0,
+                "SimpleQueue of callables": 180.0,
             },
             "failed": failed,
             "gil": {"ThreadPoolExecutor": False, "futurepool": False, "quick": True},
@@ -316,7 +349,12 @@ def stored_results() -> dict[str, Any]:
         "repetitions": 7,
         "size": {"restart": False},
         "machine": {"cpu": "Some Model", "cores": 2, "system": "Linux"},
-        "rivals": {"ThreadPoolExecutor": "", "futurepool": "", "quick": "unfair"},
+        "rivals": {
+            "ThreadPoolExecutor": "",
+            "futurepool": "",
+            "quick": "unfair",
+            "SimpleQueue of callables": "the limit",
+        },
         "cases": [case("speed", "speed", "tasks/s"), case("memory-case", "memory", "B")],
         "runs": [on("3.11", 400e3), on("3.13t", 60e3, broken="it fell over")],
     }
@@ -347,6 +385,9 @@ def test_the_report(tmp_path: Path) -> None:
     assert "- speed, 3.11: close is ahead, 360,000 against 400,000 tasks/s (x1.10)" in page
     assert "- speed, 3.13t: the goal was at least x5.5; measured 1.2" in page
     assert "| quick | 2,000,000 (x40.00) | 2,000,000 (x40.00) with the GIL |" in page
+    assert "| SimpleQueue of callables |  |  | the limit |" in page
+    assert "| SimpleQueue of callables | 9,000,000 (x180.00) | 9,000,000 (x180.00) |" in page
+    assert "SimpleQueue of callables is ahead" not in page  # it is no pool
     assert "broken failed on 3.13t: `it fell over`" in page
     assert "\nCannot do this: quick.\n" in page
     assert "| 20 | 20.5 | 19.0 |" in page
