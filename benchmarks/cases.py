@@ -177,7 +177,7 @@ class InPython(Futurepool):
 
 
 class Limit(Rival):
-    """What no pool can be faster than; for one case only."""
+    """What no pool can be faster than; for some cases only."""
 
     name = LIMIT
     module = "queue"
