@@ -378,15 +378,19 @@ def test_a_forgotten_failure_at_exit_is_logged() -> None:
 
 
 def interrupt(script: str) -> tuple[str, str, int]:
-    """Run a script, send it Ctrl-C at each line "now" that it prints; what it printed, and status."""
+    """Run a script, send it Ctrl-C at each line "now" that it prints; what it printed, and status.
+
+    One that has not ended in time is, in a way that has it print where its threads are.
+    """
+    command = [sys.executable, "-X", "faulthandler", "-W", "error", "-c", textwrap.dedent(script)]
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
     ) as process:
-        timer = threading.Timer(40, process.kill)
+        timer = threading.Timer(90, process.send_signal, [signal.SIGABRT])
         timer.start()
         try:
             assert process.stdout is not None
