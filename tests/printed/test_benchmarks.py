@@ -93,7 +93,8 @@ def test_the_runner_has_every_case(measured: tuple[str, Path]) -> None:
     (one,) = stored["runs"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", stored["date"])
     assert stored["commit"] is None or re.search("[0-9a-f]{7}", stored["commit"])
-    assert one["versions"]["futurepool"] == futurepool.__version__
+    version = futurepool.__version__ + ", in C" * (futurepool.form == "compiled")
+    assert one["versions"]["futurepool"] == version
     assert f"futurepool {futurepool.__version__}" in printed
     assert f"{stored['machine']['cores']} cores" in printed
     assert len(stored["cases"]) == 14
