@@ -73,11 +73,14 @@ class Hook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Before the files of the wheel are gathered."""
         how = wanted()
-        if how == "never" or (how == "auto" and version == "editable"):
+        if how == "never":
             return
-        if how == "auto" and (why := untested()):
-            self._leave_out(f"{why}; {_VARIABLE}=require builds it all the same")
-            return
+        if how == "auto":
+            if version == "editable":
+                return
+            if why := untested():
+                self._leave_out(f"{why}; {_VARIABLE}=require builds it all the same")
+                return
         self.folder = Path(tempfile.mkdtemp())
         try:
             library = build(Path(self.root) / _SOURCE, self.folder)
