@@ -169,7 +169,7 @@ class Limiter:
         self.due: int = 0  # see the head of this module
         self.heap: list[tuple[Rank, int, Any]] = []  # (rank, number, task or limiter)
         self.offered: Rank | None = None  # of its entry in the heap above
-        # Of one of `Keys`: the round in which it is next, and its entry there.
+        # Of one of `Keys`: the round in which it is next, 0 of a new one; and its entry there.
         self.round: int = 0
         self.turn: int = 0
         self.turn_priority: int = 0
@@ -261,7 +261,11 @@ class Keys(Limiter):
         self._now: int = 0  # the latest round in which somebody had a turn
 
     def enter(self, limiter: Limiter) -> None:
-        """One that is not full has a task: it takes part, last of its round."""
+        """One that is not full has a task: it takes part, last of its round.
+
+        A new one is last of the round to come, so that those who have had their turn in this one are not
+        held up for as long as new keys come.
+        """
         if limiter.running >= limiter.limit:
             return
         heap = limiter.heap
@@ -270,7 +274,7 @@ class Keys(Limiter):
         priority = heap[0][2].priority
         if limiter.turn and limiter.turn_priority == priority:
             return
-        limiter.round = max(limiter.round, self._now)
+        limiter.round = max(limiter.round, self._now) if limiter.round else self._now + 1
         limiter.turn, limiter.turn_priority = next(_numbers), priority
         # Not `setdefault` or `get`: see `PriorityQueue.push`.
         try:

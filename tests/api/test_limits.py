@@ -620,6 +620,27 @@ def test_keys_take_turns(gate: threading.Event) -> None:
             assert indices == sorted(indices)
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_keys_that_come_later_hold_up_nobody(gate: threading.Event, fresh: bool) -> None:
+    """However many new keys come, or the same one anew: who waits already has its turn first."""
+    with BoundedExecutor(1) as ex:
+        hold(ex, gate)
+        ran: list[str] = []
+
+        def work(key: str, left: int) -> None:
+            ran.append(key)
+            if left:
+                name = f"new {left}" if fresh else "new"
+                ex.options(key=name, key_limit=2).submit(work, name, left - 1)
+
+        for _ in range(4):
+            ex.options(key="old", key_limit=1).submit(work, "old", 0)
+        ex.options(key="new", key_limit=2).submit(work, "new", 9)
+        gate.set()
+        idle(ex)
+        assert [key.partition(" ")[0] for key in ran] == ["old", "new"] * 4 + ["new"] * 6
+
+
 def test_keys_together_come_when_their_oldest_task_does(gate: threading.Event) -> None:
     """A turn is not lost to tasks without a key that came later."""
     with BoundedExecutor(1) as ex:

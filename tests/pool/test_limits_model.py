@@ -22,8 +22,8 @@ class Model:
     """The limits of a pool that runs nothing: tasks are queued, taken, ended and cancelled by hand."""
 
     def __init__(self, ex: BoundedExecutor) -> None:
-        outer = ex.options(limit=3)
-        keyed = outer.options(limit=2)
+        outer = ex.options(limit=3, name="outer")
+        keyed = outer.options(limit=2, name="inner")
         self.views: list[Any] = [ex, outer, outer.options(limit=1), ex.options(limit=2)]
         for key in "abc":
             self.views += [ex.options(key=key, key_limit=1), keyed.options(key=key, key_limit=2)]
@@ -33,9 +33,10 @@ class Model:
         self.pending: list[Any] = []
         self.running: list[Any] = []
         self.number = 0
-        self.skipped: Counter[Limiter] = (
-            Counter()
-        )  # turns of others, since a key could have had one
+        # (key's limiter, priority): the turns of others, by key, since it could have had one.
+        self.skipped: dict[tuple[Limiter, int], Counter[object]] = {}
+        self.since: dict[tuple[Limiter, int], int] = {}  # after so many submits
+        self.born: dict[Limiter, int] = {}  # the same, for limiters
 
     def submit(self, view: Any, priority: int) -> None:
         options = view.options(priority=priority)._futurepool_options
@@ -46,6 +47,8 @@ class Model:
             task._limit = options.limiter
         self.limits.push(task)
         self.pending.append(task)
+        if task._limit is not None:
+            self.born.setdefault(task._limit, self.number)
 
     def cancel(self, task: Any) -> None:
         task._state = CANCELLED
@@ -84,11 +87,52 @@ class Model:
         for each in rivals:
             firsts.setdefault(each._limit, each)
         assert task is firsts[task._limit]
-        self.skipped[task._limit] = 0
+        self.skipped.pop((task._limit, task.priority), None)
+        self.since = {key: since for key, since in self.since.items() if key[0] is not task._limit}
         for limiter in firsts:
             if limiter is not task._limit:
-                self.skipped[limiter] += 1
-                assert self.skipped[limiter] <= 2 * len("abc")
+                waiting = limiter, task.priority
+                skipped = self.skipped.setdefault(waiting, Counter())
+                skipped[task._limit.key] += 1
+                assert skipped[task._limit.key] == 1, "twice, while another key has waited"
+                assert self.born[task._limit] <= self.since.get(waiting, self.number), (
+                    "it came later"
+                )
+
+    def change_limit(self, key: str, key_limit: int) -> None:
+        """The next tasks of this key name another limit, which is its limit from then on."""
+        index = len(self.views) - 6 + 2 * "abc".index(key)
+        self.views[index] = self.views[0].options(key=key, key_limit=key_limit)
+
+    def interrupt(self, rng: random.Random) -> None:
+        """Something was struck in the middle of its work: what it has counted is wrong, and is counted again."""
+        limits = self.limits
+        for limiter in [limits.root, *limits._limiters]:
+            limiter.running += rng.randrange(3)
+            limiter.waiting = limiter.below = limiter.due = rng.randrange(3)
+            limiter.offered = None
+            del limiter.heap[: rng.randrange(3)]
+        for task in rng.sample(self.pending, min(2, len(self.pending))):
+            task._state = CANCELLED  # and not yet taken out
+            self.pending.remove(task)
+        limits.recount(self.running, ())
+        self.pool.queue.inner.rebuild()
+        self.skipped.clear()
+        self.since.clear()
+        self.born.clear()  # all have entered anew
+        self.born.update(
+            {task._limit: self.number for task in self.pending + self.running if task._limit}
+        )
+
+    def note_turns(self) -> None:
+        """A key that cannot run now begins anew when it can."""
+        best: dict[Limiter, int] = {}
+        for task in self.pending:
+            if self.keys_of(task) is not None and self.may_start(task):
+                best[task._limit] = max(task.priority, best.get(task._limit, task.priority))
+        ready = set(best.items())
+        self.skipped = {key: count for key, count in self.skipped.items() if key in ready}
+        self.since = {key: self.since.get(key, self.number) for key in ready}
 
     @staticmethod
     def keys_of(task: Any) -> Keys | None:
@@ -128,6 +172,11 @@ class Model:
         if ready and self.keys_of(ready[0]) is None:
             assert limits.following() is ready[0]
         assert all(task._state is PENDING for task in self.pending)
+        for meter in limits.meters.values():
+            own = [task for task in self.pending + self.running if meter in task._meters]
+            active = [task for task in self.running if meter in task._meters]
+            assert (meter.unfinished, meter.active) == (len(own), len(active))
+        self.note_turns()
 
 
 @pytest.mark.parametrize("order", ["fifo", "lifo"])
@@ -147,8 +196,15 @@ def test_random_programs(seed: int, order: Any) -> None:
                     model.cancel(rng.choice(model.pending))
             elif what < 0.82:
                 model.take()
-            elif model.running:
-                model.end(rng.choice(model.running))
+            elif what < 0.95:
+                if model.running:
+                    model.end(rng.choice(model.running))
+            elif what < 0.97:
+                model.change_limit(rng.choice("abc"), rng.choice((1, 2)))
+            elif what < 0.98:
+                model.limits._sweep()
+            else:
+                model.interrupt(rng)
             model.check()
         while model.pending or model.running:
             for task in model.running.copy():
