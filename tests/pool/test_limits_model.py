@@ -212,3 +212,27 @@ def test_random_programs(seed: int, order: Any) -> None:
             model.take()
             model.check()
         assert not model.limits._limiters
+
+
+def test_a_key_catches_up() -> None:
+    """One that could not have turns while it was full is next; of several, who could first."""
+    with BoundedExecutor(1) as ex:
+        model = Model(ex)
+        views = [
+            ex.options(key=key, key_limit=limit) for key, limit in (("p", 1), ("q", 1), ("h", 99))
+        ]
+        for view in views:
+            for _ in range(9):
+                model.submit(view, 1)
+
+        def take() -> Any:
+            model.take()
+            return model.running[-1]
+
+        p, q = take(), take()
+        model.end(q)
+        took = [take() for _ in range(4)]
+        assert [task._limit.key for task in took] == ["h", "q", "h", "h"]
+        model.end(took[1])
+        model.end(p)
+        assert [take()._limit.key for _ in range(4)] == ["q", "p", "h", "h"]
