@@ -153,6 +153,21 @@ def test_where_it_was_not_tested(
     assert f"{VARIABLE}=require builds it" in line
 
 
+@pytest.mark.parametrize(("minor", "free"), [*((minor, 0) for minor in range(10, 16)), (13, 1)])
+def test_where_it_was_tested(
+    hook: Any, monkeypatch: pytest.MonkeyPatch, minor: int, free: int
+) -> None:
+    """On each version with a GIL, and on the one without."""
+    implementation = SimpleNamespace(name="cpython")
+    here = SimpleNamespace(
+        implementation=implementation, platform="linux", version_info=(3, minor, 0)
+    )
+    monkeypatch.setattr(hook, "sys", here)
+    monkeypatch.setattr(hook.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(hook.sysconfig, "get_config_var", lambda _: free)
+    assert not hook.untested()
+
+
 def test_a_checkout_that_is_edited_has_it_if_asked_for(
     hook: Any, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
