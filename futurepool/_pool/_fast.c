@@ -3,7 +3,7 @@
  *
  * It works on the very objects that the Python code has: each attribute is where its class's `__slots__`
  * have put it, and is found by the offset that the slot's descriptor knows. So whatever reads or changes
- * them in Python sees no difference.
+ * them in Python sees no difference. Slots for numbers hold them as C does, see `hold_number`.
  *
  * What is not the plain case is handed to the Python function whose twin it is, before anything was changed:
  * each function here is called through a `Twin`, which holds that function. A mutex that is not a `Mutex` of this
@@ -18,6 +18,8 @@
  *    so without a GIL each is changed in a critical section of its object (`put`), as the interpreter does: a
  *    reader may be about to count a reference to what is let go of. That does not matter for what is immortal.
  *    What is read outside of a section is never changed once it can be seen (`_pool`, options, a result).
+ *    What is a number, and no reference (`NUMBERS`), can be read at any time; who wants two that belong together
+ *    holds the mutex.
  * 4. No static state: all is in the module, so each interpreter has its own.
  */
 
@@ -149,7 +151,7 @@ static PyObject *make_future(State *st, PyObject *pool, PyObject *options, PyObj
     FILL(future, Future, _state, st->o.PENDING);
     FILL(future, Future, _subscribers, subscribers);
     FILL(future, Future, priority, GET(options, Options, priority));
-    FILL(future, Future, task_id, st->zero);
+    SET_INT(future, Future, task_id, 0);
     return future;
 }
 
@@ -215,23 +217,21 @@ static PyObject *submit(State *st, PyObject *const *args, Py_ssize_t count, PyOb
     future = make_future(st, pool, options, args[1], value, value == NULL ? NULL : by_name(args + count, names),
                          context, GET(options, Options, subscribers));
     GOTO_IF(future == NULL, end);
-    value = now_is(st, has_own_clock(st));
-    GOTO_IF(value == NULL, repair);
-    *AT(future, st->at.Future__queued_at) = value;
+    double now;
+    GOTO_IF(now_is(st, has_own_clock(st), &now) < 0, repair);
+    SET_TIME(future, Future, _queued_at, now);
 
     GOTO_IF(take_mutex(mutex) < 0, repair);
     PyObject *capacity = GET(pool, Pool, capacity), *workers = GET(pool, Pool, workers);
-    long long submitted = number(GET(capacity, Capacity, submitted));
-    if (submitted >= number(GET(capacity, Capacity, max_id)) || number(GET(pool, Pool, state)) != 0) {
+    long long submitted = INT(capacity, Capacity, submitted);
+    if (submitted >= INT(capacity, Capacity, max_id) || number(GET(pool, Pool, state)) != 0) {
         GOTO_IF(PyErr_Occurred() || free_mutex(mutex) < 0, repair);
         answer = without_place(st, pool, options, future);
         goto end;
     }
     /* twin of Pool.admit and Capacity.take */
-    value = PyLong_FromLongLong(submitted + 1);
-    GOTO_IF(value == NULL, repair);
-    PUT(future, Future, task_id, Py_NewRef(value));
-    PUT(capacity, Capacity, submitted, value);
+    SET_INT(future, Future, task_id, submitted + 1);
+    SET_INT(capacity, Capacity, submitted, submitted + 1);
     PyObject *priority = GET(options, Options, priority);
     GOTO_IF(enqueue(st, GET(pool, Pool, queue), future, priority) < 0, repair);
     /* twin of Pool.signal_work; see Submitting.submit why this thread does at once what is to be done */
@@ -292,8 +292,8 @@ static void interrupted_many(State *st, PyObject *pool, PyObject *futures, PyObj
 /* The futures of one batch, of so many calls from `first` on; -1 with an exception, and then `batch` has some. */
 static int make_batch(State *st, PyObject *pool, PyObject *options, PyObject *fn, PyObject *calls, Py_ssize_t first,
                       Py_ssize_t count, PyObject *batch) {
-    PyObject *now = now_is(st, has_own_clock(st));
-    int failed = now == NULL;
+    double now;
+    int failed = now_is(st, has_own_clock(st), &now) < 0;
     for (Py_ssize_t i = first; !failed && i < first + count; i++) {
         PyObject *context = capture(st, pool, 0), *future = NULL;
         if (context != NULL) {
@@ -303,26 +303,24 @@ static int make_batch(State *st, PyObject *pool, PyObject *options, PyObject *fn
         }
         failed = future == NULL;
         if (!failed) {
-            FILL(future, Future, _queued_at, now);
+            SET_TIME(future, Future, _queued_at, now);
             failed = PyList_Append(batch, future) < 0;
             Py_DECREF(future);
         }
     }
-    Py_XDECREF(now);
     return failed ? -1 : 0;
 }
 
 /* twin of fast._admit_all, for those of a batch that find a place. Section held. */
 static int admit_all(State *st, PyObject *pool, PyObject *mutex, PyObject *batch) {
     PyObject *capacity = GET(pool, Pool, capacity), *workers = GET(pool, Pool, workers);
-    long long submitted = number(GET(capacity, Capacity, submitted));
-    long long room = number(GET(capacity, Capacity, max_id)) - submitted;
+    long long submitted = INT(capacity, Capacity, submitted);
+    long long room = INT(capacity, Capacity, max_id) - submitted;
     room = room < 0 ? 0 : room < PyList_GET_SIZE(batch) ? room : PyList_GET_SIZE(batch);
     for (Py_ssize_t i = 0; i < room; i++) {
-        PyObject *future = PyList_GET_ITEM(batch, i), *value = PyLong_FromLongLong(submitted + i + 1);
-        RETURN_IF(value == NULL, -1);
-        PUT(future, Future, task_id, Py_NewRef(value));
-        PUT(capacity, Capacity, submitted, value);
+        PyObject *future = PyList_GET_ITEM(batch, i);
+        SET_INT(future, Future, task_id, submitted + i + 1);
+        SET_INT(capacity, Capacity, submitted, submitted + i + 1);
         RETURN_IF(enqueue(st, GET(pool, Pool, queue), future, GET(future, Future, priority)) < 0, -1);
         untrack(st, mutex, future);
     }
@@ -344,8 +342,8 @@ static int submit_batch(State *st, PyObject *pool, PyObject *options, PyObject *
     RETURN_IF(CALL(pool, start_reserved) < 0 || run_deferred(st, pool) < 0, -1);
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(batch); i++) {
         PyObject *future = PyList_GET_ITEM(batch, i);
-        future = look(future, st->at.Future_task_id) == st->zero ? without_place(st, pool, options, future)
-                                                                 : Py_NewRef(future);
+        future = INT(future, Future, task_id) == 0 ? without_place(st, pool, options, future)
+                                                   : Py_NewRef(future);
         int failed = future == NULL || PyList_Append(futures, future) < 0;
         Py_XDECREF(future);
         RETURN_IF(failed, -1);
@@ -371,13 +369,10 @@ static PyObject *submit_many(State *st, PyObject *pool, PyObject *options, PyObj
     futures = PyList_New(0);
     while (futures != NULL && first < count) {
         PyObject *capacity = GET(pool, Pool, capacity); /* a guess; what finds no room goes the usual way */
-        PyObject *most = PyObject_GetAttr(capacity, st->s.max_id), *least = PyObject_GetAttr(capacity, st->s.submitted);
-        long long room = most == NULL || least == NULL ? -1 : number(most) - number(least);
-        Py_XDECREF(most);
-        Py_XDECREF(least);
+        long long room = INT(capacity, Capacity, max_id) - INT(capacity, Capacity, submitted);
         room = room < 1 ? 1 : room > ADMITTED ? ADMITTED : room;
         room = room > count - first ? count - first : room;
-        batch = PyErr_Occurred() ? NULL : PyList_New(0);
+        batch = PyList_New(0);
         if (batch == NULL || make_batch(st, pool, options, fn, calls, first, room, batch) < 0
             || submit_batch(st, pool, options, mutex, batch, futures) < 0) {
             interrupted_many(st, pool, futures, batch);
@@ -403,15 +398,14 @@ static inline int announce(State *st, PyObject *task) {
  * mutex may be held, and the loop of the worker repairs. `mutex` is the pool's, and known to be plain. With
  * `seen` a worker that finds nothing does not park yet: None, and there the last id as of then. */
 static PyObject *
-next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_clock, void **seen)
+next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_clock, long long *seen)
 {
     PyObject *following = NULL, *subscribers = NULL, *parker = NULL;
     PyObject *task = GET(slot, WorkerSlot, task);
     task = task == Py_None ? NULL : Py_NewRef(task);
-    PyObject *now = now_is(st, own_clock);
-    GOTO_IF(now == NULL || take_mutex(mutex) < 0, failed);
+    double now;
+    GOTO_IF(now_is(st, own_clock, &now) < 0 || take_mutex(mutex) < 0, failed);
     PyObject *meters = GET(pool, Pool, meters), *workers = GET(pool, Pool, workers);
-    double at = PyFloat_AS_DOUBLE(now);
     if (task != NULL) {
         /* 1. twin of Pool.commit */
         subscribers = GET(task, Future, _subscribers);
@@ -424,19 +418,18 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
         PUT(task, Future, _state, Py_NewRef(st->o.FINISHED));
         track(task);
         PUT(slot, WorkerSlot, task, Py_NewRef(Py_None));
-        double started = seconds(GET(slot, WorkerSlot, started));
-        double waited = started - seconds(GET(task, Future, _queued_at));
+        double started = TIME(slot, WorkerSlot, started);
+        double waited = started - TIME(task, Future, _queued_at);
         if (waited < 0.0) {
             waited = 0.0;
         }
-        if (ADD(meters, Meters, completed, 1) < 0
-            || ADD(GET(pool, Pool, capacity), Capacity, max_id, 1) < 0) {
-            goto failed;
-        }
+        PyObject *capacity = GET(pool, Pool, capacity);
+        SET_INT(meters, Meters, completed, INT(meters, Meters, completed) + 1);
+        SET_INT(capacity, Capacity, max_id, INT(capacity, Capacity, max_id) + 1);
         /* twin of Meters.count_run. At once, where the form in Python notes them: it is but a few steps. */
-        GOTO_IF(ADD_TIME(meters, Meters, wait_time, waited) < 0, failed);
+        ADD_TIME(meters, Meters, wait_time, waited);
         if (GET(meters, Meters, latency) != Py_None) {
-            GOTO_IF(count_times(st, meters, at - started, waited) < 0, failed);
+            GOTO_IF(count_times(st, meters, now - started, waited) < 0, failed);
         }
         if (GET(GET(pool, Pool, waiters), Waiters, anyone) != Py_False) {
             GOTO_IF(CALL(pool, place_freed) < 0, failed);
@@ -444,9 +437,8 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
         PyObject *parkers = subscribers == NULL ? NULL : GET(subscribers, Subscribers, parkers);
         if (parkers != NULL && parkers != Py_None && PyObject_Size(parkers)) {
             /* 2. */
-            double since = seconds(GET(slot, WorkerSlot, since));
-            if (ADD_TIME(meters, Meters, run_time, at - since) < 0 || free_mutex(mutex) < 0
-                || announce(st, task) < 0 || run_deferred(st, pool) < 0) {
+            ADD_TIME(meters, Meters, run_time, now - TIME(slot, WorkerSlot, since));
+            if (free_mutex(mutex) < 0 || announce(st, task) < 0 || run_deferred(st, pool) < 0) {
                 goto failed;
             }
             following = Py_NewRef(Py_None);
@@ -454,16 +446,17 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
         }
     }
     else {
-        PUT(slot, WorkerSlot, since, Py_NewRef(now)); /* a new row of tasks */
+        SET_TIME(slot, WorkerSlot, since, now); /* a new row of tasks */
     }
     /* 3. */
     long status = PyLong_AsLong(GET(slot, WorkerSlot, status));
     if (status) {
         GOTO_IF(CALL_ONE(pool, come_back, slot) < 0, failed);
         if (GET(slot, WorkerSlot, leave) != Py_False) {
-            double since = seconds(GET(slot, WorkerSlot, since));
-            if ((task != NULL && ADD_TIME(meters, Meters, run_time, at - since) < 0)
-                || free_mutex(mutex) < 0
+            if (task != NULL) {
+                ADD_TIME(meters, Meters, run_time, now - TIME(slot, WorkerSlot, since));
+            }
+            if (free_mutex(mutex) < 0
                 || (subscribers != NULL && announce(st, task) < 0) || CALL(pool, run_deferred) < 0) {
                 goto failed;
             }
@@ -471,7 +464,7 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
             goto end;
         }
     }
-    PUT(slot, WorkerSlot, started, Py_NewRef(now));
+    SET_TIME(slot, WorkerSlot, started, now);
     /* 4. twin of PriorityQueue.take */
     PyObject *queue = GET(pool, Pool, queue);
     int usual = Py_TYPE(queue) == (PyTypeObject *)st->o.PriorityQueue, taken = 0;
@@ -537,8 +530,9 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
         }
     }
     else {
-        double since = seconds(GET(slot, WorkerSlot, since));
-        GOTO_IF(task != NULL && ADD_TIME(meters, Meters, run_time, at - since) < 0, failed);
+        if (task != NULL) {
+            ADD_TIME(meters, Meters, run_time, now - TIME(slot, WorkerSlot, since));
+        }
         int listed = PyDict_Contains(GET(workers, Workers, listed), slot);
         GOTO_IF(listed < 0, failed);
         int over = number(GET(pool, Pool, state)) != 0 && number(GET(workers, Workers, held)) == 0;
@@ -546,7 +540,7 @@ next_task(State *st, PyObject *pool, PyObject *slot, PyObject *mutex, int own_cl
             GOTO_IF(CALL_ONE(pool, leave, slot) < 0, failed);
         }
         else if (seen != NULL) {
-            *seen = GET(GET(pool, Pool, capacity), Capacity, submitted);
+            *seen = INT(GET(pool, Pool, capacity), Capacity, submitted);
         }
         else {
             PUT(slot, WorkerSlot, status, PyLong_FromLong(1));
@@ -566,7 +560,6 @@ failed:
 end:
     Py_XDECREF(parker);
     Py_XDECREF(subscribers);
-    Py_XDECREF(now);
     Py_XDECREF(task);
     return following;
 }
@@ -681,12 +674,12 @@ end:
 }
 
 /* Without a GIL the next submit may be a microsecond away, and to park, and be woken, costs both sides more than
- * to look for it a while. A hint, so the address of the last id will do. */
-static void look_for_work(Row *row, void *seen) {
+ * to look for it a while. */
+static void look_for_work(Row *row, long long seen) {
 #ifdef Py_GIL_DISABLED
     State *st = row->st;
     PyObject *capacity = GET(row->pool, Pool, capacity); /* set once */
-    for (int tries = 0; tries < LOOKS && look(capacity, st->at.Capacity_submitted) == seen; tries++) {
+    for (int tries = 0; tries < LOOKS && INT(capacity, Capacity, submitted) == seen; tries++) {
         RELAX();
     }
 #endif
@@ -698,7 +691,7 @@ static PyObject *row_call(PyObject *self, PyObject *args, PyObject *kwargs) {
     int own_clock = has_own_clock(st);
     row->failed = 0;
     for (int count = 0; count < MANY; count++) {
-        void *seen = NULL;
+        long long seen = -1;
         if (GET(row->pool, Section, mutex) != row->mutex) { /* in the child of a fork */
             Py_SETREF(row->mutex, Py_NewRef(GET(row->pool, Section, mutex)));
         }
@@ -707,7 +700,7 @@ static PyObject *row_call(PyObject *self, PyObject *args, PyObject *kwargs) {
         if (task == NULL) {
             return NULL; /* of which task: `task`, the one before */
         }
-        row->looked = seen != NULL;
+        row->looked = seen >= 0;
         if (task == Py_None) {
             Py_CLEAR(row->task);
             Py_CLEAR(row->known); /* a sleeping worker keeps no function of a user's alive */
@@ -903,6 +896,12 @@ static PyObject *bind(PyObject *module, PyObject *names) {
     }
     SLOTS(X)
 #undef X
+#define X(kind, name, type)                                                                        \
+    if (hold_number(st->o.kind, #name, type, &st->at.kind##_##name) < 0) {                         \
+        return NULL;                                                                               \
+    }
+    NUMBERS(X)
+#undef X
     PyObject *keep = PyDict_GetItemString(names, "KEEP");
     if (keep == NULL) {
         PyErr_SetString(PyExc_KeyError, "KEEP");
@@ -1001,11 +1000,10 @@ static PyMethodDef methods[] = {
 static int prepare(PyObject *module) {
     State *st = PyModule_GetState(module);
     st->empty = PyTuple_New(0);
-    st->zero = PyLong_FromLong(0);
     st->mutex_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &mutex_spec, NULL);
     st->twin_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &twin_spec, NULL);
     st->row_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &row_spec, NULL);
-    if (st->empty == NULL || st->zero == NULL || st->mutex_type == NULL || st->twin_type == NULL || st->row_type == NULL
+    if (st->empty == NULL || st->mutex_type == NULL || st->twin_type == NULL || st->row_type == NULL
         || PyModule_AddType(module, st->mutex_type) < 0) {
         return -1;
     }
@@ -1035,7 +1033,6 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
 static int module_clear(PyObject *module) {
     State *st = PyModule_GetState(module);
     Py_CLEAR(st->empty);
-    Py_CLEAR(st->zero);
     Py_CLEAR(st->mutex_type);
     Py_CLEAR(st->twin_type);
     Py_CLEAR(st->row_type);

@@ -8,6 +8,8 @@
 
 #if PY_VERSION_HEX < 0x030C0000
 #define Py_T_BOOL T_BOOL
+#define Py_T_DOUBLE T_DOUBLE
+#define Py_T_LONGLONG T_LONGLONG
 #define Py_T_OBJECT_EX T_OBJECT_EX
 #define Py_READONLY READONLY
 #endif
@@ -36,23 +38,28 @@
 /* Slots of classes: CLASS, ATTRIBUTE. */
 #define SLOTS(X) \
     X(Future, _args) X(Future, _context) X(Future, _fn) X(Future, _kwargs) X(Future, _pool) \
-    X(Future, _queued_at) X(Future, _result) X(Future, _state) X(Future, _subscribers) X(Future, priority) \
-    X(Future, task_id) \
-    X(WorkerSlot, leave) X(WorkerSlot, parker) X(WorkerSlot, since) \
-    X(WorkerSlot, started) X(WorkerSlot, status) X(WorkerSlot, task) \
+    X(Future, _result) X(Future, _state) X(Future, _subscribers) X(Future, priority) \
+    X(WorkerSlot, leave) X(WorkerSlot, parker) X(WorkerSlot, status) X(WorkerSlot, task) \
     X(Section, deferred) X(Section, mutex) \
     X(Pool, adopt) X(Pool, capacity) X(Pool, engine) X(Pool, meters) X(Pool, queue) X(Pool, state) \
     X(Pool, waiters) X(Pool, workers) \
-    X(Capacity, limit) X(Capacity, max_id) X(Capacity, submitted) \
+    X(Capacity, limit) \
     X(Workers, caller_runs) X(Workers, held) X(Workers, listed) X(Workers, max_workers) \
     X(Workers, notifying) X(Workers, parked) X(Workers, reserved) X(Workers, threads) \
     X(Workers, wakeup_pending) \
     X(Waiters, anyone) \
-    X(Meters, completed) X(Meters, latency) X(Meters, run_time) X(Meters, wait) X(Meters, wait_time) \
+    X(Meters, latency) X(Meters, wait) \
     X(PriorityQueue, _heap) X(PriorityQueue, levels) X(PriorityQueue, top) \
     X(Level, key) X(Level, next_lower) \
     X(Options, priority) X(Options, special) X(Options, subscribers) \
     X(Subscribers, parkers) X(Subscribers, shared) X(Subscribers, slow) X(Subscribers, token)
+
+/* Slots that hold a number itself, and no reference to one, see `hold_number`: CLASS, ATTRIBUTE, TYPE. */
+#define NUMBERS(X) \
+    X(Future, _queued_at, Py_T_DOUBLE) X(Future, task_id, Py_T_LONGLONG) \
+    X(WorkerSlot, since, Py_T_DOUBLE) X(WorkerSlot, started, Py_T_DOUBLE) \
+    X(Capacity, max_id, Py_T_LONGLONG) X(Capacity, submitted, Py_T_LONGLONG) \
+    X(Meters, completed, Py_T_LONGLONG) X(Meters, run_time, Py_T_DOUBLE) X(Meters, wait_time, Py_T_DOUBLE)
 
 /* What else `bind` is given, by name. */
 #define OBJECTS(X) \
@@ -70,8 +77,8 @@
 /* Names of attributes and methods that are looked up. */
 #define NAMES(X) \
     X(_announce) X(_forget) X(_futurepool) X(_futurepool_options) X(_rebuild) X(clock) X(come_back) \
-    X(leave) X(look) X(max_id) X(original) X(place_freed) X(post) X(push) X(release) X(repair) \
-    X(run_deferred) X(signal_work) X(start_reserved) X(start_worker) X(submit) X(submitted) X(take)
+    X(leave) X(look) X(original) X(place_freed) X(post) X(push) X(release) X(repair) \
+    X(run_deferred) X(signal_work) X(start_reserved) X(start_worker) X(submit) X(take)
 
 typedef struct {
     PyObject *descriptor;
@@ -84,14 +91,13 @@ typedef struct {
     int counts_at, max_at; /* slots of HistogramRecorder; 0 until the first is seen */
     long keep;
     PyObject *empty;
-    PyObject *zero;
     PyGetSetDef state;
     PyTypeObject *mutex_type;
     PyTypeObject *twin_type;
     PyTypeObject *row_type;
     struct {
-#define X(kind, name) Py_ssize_t kind##_##name;
-        SLOTS(X)
+#define X(kind, name, ...) Py_ssize_t kind##_##name;
+        SLOTS(X) NUMBERS(X)
 #undef X
     } at;
     struct {
@@ -193,7 +199,7 @@ static inline int opposite(PyObject *one, PyObject *other) {
     return is_small(one, &first) && is_small(other, &second) && first == -second;
 }
 
-/* A field that is a time. */
+/* A time, as an object. */
 static inline double seconds(PyObject *value) {
     return PyFloat_CheckExact(value) ? PyFloat_AS_DOUBLE(value) : PyFloat_AsDouble(value);
 }
@@ -212,15 +218,60 @@ static inline int add(PyObject *object, Py_ssize_t offset, long more) {
     return 0;
 }
 
-static inline int add_time(PyObject *object, Py_ssize_t offset, double more) {
-    PyObject *sum = PyFloat_FromDouble(seconds(*AT(object, offset)) + more);
-    RETURN_IF(sum == NULL, -1);
-    put(object, offset, sum);
-    return 0;
-}
-
 #define ADD(object, kind, name, more) add(object, st->at.kind##_##name, more)
-#define ADD_TIME(object, kind, name, more) add_time(object, st->at.kind##_##name, more)
+
+#define NUMBER(type, object, kind, name) ((type *)((char *)(object) + st->at.kind##_##name))
+/* Fields of `NUMBERS`. Without a GIL others may read them meanwhile: so they are read and written whole. */
+#ifdef Py_GIL_DISABLED
+static inline double time_at(double *at) {
+    uint64_t bits = _Py_atomic_load_uint64_relaxed((uint64_t *)at);
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static inline void set_time_at(double *at, double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    _Py_atomic_store_uint64_relaxed((uint64_t *)at, bits);
+}
+#define INT(object, kind, name)                                                                    \
+    ((long long)_Py_atomic_load_int64_relaxed(NUMBER(int64_t, object, kind, name)))
+#define SET_INT(object, kind, name, value)                                                         \
+    _Py_atomic_store_int64_relaxed(NUMBER(int64_t, object, kind, name), value)
+#define TIME(object, kind, name) time_at(NUMBER(double, object, kind, name))
+#define SET_TIME(object, kind, name, value) set_time_at(NUMBER(double, object, kind, name), value)
+#else
+#define INT(object, kind, name) (*NUMBER(long long, object, kind, name))
+#define SET_INT(object, kind, name, value) (INT(object, kind, name) = (value))
+#define TIME(object, kind, name) (*NUMBER(double, object, kind, name))
+#define SET_TIME(object, kind, name, value) (TIME(object, kind, name) = (value))
+#endif
+#define ADD_TIME(object, kind, name, more) SET_TIME(object, kind, name, TIME(object, kind, name) + (more))
+
+#if SIZEOF_VOID_P < 8
+#error "A slot has no room for a number: the extension needs a 64-bit platform."
+#endif
+
+/* Have a slot hold numbers of this type themselves, as an attribute of a class in C does: a queued task is smaller by
+ * an integer and a float then, and no task makes any. The slot's definition, which belongs to the class, says what it
+ * holds, to the descriptor as well as to who clears or visits an object; so this is before the first object is made.
+ * Code that was compiled for the slot is let go of with the class's version. */
+static int hold_number(PyObject *kind, const char *name, int type, Py_ssize_t *offset) {
+    PyObject *found = PyObject_GetAttrString(kind, name);
+    RETURN_IF(found == NULL, -1);
+    PyMemberDef *slot =
+        Py_TYPE(found) == &PyMemberDescr_Type ? ((PyMemberDescrObject *)found)->d_member : NULL;
+    if (slot != NULL && (slot->type == Py_T_OBJECT_EX || slot->type == type)) {
+        slot->type = type;
+        *offset = slot->offset;
+        PyType_Modified((PyTypeObject *)kind);
+        Py_DECREF(found);
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "%s of %R is no slot", name, kind);
+    Py_DECREF(found);
+    return -1;
+}
 
 static int offset_of(PyObject *kind, const char *name, Py_ssize_t *offset) {
     PyObject *found = PyObject_GetAttrString(kind, name);
@@ -291,24 +342,25 @@ static int has_own_clock(State *st) {
     return clock == NULL ? -1 : clock == st->o.clock;
 }
 
-/* `own_clock`: as of `has_own_clock`, just now. */
-static PyObject *now_is(State *st, int own_clock) {
-    PyObject *clock, *now;
+/* What the clock says now; -1 with an exception. `own_clock`: as of `has_own_clock`, just now. */
+static int now_is(State *st, int own_clock, double *now) {
     if (own_clock > 0) {
 #if PY_VERSION_HEX >= 0x030D0000
         PyTime_t ticks;
-        return PyTime_PerfCounterRaw(&ticks) < 0 ? NULL : PyFloat_FromDouble(PyTime_AsSecondsDouble(ticks));
+        RETURN_IF(PyTime_PerfCounterRaw(&ticks) < 0, -1);
+        *now = PyTime_AsSecondsDouble(ticks);
 #else
-        return PyFloat_FromDouble(_PyTime_AsSecondsDouble(_PyTime_GetPerfCounter()));
+        *now = _PyTime_AsSecondsDouble(_PyTime_GetPerfCounter());
 #endif
+        return 0;
     }
-    clock = own_clock < 0 ? NULL : of_module(st->o.sync, st->s.clock);
-    now = clock == NULL ? NULL : PyObject_CallNoArgs(clock);
-    if (now != NULL && !PyFloat_Check(now)) {
-        Py_SETREF(now, PyNumber_Float(now));
-    }
+    PyObject *clock = own_clock < 0 ? NULL : of_module(st->o.sync, st->s.clock);
+    PyObject *told = clock == NULL ? NULL : PyObject_CallNoArgs(clock);
     Py_XDECREF(clock);
-    return now;
+    RETURN_IF(told == NULL, -1);
+    *now = PyFloat_AsDouble(told);
+    Py_DECREF(told);
+    return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
 }
 
 /* -- tracking by the collector ---------------------------------------------------------------- */

@@ -125,8 +125,8 @@ failed:
 
 /* `unfinished + notifying - caller_runs - threads`, see Workers.missing */
 static inline long long missing(State *st, PyObject *capacity, PyObject *workers) {
-    return number(GET(capacity, Capacity, submitted)) + number(GET(capacity, Capacity, limit))
-           - number(GET(capacity, Capacity, max_id)) + number(GET(workers, Workers, notifying))
+    return INT(capacity, Capacity, submitted) + number(GET(capacity, Capacity, limit))
+           - INT(capacity, Capacity, max_id) + number(GET(workers, Workers, notifying))
            - number(GET(workers, Workers, caller_runs)) - number(GET(workers, Workers, threads));
 }
 

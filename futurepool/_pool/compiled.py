@@ -1,7 +1,9 @@
 """The extension `_fast`, if it was built: the hot paths in C.
 
 It finds the fields of futures, slots and parts where their classes' `__slots__` have put them, so there is
-nothing to be changed for it anywhere; a class that loses a slot which it needs is noticed at import.
+nothing to be changed for it anywhere; a class that loses a slot which it needs is noticed at import. Those that
+each task changes and that are numbers hold the numbers themselves from then on (`NUMBERS`): an object
+of these classes may not be made before.
 
 Which function of `_fast.c` is whose twin:
 

@@ -417,10 +417,12 @@ def _plain_submit(self: Submitting, fn: Any, /, *args: Any, **kwargs: Any) -> An
     return self._futurepool.submit(options, fn, args, kwargs, subscribers, ours)
 
 
-_compiled: Any = load(next_task)
+_chosen = os.environ.get("FUTUREPOOL_FORM")
+# Not beside one of these: it changes how classes hold their numbers, which Python reads more slowly then.
+_compiled: Any = None if _chosen in ("fast", "plain") else load(next_task)
 
 #: The form of the hot paths that was chosen when the package was imported.
-form: str = os.environ.get("FUTUREPOOL_FORM") or ("fast" if _compiled is None else "compiled")
+form: str = _chosen or ("fast" if _compiled is None else "compiled")
 
 #: The row of tasks of a worker's slot: what runs them instead of the loop in Python. None for that.
 row_of: Callable[..., Any] | None = None

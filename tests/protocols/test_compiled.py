@@ -706,3 +706,31 @@ def test_a_million_steps(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
     """The same, for long. FUTUREPOOL_SEED has another million."""
     seed = int(os.environ.get("FUTUREPOOL_SEED", "0")) * 20 + part
     run_programs(1000 + seed * 200, 200, monkeypatch)
+
+
+def test_numbers_are_in_their_slots() -> None:
+    """No object is made for them; to Python they look the same, in a subclass and to the collector, too."""
+
+    class Sub(Future[Any]):
+        __slots__ = ("more",)
+
+    gate = threading.Event()
+    with BoundedExecutor(1) as ex:
+        running, queued = ex.submit(gate.wait, 30), ex.submit(int)
+        assert (running.task_id, queued.task_id) == (1, 2)
+        assert 0.0 < running._queued_at <= queued._queued_at <= _sync.clock()
+        assert not any(isinstance(each, float) for each in gc.get_referents(queued))
+        gate.set()
+    assert ex.stats().completed_tasks == 2
+
+    sub: Any = Sub.__new__(Sub)
+    assert (sub.task_id, sub._queued_at) == (0, 0.0)
+    sub.task_id, sub._queued_at, sub.more = 2**62, 1, sub
+    assert (sub.task_id, repr(sub._queued_at)) == (2**62, "1.0")
+    for name, value in (("task_id", "two"), ("_queued_at", None)):
+        with pytest.raises(TypeError):
+            setattr(sub, name, value)
+    gone = weakref.ref(sub)
+    del sub
+    gc.collect()
+    assert gone() is None
