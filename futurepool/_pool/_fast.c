@@ -3,7 +3,7 @@
  *
  * It works on the very objects that the Python code has: each attribute is where its class's `__slots__`
  * have put it, and is found by the offset that the slot's descriptor knows. So whatever reads or changes
- * them in Python sees no difference. Slots for numbers hold them as C does, see `hold_number`.
+ * them in Python sees no difference. Slots for numbers hold them as C does, see `offset_of`.
  *
  * What is not the plain case is handed to the Python function whose twin it is, before anything was changed:
  * each function here is called through a `Twin`, which holds that function. A mutex that is not a `Mutex` of this
@@ -891,13 +891,13 @@ static PyObject *bind(PyObject *module, PyObject *names) {
     METHODS(X)
 #undef X
 #define X(kind, name)                                                                              \
-    if (offset_of(st->o.kind, #name, &st->at.kind##_##name) < 0) {                                 \
+    if (offset_of(st->o.kind, #name, Py_T_OBJECT_EX, &st->at.kind##_##name) < 0) {                 \
         return NULL;                                                                               \
     }
     SLOTS(X)
 #undef X
 #define X(kind, name, type)                                                                        \
-    if (hold_number(st->o.kind, #name, type, &st->at.kind##_##name) < 0) {                         \
+    if (offset_of(st->o.kind, #name, type, &st->at.kind##_##name) < 0) {                           \
         return NULL;                                                                               \
     }
     NUMBERS(X)

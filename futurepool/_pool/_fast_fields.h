@@ -54,7 +54,7 @@
     X(Options, priority) X(Options, special) X(Options, subscribers) \
     X(Subscribers, parkers) X(Subscribers, shared) X(Subscribers, slow) X(Subscribers, token)
 
-/* Slots that hold a number itself, and no reference to one, see `hold_number`: CLASS, ATTRIBUTE, TYPE. */
+/* Slots that hold a number itself, and no reference to one, see `offset_of`: CLASS, ATTRIBUTE, TYPE. */
 #define NUMBERS(X) \
     X(Future, _queued_at, Py_T_DOUBLE) X(Future, task_id, Py_T_LONGLONG) \
     X(WorkerSlot, since, Py_T_DOUBLE) X(WorkerSlot, started, Py_T_DOUBLE) \
@@ -252,34 +252,24 @@ static inline void set_time_at(double *at, double value) {
 #error "A slot has no room for a number: the extension needs a 64-bit platform."
 #endif
 
-/* Have a slot hold numbers of this type themselves, as an attribute of a class in C does: a queued task is smaller by
- * an integer and a float then, and no task makes any. The slot's definition, which belongs to the class, says what it
- * holds, to the descriptor as well as to who clears or visits an object; so this is before the first object is made.
- * Code that was compiled for the slot is let go of with the class's version. */
-static int hold_number(PyObject *kind, const char *name, int type, Py_ssize_t *offset) {
+/* Where the slot of a class is, of objects or, for `NUMBERS`, of numbers of this type.
+ *
+ * The latter are made such: the slot holds the number itself, as an attribute of a class in C does. A queued task is
+ * smaller by an integer and a float then, and no task makes any. The slot's definition, which belongs to the class,
+ * says what it holds, to the descriptor as well as to who clears or visits an object; so this is before the first
+ * object is made. Code that was compiled for the slot is let go of with the class's version. */
+static int offset_of(PyObject *kind, const char *name, int type, Py_ssize_t *offset) {
     PyObject *found = PyObject_GetAttrString(kind, name);
     RETURN_IF(found == NULL, -1);
     PyMemberDef *slot =
         Py_TYPE(found) == &PyMemberDescr_Type ? ((PyMemberDescrObject *)found)->d_member : NULL;
-    if (slot != NULL && (slot->type == Py_T_OBJECT_EX || slot->type == type)) {
-        slot->type = type;
-        *offset = slot->offset;
-        PyType_Modified((PyTypeObject *)kind);
-        Py_DECREF(found);
-        return 0;
-    }
-    PyErr_Format(PyExc_TypeError, "%s of %R is no slot", name, kind);
-    Py_DECREF(found);
-    return -1;
-}
-
-static int offset_of(PyObject *kind, const char *name, Py_ssize_t *offset) {
-    PyObject *found = PyObject_GetAttrString(kind, name);
-    RETURN_IF(found == NULL, -1);
-    int fits = Py_TYPE(found) == &PyMemberDescr_Type
-               && ((PyMemberDescrObject *)found)->d_member->type == Py_T_OBJECT_EX;
+    int fits = slot != NULL && (slot->type == Py_T_OBJECT_EX || slot->type == type);
     if (fits) {
-        *offset = ((PyMemberDescrObject *)found)->d_member->offset;
+        *offset = slot->offset;
+        if (slot->type != type) {
+            slot->type = type;
+            PyType_Modified((PyTypeObject *)kind);
+        }
     }
     else {
         PyErr_Format(PyExc_TypeError, "%s of %R is no slot", name, kind);

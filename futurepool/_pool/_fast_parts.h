@@ -146,8 +146,9 @@ typedef struct {
 static int prepare_count(State *st, PyObject *recorder, double value, Count *count) {
     if (!READ_FLAG(st->counts_at) || !READ_FLAG(st->max_at)) {
         Py_ssize_t counts_at, max_at;
-        RETURN_IF(offset_of((PyObject *)Py_TYPE(recorder), "counts", &counts_at) < 0
-                      || offset_of((PyObject *)Py_TYPE(recorder), "max", &max_at) < 0, -1);
+        PyObject *type = (PyObject *)Py_TYPE(recorder);
+        RETURN_IF(offset_of(type, "counts", Py_T_OBJECT_EX, &counts_at) < 0
+                      || offset_of(type, "max", Py_T_OBJECT_EX, &max_at) < 0, -1);
         WRITE_FLAG(st->counts_at, (int)counts_at);
         WRITE_FLAG(st->max_at, (int)max_at);
     }

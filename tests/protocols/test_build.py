@@ -116,6 +116,22 @@ def test_without_a_compiler(
     assert line.endswith("This wheel is pure Python.")
 
 
+def pretend(hook: Any, monkeypatch: pytest.MonkeyPatch, **what: Any) -> None:
+    """The build runs elsewhere: CPython 3.11 on Linux and x86-64, but for `what`."""
+    like: dict[str, Any] = {
+        "free": 0,
+        "machine": "x86_64",
+        "implementation": SimpleNamespace(name="cpython"),
+        "platform": "linux",
+        "version": "3.11.7 (main)",
+        "version_info": (3, 11, 7),
+    }
+    like.update(what)
+    monkeypatch.setattr(hook, "sys", SimpleNamespace(**like))
+    monkeypatch.setattr(hook.platform, "machine", lambda: like["machine"])
+    monkeypatch.setattr(hook.sysconfig, "get_config_var", lambda _: like["free"])
+
+
 @pytest.mark.parametrize(
     ("what", "why"),
     [
@@ -133,18 +149,7 @@ def test_where_it_was_not_tested(
     hook: Any, monkeypatch: pytest.MonkeyPatch, said: list[str], what: dict[str, Any], why: str
 ) -> None:
     """It is left out unless it is asked for, and the build says how to ask."""
-    like: dict[str, Any] = {
-        "free": 0,
-        "machine": "x86_64",
-        "implementation": SimpleNamespace(name="cpython"),
-        "platform": "linux",
-        "version": "3.11.7 (main)",
-        "version_info": (3, 11, 7),
-    }
-    like.update(what)
-    monkeypatch.setattr(hook, "sys", SimpleNamespace(**like))
-    monkeypatch.setattr(hook.platform, "machine", lambda: like["machine"])
-    monkeypatch.setattr(hook.sysconfig, "get_config_var", lambda _: like["free"])
+    pretend(hook, monkeypatch, **what)
     monkeypatch.setenv(VARIABLE, "auto")
     monkeypatch.setattr(hook, "build", None)
     assert build(hook)["pure_python"]
@@ -158,13 +163,7 @@ def test_where_it_was_tested(
     hook: Any, monkeypatch: pytest.MonkeyPatch, minor: int, free: int
 ) -> None:
     """On each version with a GIL, and on the one without."""
-    implementation = SimpleNamespace(name="cpython")
-    here = SimpleNamespace(
-        implementation=implementation, platform="linux", version_info=(3, minor, 0)
-    )
-    monkeypatch.setattr(hook, "sys", here)
-    monkeypatch.setattr(hook.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(hook.sysconfig, "get_config_var", lambda _: free)
+    pretend(hook, monkeypatch, version_info=(3, minor, 0), free=free)
     assert not hook.untested()
 
 
