@@ -339,9 +339,10 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         _own_token: CancelToken | None  # the task's own, made when first needed
         _in_line: bool  # a coroutine's, it has begun to wait for its place
         _max_wait: float | None  # it may wait so long, and nobody sees to that yet
-        # These three of one with a limit, see futurepool._pool.limits:
+        # These four of one with a limit, see futurepool._pool.limits:
         _limit: Any  # what it was submitted with; once it is queued, its limiter
         _lent: Any  # the limiter from which on upwards another task's slot is its, too
+        _lender: Any  # that other task, until one of the two has ended
         _meters: tuple[Any, ...]  # what counts it
 
         def __init__(self) -> None: ...
@@ -362,6 +363,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     _max_wait = None
     _limit = None
     _lent = None
+    _lender = None
     _meters = ()
 
     # -- what it is --------------------------------------------------------------------------

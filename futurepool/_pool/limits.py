@@ -26,6 +26,10 @@ what is in front of the inner queue.
 The heap, which is the same as everywhere, says when the keys are due beside others: when the oldest of their
 tasks is. Whose task runs then is the turn's to say.
 
+**Lending.** Who waits, without a timeout, for a task that one of its own limits holds back lends it its slots: of the
+first limiter that both have, and of all above, the other takes none. It gives them back as it ends. If the lender
+ends first, they are handed on (`_bequeath`), so that no limit is exceeded.
+
 **What is due.** `due` is how many tasks could start now: the free slots, or what is queued, whichever is less. Those
 that are queued and are not due are `held`. They need no worker, so a submit that adds one wakes nobody,
 and the pool subtracts them from what workers are wanted for.
@@ -130,6 +134,7 @@ class Limiter:
     __slots__ = (
         "above",
         "below",
+        "changed",
         "due",
         "heap",
         "key",
@@ -137,7 +142,6 @@ class Limiter:
         "limit",
         "meters",
         "offered",
-        "raised",
         "round",
         "running",
         "turn",
@@ -159,7 +163,7 @@ class Limiter:
         self.keys: Keys | None = None  # what is below it by key
         self.key: str | int | bytes | None = key  # of one of `Keys`
         self.running: int = 0  # of its tasks, and of those below
-        self.raised: bool = False  # its limit, since a task came in
+        self.changed: bool = False  # its limit, and nobody has seen to that so far
         self.forget()
 
     def forget(self) -> None:
@@ -294,13 +298,11 @@ class Keys(Limiter):
                 limiter.turn == number
                 and limiter.running < limiter.limit
                 and limiter.best() is not None
-                and limiter.heap[0][2].priority == priority
             ):
                 return limiter
             heappop(turns)
             if limiter.turn == number:
-                limiter.turn = 0
-                self.enter(limiter)
+                limiter.turn = 0  # it takes part again when it can
         return first  # after an interruption
 
     def taken(self, limiter: Limiter) -> None:
@@ -354,8 +356,8 @@ class Key:
         except KeyError:
             found = keys.limiters[self.key] = Limiter(keys, self.key_limit, key=self.key)
         if found.limit != self.key_limit:
-            found.raised = found.limit < self.key_limit
             found.limit = self.key_limit
+            found.changed = True
         return found
 
 
@@ -374,6 +376,7 @@ class LimitedQueue:
         "_histograms",
         "_limiters",
         "awaited",
+        "borrowers",
         "inner",
         "meters",
         "pending",
@@ -400,6 +403,8 @@ class LimitedQueue:
         self.pending: dict[int, OrderedDict[AnyFuture, None]] = {}
         # Of these, those that workers wait for: see `futurepool._pool.helping`.
         self.awaited: dict[AnyFuture, None] = {}
+        # Running tasks that have lent their slots: to whom.
+        self.borrowers: dict[AnyFuture, list[AnyFuture]] = {}
         self._dead = 0  # a hint for when to sweep
         self.recount((), ())
 
@@ -430,7 +435,7 @@ class LimitedQueue:
 
     def may_start(self, task: AnyFuture) -> bool:
         """Whether no limiter of a task that is queued, or to be, is full."""
-        leaf = task._limit.leaf()
+        leaf = self._leaf(task)
         free = not any(limiter.full for limiter in _counted(task, leaf))
         self._forget_idle(leaf)  # it may have been made just now
         return free
@@ -440,21 +445,64 @@ class LimitedQueue:
 
         Its own limiters below those that the two share must not be full.
         """
-        leaf = task._limit.leaf()
+        leaf = self._leaf(task)
         shared = () if running._limit is None else running._limit.path
         for limiter in leaf.path:
             if limiter in shared:
-                task._lent = limiter
+                self._lend(task, running, limiter)
                 return True
             if limiter.full:
                 return False
         return False
 
-    def started(self, task: AnyFuture, new: bool = False) -> None:
+    def _lend(self, task: AnyFuture, lender: AnyFuture, limiter: Limiter) -> None:
+        """From `limiter` on upwards, the slots of `lender` are those of `task`, too."""
+        task._lent, task._lender = limiter, lender
+        self.borrowers.setdefault(lender, []).append(task)
+
+    def _bequeath(self, lender: AnyFuture) -> Limiter | None:
+        """It ends before those that run in its slots: it was interrupted as it waited for them, or its time was up.
+
+        They have its slots from now on. That one which has the most of them lends them to the others. Returns the
+        limiter at which they begin.
+        """
+        path: tuple[Limiter, ...] = lender._limit.path
+        end: Limiter | None = lender._lent
+        heirs: list[AnyFuture] = []
+        row = self.borrowers.pop(lender)
+        for task in row:
+            if task._state is not RUNNING:
+                task._lent = task._lender = None  # it waits for its limit, like others
+            elif end is None or path.index(task._lent) < path.index(end):
+                heirs.append(task)
+            elif lender._lender is not None:  # those were lent to the lender, too
+                self._lend(task, lender._lender, task._lent)
+        if not heirs:
+            return end
+        heir = min(heirs, key=lambda task: path.index(task._lent))
+        first: Limiter = heir._lent
+        heir._lent, heir._lender = end, None
+        if end is not None and lender._lender is not None:
+            self._lend(heir, lender._lender, end)
+        for task in heirs:
+            if task is not heir:
+                self._lend(task, heir, task._lent)
+        return first
+
+    def _given_back(self, task: AnyFuture) -> None:
+        """It needs no slots of others any more."""
+        lender, task._lender = task._lender, None
+        row = self.borrowers.get(lender, [])
+        if task in row:
+            row.remove(task)
+            if not row:
+                del self.borrowers[lender]
+
+    def started(self, task: AnyFuture, new: bool = False, in_turn: bool = False) -> None:
         """It is RUNNING: claimed out of the queue, or, if it is `new`, before it was queued."""
         leaf: Limiter = task._limit
         if new:
-            task._limit = leaf = leaf.leaf()
+            task._limit = leaf = self._leaf(task)
             self._count(task, leaf)
         elif self._unlist(task):
             leaf.waiting -= 1
@@ -462,6 +510,8 @@ class LimitedQueue:
         for meter in task._meters:
             meter.active += 1
         self._run_more(leaf, task._lent)
+        if not in_turn:
+            self._take_part(leaf)
 
     def finished(self, task: AnyFuture, waited: float, ran: float, failed: bool) -> None:
         """It was RUNNING, and is FINISHED."""
@@ -488,6 +538,10 @@ class LimitedQueue:
         leaf: Limiter = task._limit
         full: list[Limiter] = []
         lent = task._lent
+        if task in self.borrowers:
+            lent = self._bequeath(task)
+        if task._lender is not None:
+            self._given_back(task)
         limiter: Limiter | None = leaf
         while limiter is not None and limiter is not lent:
             if limiter.running >= limiter.limit:
@@ -504,18 +558,22 @@ class LimitedQueue:
     def cancelled(self, task: AnyFuture) -> None:
         """It was PENDING and had its place."""
         leaf: Limiter = task._limit
+        if task._lender is not None:
+            self._given_back(task)
         for meter in task._meters:
             meter.unfinished -= 1
         if self._unlist(task):
             leaf.waiting -= 1
             self._dead += 1
             self._settle(leaf)
+            self._take_part(leaf)
             self._forget_idle(leaf)
             if self._dead > max(self.queued, _SWEEP):
                 self._sweep()
 
     def recount(self, running: Iterable[AnyFuture], set_aside: Iterable[AnyFuture]) -> None:
         """After an interruption: count again, from what runs, what is `pending`, and what is set aside."""
+        self._prune()
         self.root.running = 0
         self.root.forget()
         for limiter in self._limiters:
@@ -525,20 +583,25 @@ class LimitedQueue:
         for meter in list(self.meters.values()):
             meter.unfinished = meter.active = 0
         self.queued: int = 0
+        running = [task for task in running if task._limit is not None]
+        self.borrowers = {}
+        for task in itertools.chain(running, *self.pending.values()):
+            if task._lender is not None:
+                self._lend(task, task._lender, task._lent)
+        for lender in [task for task in self.borrowers if task not in running]:
+            self._bequeath(lender)
         for task in running:
-            if task._limit is not None:
-                leaf = task._limit.leaf()
-                self._limiters.update(dict.fromkeys(leaf.path[:-1]))
-                for limiter in _counted(task, leaf):
-                    limiter.running += 1
-                for meter in task._meters:
-                    meter.unfinished += 1
-                    meter.active += 1
+            leaf = task._limit.leaf()
+            self._limiters.update(dict.fromkeys(leaf.path[:-1]))
+            for limiter in _counted(task, leaf):
+                limiter.running += 1
+            for meter in task._meters:
+                meter.unfinished += 1
+                meter.active += 1
         for task in set_aside:
             if task._limit is not None and task._state is PENDING:
                 for meter in task._meters:
                     meter.unfinished += 1
-        self._prune()
         for row in self.pending.values():
             for task in row:
                 task._limit = leaf = task._limit.leaf()
@@ -548,6 +611,15 @@ class LimitedQueue:
                 self._enter(task, leaf)
 
     # -- the same, in steps --------------------------------------------------------------------------
+
+    def _leaf(self, task: AnyFuture) -> Limiter:
+        """The limiter that it is to be queued at. If it names another limit for its key, that is the limit now."""
+        leaf: Limiter = task._limit.leaf()
+        if leaf.changed:
+            leaf.changed = False
+            self._settle(leaf)
+            self._freed(leaf)
+        return leaf
 
     def _count(self, task: AnyFuture, leaf: Limiter) -> None:
         """It has its place."""
@@ -588,6 +660,11 @@ class LimitedQueue:
             if rank is not None:
                 # mutant freed-limiter-is-offered
                 self._offer(limiter, rank)
+
+    def _take_part(self, leaf: Limiter) -> None:
+        """Its first task is gone: if it is a key's, it may wait for its turn in another priority now."""
+        if isinstance(leaf.above, Keys):
+            leaf.above.enter(leaf)
 
     def _settle(self, leaf: Limiter, whole: bool = False) -> None:
         """Say how many tasks may start, as far up as that changes; all the way, if others run now than before."""
@@ -687,7 +764,7 @@ class LimitedQueue:
         if future._limit is None:
             self.inner.push(future)
             return
-        leaf = future._limit.leaf()
+        leaf = self._leaf(future)
         future._limit = leaf
         self._count(future, leaf)
         priority = future.priority
@@ -697,9 +774,6 @@ class LimitedQueue:
             row = self.pending[priority] = OrderedDict()
         row[future] = None
         self._enter(future, leaf)
-        if leaf.raised:
-            leaf.raised = False
-            self._freed(leaf)
 
     def push_all(self, futures: list[AnyFuture]) -> None:
         """Queue PENDING futures without a limit, all of one priority."""
@@ -732,7 +806,7 @@ class LimitedQueue:
                 if not is_token_cancelled(future):
                     future._state = RUNNING
                     heappop(leaf.heap)
-                    self.started(future)
+                    self.started(future, in_turn=True)
                     self._dead -= 1
                     if isinstance(leaf.above, Keys):
                         leaf.above.taken(leaf)
@@ -743,6 +817,7 @@ class LimitedQueue:
             if self._unlist(future):
                 leaf.waiting -= 1
                 self._settle(leaf)
+                self._take_part(leaf)
                 if not leaf.running and not leaf.waiting:
                     self._forget_idle(leaf)
         return self.inner.take(slot)
@@ -812,9 +887,7 @@ class LimitedQueue:
 
 def _counted(task: AnyFuture, leaf: Limiter) -> tuple[Limiter, ...]:
     """The limiters that it takes a slot of: all on its way up, or up to that which another has lent it."""
-    if task._lent is None:
-        return leaf.path
-    return leaf.path[: leaf.path.index(task._lent)]
+    return tuple(itertools.takewhile(lambda limiter: limiter is not task._lent, leaf.path))
 
 
 _DEEP = 20  # limits within one another

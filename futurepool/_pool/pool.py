@@ -437,6 +437,7 @@ class Pool(Section):
         """
         limit = future._limit
         limits = None if limit is None else self.limits
+        due = 0
         with self.mutex:
             if future._state is PENDING and is_token_cancelled(future):
                 self.cancel_pending(future, NOBODY)
@@ -444,8 +445,9 @@ class Pool(Section):
             if future._state is not PENDING or (self.state and not future.task_id):
                 return False
             if limits is not None and limit is not None:
+                due = limits.root.below
                 if fails:
-                    future._lent = limit.leaf()
+                    future._limit = future._lent = limit.leaf()
                 # mutant claim-asks-the-limit
                 if not limits.may_start(future):
                     return False
@@ -465,9 +467,11 @@ class Pool(Section):
             if limits is not None:
                 limits.started(future, new=not queued)
                 self._count_held()
+                for _ in range(limits.root.below - due):  # it has named a higher limit for its key
+                    self.signal_work()
             if feed is not None:
                 feed.started(future, slot)
-        if feed is not None:
+        if self.deferred:
             self.run_deferred()
         return True
 

@@ -23,6 +23,7 @@ from futurepool import (
     Observer,
     OnFull,
     QueueFullError,
+    TaskTimeoutError,
 )
 from futurepool._pool.limits import Limiter
 from tests.helpers import WAYS, Way, hold
@@ -397,6 +398,33 @@ def test_a_task_lends_its_slot_to_one_it_waits_for(workers: int) -> None:
         assert ex.stats().views["db"].completed_tasks == 4
 
 
+def test_a_slot_is_handed_on_when_its_task_ends_first(gate: threading.Event) -> None:
+    """Its time is up while it waits for the one that runs in its slot: the limit is still reached."""
+    with BoundedExecutor(4) as ex:
+        view = ex.options(limit=1, name="db")
+        runs = threading.Event()
+
+        def inner() -> None:
+            runs.set()
+            assert gate.wait(30)
+
+        def outer() -> None:
+            future = view.submit(inner)
+            future.add_done_callback(done.append)
+            future.result()
+
+        done: list[Any] = []
+        lender = view.options(run_timeout=0.01, abandon=True).submit(outer)
+        assert runs.wait(30)
+        assert isinstance(lender.exception(30), TaskTimeoutError)
+        last = view.submit(lambda: len(done))
+        assert ex.submit(int).result(30) == 0  # a worker has looked for what may start
+        assert ex.stats().views["db"].active_tasks == 1
+        gate.set()
+        assert last.result(30) == 1
+        idle(ex)
+
+
 def test_a_slot_is_not_lent_to_who_waits_for_a_time(gate: threading.Event) -> None:
     """It would go on beside the other."""
     with BoundedExecutor(4) as ex:
@@ -664,6 +692,22 @@ def test_the_latest_limit_of_a_key_counts(gate: threading.Event) -> None:
         while not all(future.running() for future in [*waits, last]):
             pass
         gate.set()
+        idle(ex)
+
+
+def test_a_higher_limit_counts_for_what_waits_already() -> None:
+    """Also if the submitter, which has named it, runs its task itself."""
+    with BoundedExecutor(2, queue_size=1, on_full=OnFull.CALLER_RUNS) as ex:
+        first, second = threading.Event(), threading.Event()
+        low = ex.options(key="a", key_limit=1)
+        hold(low, first)
+        waits = [low.submit(second.set)]
+        assert ex.submit(int).result(30) == 0  # a worker has found that the first must wait
+        waits.append(low.submit(second.set))
+        assert ex.options(key="a", key_limit=3).submit(int).result(0) == 0
+        assert second.wait(30)
+        assert [future.result(30) for future in waits] == [None, None]
+        first.set()
         idle(ex)
 
 
