@@ -565,20 +565,25 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         if timeout is not None:
             timeout = check_timeout("timeout", timeout, negative=True)
         look: Callable[[], bool] = self._look_again
-        if _sync.here.slot is not None:  # a worker's thread; asked here, as a call costs 2 %
-            look = functools.partial(self._look_again, timeout)
-            helped = not self.done() and self._pool.help(self, timeout)
-        else:
-            helped = False
-        if not helped and not self.done():
-            parker = _sync.Parker()
-            if self._subscribe(lambda subscribers: subscribers.add_parker(parker)):
-                try:
-                    _sync.sleep_at(parker, timeout, look)
-                finally:
-                    subscribers = self._subscribers
-                    if subscribers is not None and subscribers.parkers is not None:
-                        _discard(subscribers.parkers, parker)
+        slot = _sync.here.slot  # of a worker's thread; asked here, as a call costs 2 %
+        helped, outer = False, None
+        try:
+            if slot is not None:
+                look = functools.partial(self._look_again, timeout)
+                outer, slot.waits = slot.waits, self if timeout is None else None
+                helped = not self.done() and self._pool.help(self, timeout)
+            if not helped and not self.done():
+                parker = _sync.Parker()
+                if self._subscribe(lambda subscribers: subscribers.add_parker(parker)):
+                    try:
+                        _sync.sleep_at(parker, timeout, look)
+                    finally:
+                        subscribers = self._subscribers
+                        if subscribers is not None and subscribers.parkers is not None:
+                            _discard(subscribers.parkers, parker)
+        finally:
+            if slot is not None:
+                slot.waits = outer
         if self._state is not FINISHED:
             if self.cancelled():
                 raise cf.CancelledError(self._cancelled_text())

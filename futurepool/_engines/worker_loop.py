@@ -204,6 +204,7 @@ def run_one(pool: PoolPort, future: Future[Any]) -> bool:
     outer = _sync.here.slot
     own = pool.own_slot()
     slot = WorkerSlot(pool, depth=1 if own is None else own.depth + 1)
+    slot.beneath = own
     slot.ident = _sync.get_ident()
     error: BaseException | None = None
     interrupt: BaseException | None = None

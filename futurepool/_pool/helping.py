@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from futurepool import _sync
 from futurepool._future import PENDING, RUNNING, Future
 from futurepool._pool.section import repairing
-from futurepool._pool.workers import NOTIFYING, OVERDUE, Kind
+from futurepool._pool.workers import NOTIFYING, OVERDUE, Kind, WorkerSlot
 
 if TYPE_CHECKING:
     from futurepool._pool.pool import Pool
@@ -44,7 +44,7 @@ def help_waiting(
         # The dispatcher: it is the one to bring it.
         return future._state in (PENDING, RUNNING) and bool(pool.engine.run_aside(future, timeout))
     # Who waits without a timeout does nothing else until `future` is done.
-    waits = slot.task if timeout is None else None
+    waits = slot if timeout is None else None
     if (timeout is not None and timeout <= 0) or _is_seen_to(pool, future, again, waits):
         return False
     if timeout is None and pool.workers.max_workers == 1 and _nobody_can_tell():
@@ -71,11 +71,13 @@ def want(pool: Pool, future: AnyFuture, in_loop: bool = False, /) -> None:
         pool.engine.start_spare(future, slot)
 
 
-def _is_seen_to(pool: Pool, future: AnyFuture, again: bool, waits: AnyFuture | None = None) -> bool:
+def _is_seen_to(
+    pool: Pool, future: AnyFuture, again: bool, waits: WorkerSlot | None = None
+) -> bool:
     """Whether `future` is not queued, or there are workers free for all that is.
 
-    Or it waits for its limit: then for a task that ends. But if that limit is the one of the task `waits`,
-    which waits for `future`, it gets that one's slot.
+    Or it waits for its limit: then for a task that ends. But if that limit is the one of a task that cannot
+    go on before `future` is done, for which `waits` waits, it gets that one's slot.
     """
     workers, limits = pool.workers, pool.limits
     with pool.mutex:
@@ -84,7 +86,7 @@ def _is_seen_to(pool: Pool, future: AnyFuture, again: bool, waits: AnyFuture | N
         if future._lent is not None:
             return False
         if limits is not None and future._limit is not None and not limits.may_start(future):
-            if waits is not None and limits.lend(future, waits):
+            if waits is not None and limits.lend(future, _held_up(pool, waits)):
                 return False
             # Who waits may not look again, and then the workers may all wait as this one does.
             limits.awaited[future] = None
@@ -100,6 +102,28 @@ def _is_seen_to(pool: Pool, future: AnyFuture, again: bool, waits: AnyFuture | N
             pool.signal_work()
     pool.run_deferred()
     return wanted <= 0
+
+
+def _held_up(pool: Pool, slot: WorkerSlot) -> list[AnyFuture]:
+    """The task of a slot, and those that cannot go on before it has ended. Section held.
+
+    It runs in their stack, or they wait without a timeout for it, or for one of the others.
+    """
+    waiting: dict[AnyFuture, list[WorkerSlot]] = {}
+    for other in pool.workers.slots:
+        if (future := other.waits) is not None:
+            waiting.setdefault(future, []).append(other)
+    found: dict[AnyFuture, None] = {}
+    row: list[WorkerSlot | None] = [slot]
+    while row:
+        held = row.pop()
+        if held is None or held.task in found:
+            continue
+        row.append(held.beneath)
+        if held.task is not None:
+            found[held.task] = None
+            row += waiting.get(held.task, [])
+    return list(found)
 
 
 def run_awaited(pool: Pool) -> None:

@@ -26,8 +26,8 @@ what is in front of the inner queue.
 The heap, which is the same as everywhere, says when the keys are due beside others: when the oldest of their
 tasks is. Whose task runs then is the turn's to say.
 
-**Lending.** Who waits, without a timeout, for a task that one of its own limits holds back lends it its slots: of the
-first limiter that both have, and of all above, the other takes none. It gives them back as it ends. If the lender
+**Lending.** A task that cannot go on before another one has ended lends it its slots, if one of its own limits holds the
+other back: of the first limiter that both have, and of all above, the other takes none. It gives them back as it ends. If the lender
 ends first, they are handed on (`_bequeath`), so that no limit is exceeded.
 
 **What is due.** `due` is how many tasks could start now: the free slots, or what is queued, whichever is less. Those
@@ -440,16 +440,21 @@ class LimitedQueue:
         self._forget_idle(leaf)  # it may have been made just now
         return free
 
-    def lend(self, task: AnyFuture, running: AnyFuture) -> bool:
-        """If it is for `running`, which waits for it, that `task` may not start: let it run in its place.
+    def lend(self, task: AnyFuture, lenders: list[AnyFuture]) -> bool:
+        """If it is for one of `lenders`, which wait for it, that `task` may not start: let it run in its place.
 
         Its own limiters below those that the two share must not be full.
         """
         leaf = self._leaf(task)
-        shared = () if running._limit is None else running._limit.path
+        shared = {
+            limiter: lender
+            for lender in reversed(lenders)  # the nearest counts
+            if lender._limit is not None
+            for limiter in lender._limit.path
+        }
         for limiter in leaf.path:
             if limiter in shared:
-                self._lend(task, running, limiter)
+                self._lend(task, shared[limiter], limiter)
                 return True
             if limiter.full:
                 return False

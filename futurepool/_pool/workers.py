@@ -72,6 +72,7 @@ class WorkerSlot:
     """
 
     __slots__ = (
+        "beneath",
         "death",
         "depth",
         "enlisted",
@@ -87,6 +88,7 @@ class WorkerSlot:
         "status",
         "task",
         "thread",
+        "waits",
         "wanted",
     )
 
@@ -108,6 +110,9 @@ class WorkerSlot:
         # them counted yet.
         self.fresh: list[float] | None = None
         self.depth: int = depth  # how many tasks of its thread this one is nested in
+        self.beneath: WorkerSlot | None = None  # the nearest of these of the same pool
+        # What its task waits for, without a timeout. Written by its thread, read by who looks for a lender.
+        self.waits: AnyFuture | None = None
         # What a spare thread is to run for it, while it waits: see `ThreadEngine.start_spare`.
         self.wanted: deque[AnyFuture] | None = None
         self.death: Any = None  # tells of a thread that ends without that

@@ -398,6 +398,37 @@ def test_a_task_lends_its_slot_to_one_it_waits_for(workers: int) -> None:
         assert ex.stats().views["db"].completed_tasks == 4
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_slot_is_lent_through_tasks_in_between(workers: int) -> None:
+    """The holder of the limit waits for a task without one, which waits for a task of the limit."""
+    with BoundedExecutor(workers) as ex:
+        view = ex.options(limit=1)
+        other = ex.options(limit=1)
+
+        def deep(row: list[Any]) -> int:
+            return row[0].submit(deep, row[1:]).result() + 1 if row else 0
+
+        assert view.submit(deep, [ex, view, other, ex, view]).result(30) == 5
+        idle(ex)
+
+
+def test_a_slot_is_lent_to_what_a_task_in_its_stack_waits_for(gate: threading.Event) -> None:
+    """With CALLER_RUNS the holder runs a task, and cannot go on before that has what it waits for."""
+    with BoundedExecutor(1, queue_size=1, on_full=OnFull.CALLER_RUNS) as ex:
+        view = ex.options(limit=1)
+        queued: list[Any] = []
+
+        def inner() -> Any:
+            return queued[0].result()
+
+        def outer() -> Any:
+            queued.append(view.submit(int))
+            return ex.submit(inner).result(0)
+
+        assert view.submit(outer).result(30) == 0
+        idle(ex)
+
+
 def test_a_slot_is_handed_on_when_its_task_ends_first(gate: threading.Event) -> None:
     """Its time is up while it waits for the one that runs in its slot: the limit is still reached."""
     with BoundedExecutor(4) as ex:

@@ -123,7 +123,7 @@ class Model:
         """`lender` waits for `task`, see `futurepool._pool.helping`."""
         if task in self.lent or self.limits.may_start(task):
             return
-        if self.limits.lend(task, lender):
+        if self.limits.lend(task, [lender]):
             self.lent[task] = lender, task._lent
         else:
             self.limits.awaited[task] = None
