@@ -544,6 +544,7 @@ class LimitedQueue:
         full: list[Limiter] = []
         lent = task._lent
         if task in self.borrowers:
+            # mutant ended-lender-hands-on
             lent = self._bequeath(task)
         if task._lender is not None:
             self._given_back(task)

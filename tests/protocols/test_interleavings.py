@@ -82,6 +82,7 @@ MORE_CODE: dict[str, list[Any]] = {
     "abandon_against_commit": [overdue],
     "abandon_against_submit": [overdue],
     "overdue_against_limit": [overdue],
+    "lending_against_timeout": [overdue, LimitedQueue],
 }
 CODE = [
     Aside,
@@ -784,6 +785,32 @@ def overdue_against_limit() -> Any:
     ], check
 
 
+def lending_against_timeout() -> Any:
+    """What has run in the slot of a task whose time is up has that slot until it ends."""
+    ex = BoundedExecutor(2)
+    view = ex.options(limit=1)
+    tasks, gate = Counted(), Gate()
+
+    def outer() -> int:
+        return view.submit(tasks.long, gate).result()
+
+    lender = view.options(run_timeout=1.0, abandon=True).submit(outer)
+    gate.began.acquire()
+    others: list[Any] = []
+
+    def check() -> None:
+        assert type(lender.exception()) is TaskTimeoutError
+        assert [other.result() for other in others] == [1]
+        assert tasks.most == 1
+        ex.shutdown()
+        assert ex._pool.unfinished == ex._pool.workers.held == 0
+
+    return [
+        at(2.0, gate.open),
+        at(2.0, lambda: others.append(view.submit(tasks.short))),
+    ], check
+
+
 def expiry_against_blocked_submit() -> Any:
     """Who waits for a place has it in time, or comes back with a task that has expired."""
     ex = BoundedExecutor(1, queue_size=0)
@@ -1159,6 +1186,7 @@ SCENARIOS: list[Build] = [
     abandon_against_commit,
     abandon_against_submit,
     overdue_against_limit,
+    lending_against_timeout,
     limit_against_commit,
     limit_against_two_workers,
     limit_of_idle_workers,
@@ -1217,11 +1245,10 @@ def test_no_schedule_breaks_it(build: Build) -> None:
 @pytest.mark.timeout(60 * MORE + 60)
 @pytest.mark.parametrize("build", SCENARIOS, ids=lambda build: build.__name__)
 def test_no_schedule_by_chance_breaks_it(build: Build) -> None:
-    """PCT, with its own depths; other schedules on each version."""
-    scenario = scenario_of(build)
-    for depth in (3, 5):
-        strategy = loom.PCT(depth + 8 * sys.version_info.minor, depth=depth)
-        print(scenario.explore(strategy, limit=int(500 * MORE), seconds=1.0 * MORE))
+    """PCT; other schedules on each version, of another depth on the newest."""
+    depth = 5 if sys.version_info >= (3, 14) else 3
+    strategy = loom.PCT(depth + 8 * sys.version_info.minor, depth=depth)
+    print(scenario_of(build).explore(strategy, limit=int(500 * MORE), seconds=1.0 * MORE))
 
 
 #: (scenario, place that is marked in the code, what is done to it): each of these must be caught.
@@ -1242,6 +1269,7 @@ MUTANTS: list[tuple[Build, str, Any]] = [
     (abandon_against_commit, "expired-call-does-not-end", loom.ALWAYS),
     (abandon_against_submit, "abandoned-worker-makes-room", loom.DROP),
     (overdue_against_limit, "overdue-gives-its-limit-back", loom.DROP),
+    (lending_against_timeout, "ended-lender-hands-on", loom.DROP),
     (limit_against_two_workers, "full-limiter-is-passed", loom.instead("true = item.best()")),
     (limit_against_commit, "ended-task-frees-its-limit", loom.DROP),
     (limit_against_commit, "freed-limiter-is-offered", loom.DROP),
