@@ -337,6 +337,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
         _name: str | None
         _token: CancelToken | None  # the one it was submitted under
         _own_token: CancelToken | None  # the task's own, made when first needed
+        _noted: bool  # observers will hear that it was cancelled, or has expired
         _in_line: bool  # a coroutine's, it has begun to wait for its place
         _max_wait: float | None  # it may wait so long, and nobody sees to that yet
         # These four of one with a limit, see futurepool._pool.limits:
@@ -359,6 +360,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     _name = None
     _token = None
     _own_token = None
+    _noted = False
     _in_line = False
     _max_wait = None
     _limit = None

@@ -127,8 +127,12 @@ class Feed:
         self._note("finished", task, now, _worker(slot), slot.started, now, "cancelled", None)
 
     def cancelled(self, task: AnyFuture, outcome: str = "cancelled") -> None:
-        """It was, before it started; without a place it is another's to say that it was refused."""
-        if task.task_id:
+        """It was, before it started; without a place it is another's to say that it was refused.
+
+        Idempotent: a repair does not know what was noted.
+        """
+        if task.task_id and not task._noted:
+            task._noted = True
             now = _sync.clock()
             self._note("finished", task, now, None, now, None, outcome, None)
 

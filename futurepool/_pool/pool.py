@@ -657,6 +657,10 @@ class Pool(Section):
         else:
             self.deferred.extend(self.waiters.waiting_for(future))
 
+    def withdrawn(self, future: AnyFuture) -> None:
+        if self.feed is not None:
+            self.feed.cancelled(future)
+
     def mark_cancelled(self, future: AnyFuture, by: int | None) -> None:
         """It is CANCELLED, and told of when the section has ended, `by` as above. Section held."""
         self.deferred.append(future._announce)

@@ -41,7 +41,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from futurepool import _sync
 from futurepool._foreign import aside
-from futurepool._future import CANCELLED, PENDING, Future
+from futurepool._future import CANCELLED, NOTIFIED, PENDING, Future
 
 __all__ = ["NOBODY", "Section", "repairing", "unpark"]
 
@@ -97,6 +97,9 @@ class Section:
         self.mutex = _sync.RLock()
         self.deferred.clear()
         self.unnotified.clear()
+
+    def withdrawn(self, future: AnyFuture) -> None:
+        """It is cancelled, as its submit raises; maybe said of one twice. Section held."""
 
     def _rebuild(self) -> None:
         """Count everything again, and act on it. Itself a section; may be deferred."""
@@ -163,6 +166,8 @@ class Section:
                 if future._state is PENDING:
                     self.deferred.append(future._announce)
                     future._state = CANCELLED
+                if future._state in (CANCELLED, NOTIFIED):
+                    self.withdrawn(future)
             self._rebuild()
         # What this thread was about to tell when it was interrupted.
         me = _sync.get_ident()

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -169,6 +169,30 @@ def test_a_task_that_its_submitter_runs(gate: threading.Event) -> None:
     assert kinds == [("submitted", None), ("started", me), ("finished", me)]
 
 
+@pytest.mark.parametrize("chunksize", [1, 2, "auto"])
+def test_what_a_refused_map_has_withdrawn(gate: threading.Event, chunksize: Any) -> None:
+    """Those of its tasks that had a place end as cancelled ones."""
+    notes = Notes()
+    with BoundedExecutor(1, queue_size=3, on_full=OnFull.RAISE) as pool:
+        pool.add_observer(notes)
+        hold(pool, gate)
+        pool.submit(int)
+        if chunksize == "auto":
+            pool.map(abs, range(9), chunksize=chunksize).close()
+        else:
+            with pytest.raises(QueueFullError):
+                pool.map(abs, range(9), chunksize=chunksize)
+        gate.set()
+    ended = Counter(event.task_id for event in notes.events if event.kind == "finished")
+    begun = Counter(event.task_id for event in notes.events if event.kind == "submitted")
+    assert ended == begun
+    assert {*begun.values()} == {1}
+    stats = pool.stats()
+    assert len(begun) == stats.submitted_tasks > 2
+    outcomes = [event.outcome for event in notes.events if event.kind == "finished"]
+    assert outcomes.count("cancelled") == stats.cancelled_tasks
+
+
 def test_a_refusal_is_told_though_nothing_else_happens() -> None:
     """Nobody has to come by for that."""
     heard = threading.Event()
@@ -298,7 +322,10 @@ def test_many_pools_are_told_of_together(
     for feed in feeds:
         feed.observers = (notes,)
         for number in range(1, 4):
-            feed.cancelled(SimpleNamespace(task_id=number, name="x", priority=1, _queued_at=0.0))
+            task = SimpleNamespace(
+                task_id=number, name="x", priority=1, _queued_at=0.0, _noted=False
+            )
+            feed.cancelled(task)
             for _ in range(10):
                 observing._call_desk()
     gate.set()
