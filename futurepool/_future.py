@@ -568,11 +568,11 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             timeout = check_timeout("timeout", timeout, negative=True)
         look: Callable[[], bool] = self._look_again
         slot = _sync.here.slot  # of a worker's thread; asked here, as a call costs 2 %
-        helped, outer = False, None
+        helped, outer = False, None if slot is None else slot.waits
         try:
             if slot is not None:
                 look = functools.partial(self._look_again, timeout)
-                outer, slot.waits = slot.waits, self if timeout is None else None
+                slot.waits = self if timeout is None else None
                 helped = not self.done() and self._pool.help(self, timeout)
             if not helped and not self.done():
                 parker = _sync.Parker()

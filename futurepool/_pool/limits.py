@@ -26,9 +26,9 @@ what is in front of the inner queue.
 The heap, which is the same as everywhere, says when the keys are due beside others: when the oldest of their
 tasks is. Whose task runs then is the turn's to say.
 
-**Lending.** A task that cannot go on before another one has ended lends it its slots, if one of its own limits holds the
-other back: of the first limiter that both have, and of all above, the other takes none. It gives them back as it ends. If the lender
-ends first, they are handed on (`_bequeath`), so that no limit is exceeded.
+**Lending.** A task that cannot go on before another one has ended lends it its slots, if one of its own limits
+holds the other back: of the first limiter that both have, and of all above, the other takes none. If the lender ends
+first, its slots are handed on (`_bequeath`), so that no limit is exceeded.
 
 **What is due.** `due` is how many tasks could start now: the free slots, or what is queued, whichever is less. Those
 that are queued and are not due are `held`. They need no worker, so a submit that adds one wakes nobody,
@@ -48,7 +48,7 @@ from typing import TYPE_CHECKING, Any
 from futurepool import _sync
 from futurepool._errors import InvalidConfigError
 from futurepool._errors.checks import check_int, show
-from futurepool._future import LIMITED, PENDING, RUNNING, Future
+from futurepool._future import FINISHED, LIMITED, PENDING, RUNNING, Future
 from futurepool._options import UNSET, Options
 from futurepool._pool.capacity import UNBOUNDED
 from futurepool._pool.histogram import HistogramRecorder
@@ -476,7 +476,8 @@ class LimitedQueue:
         heirs: list[AnyFuture] = []
         row = self.borrowers.pop(lender)
         for task in row:
-            if task._state is not RUNNING:
+            # FINISHED if its time is up, and its function goes on.
+            if task._state not in (RUNNING, FINISHED):
                 task._lent = task._lender = None  # it waits for its limit, like others
             elif end is None or path.index(task._lent) < path.index(end):
                 heirs.append(task)
@@ -484,7 +485,7 @@ class LimitedQueue:
                 self._lend(task, lender._lender, task._lent)
         if not heirs:
             return end
-        heir = min(heirs, key=lambda task: path.index(task._lent))
+        heir = min(heirs, key=lambda task: (path.index(task._lent), task.task_id))
         first: Limiter = heir._lent
         heir._lent, heir._lender = end, None
         if end is not None and lender._lender is not None:

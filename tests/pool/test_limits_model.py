@@ -143,11 +143,11 @@ class Model:
         for task, (of, first) in list(self.lent.items()):
             if of is lender:
                 del self.lent[task]
-                if task._state is RUNNING:
+                if task in self.running:
                     if end is not None and path.index(first) >= path.index(end[1]):
                         self.lent[task] = end[0], first
                     else:
-                        heirs.append((path.index(first), len(heirs), task, first))
+                        heirs.append((path.index(first), task.task_id, task, first))
         for _, _, task, first in heirs:
             if task is not min(heirs)[2]:
                 self.lent[task] = min(heirs)[2], first
@@ -416,8 +416,10 @@ def test_lending(seed: int) -> None:
                     model.lend(task, rng.choice(rng.choice((lenders, [])) or model.running))
                 if what < 0.65:
                     model.start(task)
-            elif what < 0.9 and model.running:
+            elif what < 0.87 and model.running:
                 model.end(rng.choice(model.running))
+            elif what < 0.9 and model.running:
+                rng.choice(model.running)._state = FINISHED  # its time is up, its function goes on
             elif what < 0.97 and model.pending:
                 model.cancel(rng.choice(model.pending))
             else:
