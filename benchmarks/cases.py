@@ -497,7 +497,9 @@ class Case:
     floors: dict[str, float] = field(default_factory=dict)  # by interpreter: "3.11", "3.13t"
     compiled: dict[str, float] | None = None  # those of the form in C, if they are others
     scale: int = 1
-    turns: int = 1  # samples in a repetition; more where they are short and differ much
+    turns: int = (
+        1  # samples in a repetition; more where they differ much, or what is compared hardly does
+    )
 
     def tasks(self, size: Size) -> int:
         return size.tasks * self.scale
@@ -832,6 +834,7 @@ CASES: list[Case] = [
         _ours(**{"1_priority": _priorities(1, False), "1000_priorities": _priorities(1000, False)}),
         "slowdown at most",
         _all(1.5),
+        turns=5,
     ),
     Case(
         "priorities-deep",
@@ -843,6 +846,7 @@ CASES: list[Case] = [
         _ours(**{"1_priority": _priorities(1, True), "1000_priorities": _priorities(1000, True)}),
         "slowdown at most",
         _all(1.5),
+        turns=5,
     ),
     Case(
         "millionth",
@@ -869,6 +873,7 @@ CASES: list[Case] = [
         _ours(metrics_off=_metrics(False), metrics_on=_metrics(True)),
         "slowdown at most",
         _all(1.15),
+        turns=5,
     ),
     Case(
         "import",
