@@ -497,9 +497,8 @@ class Case:
     floors: dict[str, float] = field(default_factory=dict)  # by interpreter: "3.11", "3.13t"
     compiled: dict[str, float] | None = None  # those of the form in C, if they are others
     scale: int = 1
-    turns: int = (
-        1  # samples in a repetition; more where they differ much, or what is compared hardly does
-    )
+    # Samples in a repetition; more where they differ much, or what is compared hardly does.
+    turns: int = 1
 
     def tasks(self, size: Size) -> int:
         return size.tasks * self.scale

@@ -332,8 +332,9 @@ memory too.
 
 Each library is called as its own users would, in a process of its own for {every}.
 In each of {results["repetitions"]} repetitions every one takes a sample in turn, while the others
-sleep; where samples differ much, or what is compared hardly does, several. Figures are medians; a ratio ({TIMES}) is the median over the repetitions of one sample
-against the baseline's beside it, {STANDARD} if not said otherwise, and above 1 is better.
+sleep; where samples differ much, or what is compared hardly does, several. Figures are medians; a
+ratio ({TIMES}) is the median over the repetitions of one sample against the baseline's beside it,
+{STANDARD} if not said otherwise, and above 1 is better.
 Ratios carry over to other machines far better than figures.
 
 To repeat it: `pip install ".[bench]"` in the checkout, then

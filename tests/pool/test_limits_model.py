@@ -32,10 +32,8 @@ class Model:
         self.limits: LimitedQueue = limits
         self.pending: list[Any] = []
         self.running: list[Any] = []
-        self.lent: dict[
-            Any, tuple[Any, Limiter]
-        ] = {}  # who lends it its slots, and from where on upwards
-        self.dropped: list[Any] = []  # what the queue has set aside
+        # Who lends it its slots, and from where on upwards.
+        self.lent: dict[Any, tuple[Any, Limiter]] = {}
         self.number = 0
         # (key's limiter, priority): the turns of others, by key, since it could have had one.
         self.skipped: dict[tuple[Limiter, int], Counter[object]] = {}
@@ -118,6 +116,11 @@ class Model:
             self.limits.started(task, new=True)
             self.running.append(task)
             self.forget_turns()
+
+    def any_lender(self, rng: random.Random) -> Any:
+        """One that runs; half of the times one that has borrowed itself, if there is any."""
+        borrowers = [task for task in self.running if task in self.lent]
+        return rng.choice(rng.choice((borrowers, [])) or self.running)
 
     def lend(self, task: Any, lender: Any) -> None:
         """`lender` waits for `task`, see `futurepool._pool.helping`."""
@@ -381,8 +384,7 @@ def test_random_programs(seed: int, order: Any) -> None:
                     elif what < 0.97:
                         model.cancel_set_aside()
                     elif model.running:
-                        lenders = [each for each in model.running if each in model.lent]
-                        model.lend(task, rng.choice(rng.choice((lenders, [])) or model.running))
+                        model.lend(task, model.any_lender(rng))
                         if what < 0.99:
                             model.start(task)
             model.check()
@@ -412,8 +414,7 @@ def test_lending(seed: int) -> None:
             elif what < 0.7 and model.pending:
                 task = rng.choice(model.pending)
                 if what > 0.4 and model.running:
-                    lenders = [each for each in model.running if each in model.lent]
-                    model.lend(task, rng.choice(rng.choice((lenders, [])) or model.running))
+                    model.lend(task, model.any_lender(rng))
                 if what < 0.65:
                     model.start(task)
             elif what < 0.87 and model.running:

@@ -116,9 +116,8 @@ def test_uses_public_names_only(path: Path) -> None:
 @pytest.mark.exhaustive
 def test_the_cluster_ends_quietly() -> None:
     """dask's processes and loops end with the pool, say nothing, and soon."""
-    if (
-        importlib.util.find_spec("distributed") is None
-    ):  # not imported: it looks at every class of an exception
+    # Not imported, as that looks at the class of every exception, those of other tests too.
+    if importlib.util.find_spec("distributed") is None:
         pytest.skip("dask's distributed is not installed")
     began = time.monotonic()
     done = run(str(EXAMPLES / "dask_engines.py"), "cluster")

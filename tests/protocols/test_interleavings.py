@@ -762,18 +762,14 @@ def abandon_against_submit() -> Any:
     return [at(1.0, lambda: others.append(ex.submit(int)))], check
 
 
-def overdue_against_limit() -> Any:
-    """What waits for its limit starts when the function of a task that has timed out returns, and not before."""
-    ex = BoundedExecutor(2)
-    view = ex.options(limit=1)
-    tasks, gate = Counted(), Gate()
-    future = view.options(run_timeout=1.0).submit(tasks.long, gate)
-    gate.began.acquire()
-    assert ex.submit(int).result() == 0  # there is another worker, and it sleeps
+def another_of_its_limit(
+    ex: BoundedExecutor, view: Any, tasks: Counted, gate: Gate, overdue: Any
+) -> Any:
+    """As what runs within the limit ends, a task comes: it starts after that, and starts."""
     others: list[Any] = []
 
     def check() -> None:
-        assert type(future.exception()) is TaskTimeoutError
+        assert type(overdue.exception()) is TaskTimeoutError
         assert [other.result() for other in others] == [1]
         assert tasks.most == 1
         ex.shutdown()
@@ -783,6 +779,17 @@ def overdue_against_limit() -> Any:
         at(2.0, gate.open),
         at(2.0, lambda: others.append(view.submit(tasks.short))),
     ], check
+
+
+def overdue_against_limit() -> Any:
+    """What waits for its limit starts when the function of a task that has timed out returns, and not before."""
+    ex = BoundedExecutor(2)
+    view = ex.options(limit=1)
+    tasks, gate = Counted(), Gate()
+    future = view.options(run_timeout=1.0).submit(tasks.long, gate)
+    gate.began.acquire()
+    assert ex.submit(int).result() == 0  # there is another worker, and it sleeps
+    return another_of_its_limit(ex, view, tasks, gate, future)
 
 
 def lending_against_timeout() -> Any:
@@ -796,19 +803,7 @@ def lending_against_timeout() -> Any:
 
     lender = view.options(run_timeout=1.0, abandon=True).submit(outer)
     gate.began.acquire()
-    others: list[Any] = []
-
-    def check() -> None:
-        assert type(lender.exception()) is TaskTimeoutError
-        assert [other.result() for other in others] == [1]
-        assert tasks.most == 1
-        ex.shutdown()
-        assert ex._pool.unfinished == ex._pool.workers.held == 0
-
-    return [
-        at(2.0, gate.open),
-        at(2.0, lambda: others.append(view.submit(tasks.short))),
-    ], check
+    return another_of_its_limit(ex, view, tasks, gate, lender)
 
 
 def expiry_against_blocked_submit() -> Any:
