@@ -133,6 +133,7 @@ class Subscribers:
     """
 
     __slots__ = (
+        "asked_by",
         "callbacks",
         "condition",
         "notified",
@@ -153,6 +154,7 @@ class Subscribers:
         self.parkers: list[Any] | None = None  # locks that threads in result() sleep at
         self.callbacks: deque[Callable[[Future[Any]], object]] | None = None
         self.condition: threading.Condition | None = None
+        self.asked_by: int | None = None  # the latest task of the same pool that asked for it
         # concurrent.futures.wait and as_completed; these three under condition.
         self.waiters: list[Any] | None = None
         self.notifying: bool = False
@@ -776,11 +778,16 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     # not be what typeshed says `as_completed` takes.
 
     def _get_condition(self) -> threading.Condition:
+        pool = self._pool
+        task_id = None if self.done() else self._asked_by()
         subscribers = self._subscribers
         if subscribers is not None and subscribers.condition is not None:
+            # The standard library asks three times in one wait.
+            if task_id is not None and (not task_id or task_id != subscribers.asked_by):
+                subscribers.asked_by = task_id
+                pool.want(self)
             return subscribers.condition
-        pool = self._pool
-        if self._state is PENDING:
+        if task_id is not None:
             pool.want(self)
         try:
             with pool.mutex:
@@ -788,6 +795,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
                 if subscribers.condition is None:
                     subscribers.slow = True
                     subscribers.waiters = []
+                    subscribers.asked_by = task_id
                     subscribers.notified = self._state in (NOTIFIED, FINISHED)
                     subscribers.condition = threading.Condition(_NotedLock())  # type: ignore[arg-type]
                 condition = subscribers.condition
@@ -798,6 +806,14 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
             pool.repair()
             raise
         return condition
+
+    def _asked_by(self) -> int | None:
+        """The id of the task that runs in this thread, if in a worker of the same pool; 0 if none runs there."""
+        slot = _sync.here.slot
+        if slot is None or slot.pool is not self._pool:
+            return None
+        task = slot.task or slot.notifying
+        return 0 if task is None else task.task_id
 
     def _get_waiters(self) -> list[Any]:
         subscribers = self._subscribers

@@ -183,36 +183,33 @@ class ThreadEngine:
         return False  # no thread serves all the others
 
     def start_spare(self, future: Future[Any], waiting: WorkerSlot | None) -> None:
-        # Only the worker itself appends to its `wanted`. Either its spare thread has not yet put None
-        # there, and then looks once more, or a new one is started.
+        pool = self._pool()
+        wanted = deque([future])
         if waiting is None:
             runner = self._spares.get(future)
             if runner is not None and runner.is_alive():
                 return  # on its way
-        elif (wanted := waiting.wanted) is not None:
-            wanted.append(future)
-            if waiting.wanted is wanted:
-                return
-        wanted = deque([future])
-        itself: list[threading.Thread] = []
-        thread = _sync.new_thread(self._run_spare, itself, wanted, waiting)
-        itself.append(thread)
-        thread.name = f"{self._prefix}_{next(self._numbers)}"
-        for old in list(self.threads):
-            if _sync.has_ended(old):
-                self.threads.discard(old)
-        if waiting is None:
-            self._spares[future] = thread
-        else:
-            waiting.wanted = wanted
+        thread: threading.Thread | None = None
         try:
+            if waiting is not None:
+                with pool.mutex:
+                    if waiting.wanted is not None:
+                        waiting.wanted.append(future)
+                        return
+                    waiting.wanted = wanted
+            itself: list[threading.Thread] = []
+            thread = _sync.new_thread(self._run_spare, itself, wanted, waiting)
+            itself.append(thread)
+            thread.name = f"{self._prefix}_{next(self._numbers)}"
+            for old in list(self.threads):
+                if _sync.has_ended(old):
+                    self.threads.discard(old)
+            if waiting is None:
+                self._spares[future] = thread
             _sync.start(thread)
         except BaseException as error:
-            if thread.ident is None:
-                if waiting is None:
-                    self._spares.pop(future, None)
-                else:
-                    waiting.wanted = None
+            if thread is None or thread.ident is None:
+                self._give_up_spare(wanted, waiting)
             if not isinstance(error, (RuntimeError, MemoryError)):
                 raise
             # There is none to be had: who waits looks again, or somebody comes free.
@@ -230,19 +227,25 @@ class ThreadEngine:
         slot.ident = _sync.get_ident()
         _sync.here.slot = slot
         try:
-            if not self._initialized(slot):
-                return
-            while True:
-                while wanted:
+            try:
+                initialized = self._initialized(slot)
+                while wanted and initialized:
                     run_one(pool, wanted[0])
-                    self._spares.pop(wanted.popleft(), None)
-                if waiting is None or waiting.wanted is not wanted:
-                    return
-                waiting.wanted = None
+                    with pool.mutex:
+                        self._spares.pop(wanted.popleft(), None)
+                        if not wanted and waiting is not None:
+                            waiting.wanted = None  # from here on another one is started
+            finally:
+                self._give_up_spare(wanted, waiting)
         except BaseException as error:
             _log.error("a spare worker was interrupted by an exception", exc_info=error)
             pool.repair()
-        finally:
+
+    def _give_up_spare(self, wanted: deque[Future[Any]], waiting: WorkerSlot | None) -> None:
+        """No thread runs what is in `wanted`, if anything."""
+        with self._pool().mutex:
+            if waiting is not None and waiting.wanted is wanted:
+                waiting.wanted = None
             while wanted:
                 self._spares.pop(wanted.popleft(), None)
 

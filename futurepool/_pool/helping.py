@@ -9,6 +9,7 @@ somebody might, as a lock that this thread may enter again, or its local data, w
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,68 @@ from futurepool._pool.workers import NOTIFYING, OVERDUE, Kind, WorkerSlot
 if TYPE_CHECKING:
     from futurepool._pool.pool import Pool
 
-__all__ = ["help_waiting", "in_event_loop", "is_deep", "run_awaited", "want"]
+__all__ = [
+    "Expected",
+    "help_waiting",
+    "in_event_loop",
+    "is_deep",
+    "run_awaited",
+    "run_expected",
+    "want",
+]
 
 AnyFuture = Future[Any]
 
 _FREE_THREADED = _sync.free_threaded
 _DEEP = 50  # frames; a task that runs on top of more may miss the rest of the stack
+
+
+class Expected:
+    """Queued tasks for which workers wait that look once only: somebody was free to run them.
+
+    So there are no more of these than workers. Whoever that was may take another task which waits as well, or
+    leave as the pool becomes smaller: `run_expected` looks again when a task begins to wait, or a worker has
+    left. (Who waits by `result` looks again by itself, each second.) Section held.
+    """
+
+    __slots__ = ("_bound", "_noted")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def __bool__(self) -> bool:
+        return bool(self._noted)
+
+    def clear(self) -> None:
+        # A task and who waits for it -> what that one runs; the task's result is not kept.
+        self._noted: dict[tuple[weakref.ref[AnyFuture], WorkerSlot], int] = {}
+        self._bound = 64  # of how many: then what is over is struck out
+
+    def note(self, future: AnyFuture, slot: WorkerSlot) -> None:
+        self._noted[weakref.ref(future), slot] = _running(slot)
+        if len(self._noted) > self._bound:
+            self._bound = max(64, 2 * len(self.due()))
+
+    def strike(self, future: AnyFuture, slot: WorkerSlot) -> None:
+        self._noted.pop((weakref.ref(future), slot), None)
+
+    def due(self) -> list[tuple[AnyFuture, WorkerSlot]]:
+        """Those that are queued, and waited for, still; the others are struck out."""
+        noted: dict[tuple[weakref.ref[AnyFuture], WorkerSlot], int] = {}
+        due = []
+        for key, task_id in self._noted.items():
+            future, slot = key[0](), key[1]
+            if future is not None and future._state is PENDING and task_id == _running(slot):
+                noted[key] = task_id
+                due.append((future, slot))
+        self._noted = noted
+        return due
+
+
+def _running(slot: WorkerSlot) -> int:
+    """The task of a slot, as a number: a callback's is 0."""
+    task = slot.task
+    return 0 if task is None else task.task_id
 
 
 @repairing
@@ -40,6 +97,8 @@ def help_waiting(
     slot = pool.own_slot()
     if slot is None or pool.mutex._is_owned():
         return False
+    if pool.expected and not again:
+        _begin_to_wait(pool, slot)
     if slot.kind == Kind.ENGINE:
         # The dispatcher: it is the one to bring it.
         return future._state in (PENDING, RUNNING) and bool(pool.engine.run_aside(future, timeout))
@@ -62,24 +121,32 @@ def want(pool: Pool, future: AnyFuture, in_loop: bool = False, /) -> None:
     """
     slot = pool.own_slot()
     if (
-        slot is not None
-        and slot.kind != Kind.ENGINE
-        and not (in_loop and not in_event_loop())
-        and not pool.mutex._is_owned()
-        and not _is_seen_to(pool, future, False)
+        slot is None
+        or slot.kind == Kind.ENGINE
+        or (in_loop and not in_event_loop())
+        or pool.mutex._is_owned()
     ):
+        return
+    if pool.expected:
+        _begin_to_wait(pool, slot)
+    if not _is_seen_to(pool, future, False, once=slot):
         pool.engine.start_spare(future, slot)
 
 
 def _is_seen_to(
-    pool: Pool, future: AnyFuture, again: bool, waits: WorkerSlot | None = None
+    pool: Pool,
+    future: AnyFuture,
+    again: bool,
+    waits: WorkerSlot | None = None,
+    once: WorkerSlot | None = None,
 ) -> bool:
     """Whether `future` is not queued, or there are workers free for all that is.
 
     Or it waits for its limit: then for a task that ends. But if that limit is the one of a task that cannot
-    go on before `future` is done, for which `waits` waits, it gets that one's slot.
+    go on before `future` is done, for which `waits` waits, it gets that one's slot. `once` waits for it, and
+    does not look again.
     """
-    workers, limits = pool.workers, pool.limits
+    limits = pool.limits
     with pool.mutex:
         if future._state is not PENDING or not future.task_id:
             return True
@@ -91,17 +158,39 @@ def _is_seen_to(
             # Who waits may not look again, and then the workers may all wait as this one does.
             limits.awaited[future] = None
             return True
-        taken = (NOTIFYING, OVERDUE)
-        free = sum([slot.task is None and slot.status not in taken for slot in workers.listed])
-        wanted = pool.unfinished - workers.active - workers.held - free - workers.reserved
-        if wanted > 0 and not again:
-            for _ in range(min(wanted, workers.max_workers - workers.threads)):
-                pool.reserve()
-                wanted -= 1
-        if workers.parked and not workers.wakeup_pending:
-            pool.signal_work()
+        seen = _are_enough(pool, again)
+        if once is not None and seen:
+            pool.expected.note(future, once)
     pool.run_deferred()
+    return seen
+
+
+def _are_enough(pool: Pool, again: bool) -> bool:
+    """Whether as many workers are free, or about to start, as tasks are due. Section held."""
+    workers = pool.workers
+    taken = (NOTIFYING, OVERDUE)
+    free = sum([slot.task is None and slot.status not in taken for slot in workers.listed])
+    wanted = pool.unfinished - workers.active - workers.held - free - workers.reserved
+    if wanted > 0 and not again:
+        for _ in range(min(wanted, workers.max_workers - workers.threads)):
+            pool.reserve()
+            wanted -= 1
+    if workers.parked and not workers.wakeup_pending:
+        pool.signal_work()
     return wanted <= 0
+
+
+def _begin_to_wait(pool: Pool, slot: WorkerSlot) -> None:
+    """What `slot` runs waits: may be it was this worker that was to run what another one waits for.
+
+    Once for each task is enough: what is noted later knows that this worker is not free.
+    """
+    task_id = _running(slot)
+    if slot.waited != task_id or not task_id:
+        slot.waited = task_id
+        # mutant who-waits-is-not-free
+        run_expected(pool)
+        pool.run_deferred()
 
 
 def _held_up(pool: Pool, slot: WorkerSlot) -> list[AnyFuture]:
@@ -137,6 +226,18 @@ def run_awaited(pool: Pool) -> None:
             due = [task for task in list(limits.awaited) if limits.may_start(task)]
         for task in due:
             pool.engine.start_spare(task, None)
+
+
+def run_expected(pool: Pool) -> None:
+    """Somebody who was free may not run what workers wait for: see that it is run. In `deferred`."""
+    with pool.mutex:
+        due = pool.expected.due()
+        if due and _are_enough(pool, False):
+            return
+    for future, slot in due:
+        pool.engine.start_spare(future, slot)
+        with pool.mutex:
+            pool.expected.strike(future, slot)
 
 
 _module: Callable[[str], Any] = sys.modules.get

@@ -101,6 +101,7 @@ class Pool(Section):
         "engine",
         "error_handler",
         "exit_timeout",
+        "expected",
         "expiry",
         "feed",
         "idle_timeout",
@@ -168,6 +169,7 @@ class Pool(Section):
         self.queue: TaskQueue = self.make_queue()
         self.limits: LimitedQueue | None = None  # before the queue, from the first limit on
         self.workers: Workers = Workers(config.max_workers)
+        self.expected: helping.Expected = helping.Expected()
         self.waiters: Waiters = Waiters()
         self.expiry: Expiry = Expiry(self, self.deferred)
         self.meters: Meters = Meters(config.enable_metrics)
@@ -196,6 +198,7 @@ class Pool(Section):
             self.feed.reset()
             self.queue = self.feed.queue(self.queue)
         self.workers.reset()
+        self.expected.clear()
         self.waiters.reset()
         self.expiry.forget()
         self.capacity.rebuild(0)
@@ -855,6 +858,9 @@ class Pool(Section):
 
     def threads_changed(self) -> None:
         """The number of threads went down, or the pool was closed. Section held."""
+        if self.expected:
+            # mutant who-leaves-is-not-free
+            self.deferred.append(functools.partial(self.run_expected))
         if not self.workers.threads:
             for parker in self.waiters.take_terminated():
                 self.deferred.append(functools.partial(unpark, parker))
@@ -985,6 +991,9 @@ class Pool(Section):
     def reap_dead_workers(self) -> None:
         """See whether the workers live: called now and then by whoever waits for them."""
         self.engine.reap_dead_workers()
+        if self.expected:
+            self.run_expected()
+            self.run_deferred()
         aside.ensure()
 
     def own_slot(self) -> WorkerSlot | None:
@@ -996,6 +1005,7 @@ class Pool(Section):
 
     help = helping.help_waiting
     run_awaited = helping.run_awaited
+    run_expected = helping.run_expected
     sleep_idle = sizing.sleep_idle
     want = helping.want
 

@@ -88,6 +88,7 @@ class WorkerSlot:
         "status",
         "task",
         "thread",
+        "waited",
         "waits",
         "wanted",
     )
@@ -113,6 +114,7 @@ class WorkerSlot:
         self.beneath: WorkerSlot | None = None  # the nearest of these of the same pool
         # What its task waits for, without a timeout. Written by its thread, read by who looks for a lender.
         self.waits: AnyFuture | None = None
+        self.waited: int = 0  # the latest of its tasks to begin to wait, see `helping.Expected`
         # What a spare thread is to run for it, while it waits: see `ThreadEngine.start_spare`.
         self.wanted: deque[AnyFuture] | None = None
         self.death: Any = None  # tells of a thread that ends without that

@@ -412,6 +412,41 @@ def spare_alone() -> Any:
     return [lambda: futures.append(ex.submit(outer)), lambda: ex.submit(int).result()], check
 
 
+def waits_once(ex: BoundedExecutor, futures: list[Any]) -> Any:
+    """In a worker: wait for a task of the same pool by `wait`, which looks for who is free only once."""
+
+    def outer() -> int:
+        inner = ex.submit(int, "7")
+        cf.wait([inner])
+        return inner.result()
+
+    def check() -> None:
+        cf.wait(futures)
+        assert futures[0].result() == 7
+        ex.shutdown()
+        assert ex._pool.unfinished == 0
+
+    return outer, check
+
+
+def waiting_once_against_smaller() -> Any:
+    """What a worker waits for is run, though who was to run it finds no place any more."""
+    ex = BoundedExecutor(2)
+    futures: list[Any] = []
+    outer, check = waits_once(ex, futures)
+    return [lambda: futures.append(ex.submit(outer)), lambda: ex._pool.resize(1)], check
+
+
+def waiting_once_against_another() -> Any:
+    """The same, as who was free runs something else first, which waits for the one that waits."""
+    ex = BoundedExecutor(2)
+    futures: list[Any] = []
+    outer, check = waits_once(ex, futures)
+    futures.append(ex.submit(outer))
+    urgent = ex.options(priority=2)
+    return [lambda: futures.append(urgent.submit(cf.wait, futures[:1]))], check
+
+
 def over_the_bound_against_shutdown() -> Any:
     """What goes over the bound is refused, or has ended when the shutdown returns."""
     ex = BoundedExecutor(1, queue_size=0)
@@ -1201,6 +1236,8 @@ SCENARIOS: list[Build] = [
     jobs_against_jobs,
     spare_against_worker,
     spare_alone,
+    waiting_once_against_smaller,
+    waiting_once_against_another,
     over_the_bound_against_shutdown,
     result_against_completion,
     two_results_against_completion,
@@ -1309,6 +1346,8 @@ MUTANTS: list[tuple[Build, str, Any]] = [
     (jobs_against_jobs, "job-gets-a-runner", loom.DROP),
     (spare_against_worker, "only-pending-is-claimed", loom.WITHOUT_FIRST),
     (spare_alone, "help-starts-a-spare", loom.DROP),
+    (waiting_once_against_smaller, "who-leaves-is-not-free", loom.DROP),
+    (waiting_once_against_another, "who-waits-is-not-free", loom.DROP),
     (
         over_the_bound_against_shutdown,
         "closed-lets-nobody-over-the-bound",
