@@ -810,10 +810,7 @@ class Future(NoCopy, cf.Future[T], Generic[T], metaclass=FutureType):
     def _asked_by(self) -> int | None:
         """The id of the task that runs in this thread, if in a worker of the same pool; 0 if none runs there."""
         slot = _sync.here.slot
-        if slot is None or slot.pool is not self._pool:
-            return None
-        task = slot.task or slot.notifying
-        return 0 if task is None else task.task_id
+        return slot.task_id if slot is not None and slot.pool is self._pool else None
 
     def _get_waiters(self) -> list[Any]:
         subscribers = self._subscribers

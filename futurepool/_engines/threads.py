@@ -193,10 +193,11 @@ class ThreadEngine:
         try:
             if waiting is not None:
                 with pool.mutex:
-                    if waiting.wanted is not None:
+                    # What an earlier task has left there may wait for this one.
+                    if waiting.wanted is not None and waiting.wanted_by == waiting.task_id:
                         waiting.wanted.append(future)
                         return
-                    waiting.wanted = wanted
+                    waiting.wanted, waiting.wanted_by = wanted, waiting.task_id
             itself: list[threading.Thread] = []
             thread = _sync.new_thread(self._run_spare, itself, wanted, waiting)
             itself.append(thread)
@@ -233,7 +234,7 @@ class ThreadEngine:
                     run_one(pool, wanted[0])
                     with pool.mutex:
                         self._spares.pop(wanted.popleft(), None)
-                        if not wanted and waiting is not None:
+                        if not wanted and waiting is not None and waiting.wanted is wanted:
                             waiting.wanted = None  # from here on another one is started
             finally:
                 self._give_up_spare(wanted, waiting)

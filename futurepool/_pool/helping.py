@@ -59,7 +59,7 @@ class Expected:
         self._bound = 64  # of how many: then what is over is struck out
 
     def note(self, future: AnyFuture, slot: WorkerSlot) -> None:
-        self._noted[weakref.ref(future), slot] = _running(slot)
+        self._noted[weakref.ref(future), slot] = slot.task_id
         if len(self._noted) > self._bound:
             self._bound = max(64, 2 * len(self.due()))
 
@@ -72,17 +72,11 @@ class Expected:
         due = []
         for key, task_id in self._noted.items():
             future, slot = key[0](), key[1]
-            if future is not None and future._state is PENDING and task_id == _running(slot):
+            if future is not None and future._state is PENDING and task_id == slot.task_id:
                 noted[key] = task_id
                 due.append((future, slot))
         self._noted = noted
         return due
-
-
-def _running(slot: WorkerSlot) -> int:
-    """The task of a slot, as a number: a callback's is 0."""
-    task = slot.task
-    return 0 if task is None else task.task_id
 
 
 @repairing
@@ -185,7 +179,7 @@ def _begin_to_wait(pool: Pool, slot: WorkerSlot) -> None:
 
     Once for each task is enough: what is noted later knows that this worker is not free.
     """
-    task_id = _running(slot)
+    task_id = slot.task_id
     if slot.waited != task_id or not task_id:
         slot.waited = task_id
         # mutant who-waits-is-not-free

@@ -91,6 +91,7 @@ class WorkerSlot:
         "waited",
         "waits",
         "wanted",
+        "wanted_by",
     )
 
     def __init__(self, pool: Any, kind: int = Kind.CALLER, depth: int = 0) -> None:
@@ -115,10 +116,17 @@ class WorkerSlot:
         # What its task waits for, without a timeout. Written by its thread, read by who looks for a lender.
         self.waits: AnyFuture | None = None
         self.waited: int = 0  # the latest of its tasks to begin to wait, see `helping.Expected`
-        # What a spare thread is to run for it, while it waits: see `ThreadEngine.start_spare`.
+        # What a spare thread is to run for it, while this task of it waits: see `ThreadEngine.start_spare`.
         self.wanted: deque[AnyFuture] | None = None
+        self.wanted_by: int = 0
         self.death: Any = None  # tells of a thread that ends without that
         self.parker: Any = None
+
+    @property
+    def task_id(self) -> int:
+        """Of what it runs, or tells subscribers of; 0 if nothing."""
+        task = self.task or self.notifying
+        return 0 if task is None else task.task_id
 
 
 class Workers:

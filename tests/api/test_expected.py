@@ -110,6 +110,32 @@ def test_somebody_else_waits_for_it_already(wait: Callable[..., Any]) -> None:
         thread.join()
 
 
+@pytest.mark.parametrize("wait", WAITS, ids=["wait", "as_completed"])
+def test_what_an_earlier_task_has_left_to_a_spare_thread_waits_for_it(
+    wait: Callable[..., Any],
+) -> None:
+    """Nothing that a task waits for stands behind that."""
+    with BoundedExecutor(1) as ex:
+        queued, begun = threading.Event(), threading.Event()
+
+        def left() -> None:
+            assert begun.wait(PATIENCE)
+            later.result()
+
+        def earlier() -> None:
+            assert queued.wait(PATIENCE)
+            cf.wait([ex.submit(left)], timeout=0)
+
+        def waits() -> str:
+            begun.set()
+            return outer(ex, wait, [])
+
+        ex.submit(earlier)
+        later = ex.submit(waits)
+        queued.set()
+        assert outcome(later) == "7"
+
+
 def test_nothing_is_kept_of_what_was_waited_for() -> None:
     with BoundedExecutor(2) as ex:
 
