@@ -13,7 +13,7 @@ part of it, or while it deals with an earlier one. There are four nets, each bel
 **By C calls only.** Between two instructions of Python an exception may come, or the stack be at its end;
 inside of one C call nothing of that happens. So what must not be interrupted is put together beforehand, of
 `map`, `filter` and `itertools.chain` over C functions: an iterator in which each step is one call. One C call
-that exhausts it, `deque(steps, 0)`, takes all of them. This is so here, in `Future._call_all`, which calls
+that exhausts it, as `deque(steps, 0)`, takes all of them. This is so here, in `Future._call_all`, which calls
 done-callbacks, and in `CancelToken._fire`, which tells listeners; each says in Python what it does.
 """
 
@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from operator import methodcaller
+from operator import countOf, methodcaller
 
 from futurepool import _sync
 from futurepool._engines import PoolPort
@@ -67,16 +66,10 @@ class Witness:
     __slots__ = ("__weakref__",)
 
 
-class Death(weakref.ref[Witness]):
-    """Executes its will when this thread's witness dies: by C alone, nothing can come in between."""
-
-    __slots__ = ("will",)
-
-    will: Callable[[], object]
-
-
-def make_will(pool: PoolPort, slot: WorkerSlot) -> Death:
+def make_will(pool: PoolPort, slot: WorkerSlot) -> weakref.ref[Witness]:
     """For this thread, should it die without having left: let go of the mutex, and have it replaced.
+
+    It is executed when the thread's witness dies: by C alone, nothing can come in between.
 
     In Python, the will is::
 
@@ -100,6 +93,5 @@ def make_will(pool: PoolPort, slot: WorkerSlot) -> Death:
     # The question, as the first step: its answer picks the others, or none.
     asked = map(methodcaller("__call__"), (_sync.get_ident,))
     picked = map({_sync.get_ident(): steps}.get, asked, ((),))
-    death = Death(_sync.here.witness, methodcaller("will"))
-    death.will = partial(deque, itertools.chain.from_iterable(picked), 0)
-    return death
+    # It is called with the reference; `countOf` takes all steps, and counts those that have given that.
+    return weakref.ref(_sync.here.witness, partial(countOf, itertools.chain.from_iterable(picked)))

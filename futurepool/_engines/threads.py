@@ -208,6 +208,7 @@ class ThreadEngine:
             if waiting is None:
                 self._spares[future] = thread
             _sync.start(thread)
+            self.threads.add(thread)  # so that a shutdown waits for it, though it has not run yet
         except BaseException as error:
             if thread is None or thread.ident is None:
                 self._give_up_spare(wanted, waiting)

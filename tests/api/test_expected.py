@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, Priority
+from futurepool._engines.threads import ThreadEngine
 
 PATIENCE = 30.0
 WAITS: list[Callable[..., Any]] = [cf.wait, lambda futures: list(cf.as_completed(futures))]
@@ -134,6 +135,32 @@ def test_what_an_earlier_task_has_left_to_a_spare_thread_waits_for_it(
         later = ex.submit(waits)
         queued.set()
         assert outcome(later) == "7"
+
+
+def test_a_spare_thread_that_has_not_run_yet_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
+    """A shutdown leaves no thread behind."""
+    held, spares = threading.Event(), []
+
+    def late(*args: Any) -> None:
+        spares.append(threading.current_thread())
+        assert held.wait(PATIENCE)
+        run_spare(*args)
+
+    run_spare = ThreadEngine._run_spare
+    monkeypatch.setattr(ThreadEngine, "_run_spare", late)
+    with BoundedExecutor(2) as ex:
+        ex.submit(gate.wait, PATIENCE)
+        future = ex.submit(lambda: ex.submit(int).result(PATIENCE))
+        while not spares:
+            pass
+        gate.set()
+        assert future.result(PATIENCE) == 0
+        known = set(ex._pool.engine.threads)
+        held.set()
+    assert known.issuperset(spares)
+    assert not spares[0].is_alive()
 
 
 def test_nothing_is_kept_of_what_was_waited_for() -> None:
