@@ -29,7 +29,9 @@ from futurepool._pool.workers import Kind
 if TYPE_CHECKING:
     import futurepool
 
-E = TypeVar("E", bound="futurepool.BoundedExecutor")
+    E = TypeVar("E", bound="futurepool.BoundedExecutor")
+else:
+    E = TypeVar("E")  # a bound that is a string costs the import of `annotationlib` and `ast`
 Raised = type[BaseException] | None
 
 _log = _logs.log

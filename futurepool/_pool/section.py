@@ -48,26 +48,8 @@ __all__ = ["NOBODY", "Section", "repairing", "unpark"]
 AnyFuture = Future[Any]
 P = ParamSpec("P")
 T = TypeVar("T")
-S = TypeVar("S", bound="Section")
 
 NOBODY = 0  # no thread's identifier, see `Section.unnotified`
-
-
-def repairing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """For methods with sections: `repair` when one is interrupted.
-
-    A `with` does not do: an exception may come just before it calls the lock's `__exit__`.
-    """
-
-    @functools.wraps(method)
-    def repaired(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(self, *args, **kwargs)
-        except BaseException:
-            self.repair()
-            raise
-
-    return repaired
 
 
 def unpark(parker: Any) -> None:
@@ -179,3 +161,24 @@ class Section:
         for future in futures:
             if future.cancelled():
                 future._tell()
+
+
+# With the class itself: a bound that is a string costs the import of `annotationlib` and `ast`.
+S = TypeVar("S", bound=Section)
+
+
+def repairing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """For methods with sections: `repair` when one is interrupted.
+
+    A `with` does not do: an exception may come just before it calls the lock's `__exit__`.
+    """
+
+    @functools.wraps(method)
+    def repaired(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            self.repair()
+            raise
+
+    return repaired
