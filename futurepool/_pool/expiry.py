@@ -180,8 +180,8 @@ class Expiry:
             except (IndexError, ValueError):  # noqa: PERF203 - another thread was faster
                 pass
 
-    def _next(self, now: float, seen: list[AnyFuture]) -> tuple[AnyFuture, float] | None:
-        """A task that is due, and its `max_wait`; what was looked at is `seen`.
+    def _next(self, now: float, seen: list[AnyFuture]) -> tuple[AnyFuture, float, float] | None:
+        """A task that is due, since when, and its `max_wait`; what was looked at is `seen`.
 
         To let go of a task that has just ended may run its result's finalizer, which is no section's to do.
         """
@@ -198,14 +198,14 @@ class Expiry:
                     continue
                 when = future._queued_at + max_wait
                 if when <= now:
-                    return future, max_wait
+                    return future, when, max_wait
                 heapreplace(heap, (when, number, what, max_wait))
             else:
                 future = what()
                 if future is not None:
                     seen.append(future)
                     if future._state is PENDING:
-                        return (future, max_wait) if when <= now else None
+                        return (future, when, max_wait) if when <= now else None
                 heappop(heap)
         return None
 
@@ -279,11 +279,12 @@ class Expiry:
                     self._due = self._heap[0][0] if self._heap else NEVER
                     self._deferred.append(functools.partial(self._arm))
                     break
-                future, max_wait = found
+                future, when, max_wait = found
                 error = TaskExpiredError(
                     pool=pool.name,
                     task=future.name,
-                    waited=now - future._queued_at,
+                    # Not since it was queued: before that it may have waited for its place.
+                    waited=now - when + max_wait,
                     max_wait=max_wait,
                 )
                 if not pool.try_expire(future, error):

@@ -122,6 +122,27 @@ def test_what_it_says(gate: threading.Event) -> None:
         gate.set()
 
 
+def test_the_wait_for_a_place_counts(gate: threading.Event) -> None:
+    """What the error says is since the submit, not since there was a place."""
+    with BoundedExecutor(1, queue_size=1) as pool:
+        hold(pool, gate)
+        first = pool.submit(int)
+        late: list[Any] = []
+        view = pool.options(max_wait=0.3)
+        thread = threading.Thread(target=lambda: late.append(view.submit(int)))
+        began = _sync.clock()
+        thread.start()
+        while not pool.stats().waiting_submitters or _sync.clock() < began + 0.1:
+            gate.wait(0.001)
+        first.cancel()
+        thread.join()
+        error = late[0].exception(30)
+        assert isinstance(error, TaskExpiredError)
+        assert error.waited is not None
+        assert error.waited >= 0.3
+        gate.set()
+
+
 def test_those_who_wait_for_it_are_told(gate: threading.Event) -> None:
     """By callback, `wait`, `as_completed`, a subscriber, all of the same future."""
     with BoundedExecutor(1) as pool:
