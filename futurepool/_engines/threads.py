@@ -214,7 +214,7 @@ class ThreadEngine:
                 self._give_up_spare(wanted, waiting)
             if not isinstance(error, (RuntimeError, MemoryError)):
                 raise
-            # There is none to be had: who waits looks again, or somebody comes free.
+            # There is none to be had: it is looked for again, or somebody comes free.
 
     def _run_spare(
         self,
@@ -244,12 +244,16 @@ class ThreadEngine:
             pool.repair()
 
     def _give_up_spare(self, wanted: deque[Future[Any]], waiting: WorkerSlot | None) -> None:
-        """No thread runs what is in `wanted`, if anything."""
-        with self._pool().mutex:
+        """No thread runs what is in `wanted`, if anything: have it looked for again."""
+        pool = self._pool()
+        with pool.mutex:
             if waiting is not None and waiting.wanted is wanted:
                 waiting.wanted = None
             while wanted:
-                self._spares.pop(wanted.popleft(), None)
+                future = wanted.popleft()
+                self._spares.pop(future, None)
+                if waiting is not None:
+                    pool.expected.note(future, waiting)
 
     def read_ahead(self, max_workers: int) -> int:
         return 0  # who takes a task runs it

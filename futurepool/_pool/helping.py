@@ -175,7 +175,7 @@ def _are_enough(pool: Pool, again: bool) -> bool:
 
 
 def _begin_to_wait(pool: Pool, slot: WorkerSlot) -> None:
-    """What `slot` runs waits: may be it was this worker that was to run what another one waits for.
+    """What `slot` runs waits: maybe this worker was to run what another one waits for.
 
     Once for each task is enough: what is noted later knows that this worker is not free.
     """
@@ -229,9 +229,9 @@ def run_expected(pool: Pool) -> None:
         if due and _are_enough(pool, False):
             return
     for future, slot in due:
-        pool.engine.start_spare(future, slot)
         with pool.mutex:
             pool.expected.strike(future, slot)
+        pool.engine.start_spare(future, slot)  # notes it again if there is no thread to be had
 
 
 _module: Callable[[str], Any] = sys.modules.get

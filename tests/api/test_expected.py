@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, Priority
+from futurepool import BoundedExecutor, Priority, _sync
 from futurepool._engines.threads import ThreadEngine
 
 PATIENCE = 30.0
@@ -173,3 +173,24 @@ def test_nothing_is_kept_of_what_was_waited_for() -> None:
         for future in [ex.submit(waits) for _ in range(10)]:
             future.result(PATIENCE)
         assert len(ex._pool.expected._noted) <= 65
+
+
+@pytest.mark.parametrize("wait", WAITS, ids=["wait", "as_completed"])
+def test_there_was_no_thread_to_be_had(
+    wait: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for a spare thread gets one as soon as somebody looks again."""
+    refused = threading.Event()
+
+    def start(thread: threading.Thread) -> None:
+        if not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        started(thread)
+
+    started = _sync.start
+    with BoundedExecutor(1) as ex:
+        assert ex.submit(int).result(PATIENCE) == 0  # the worker is there
+        monkeypatch.setattr(_sync, "start", start)
+        assert ex.submit(outer, ex, wait, []).result(PATIENCE) == "7"
+    assert refused.is_set()
