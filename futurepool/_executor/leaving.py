@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     E = TypeVar("E", bound="futurepool.BoundedExecutor")
 else:
-    E = TypeVar("E")  # a bound that is a string costs the import of `annotationlib` and `ast`
+    E = TypeVar("E")  # a bound that is a string has annotationlib imported
 Raised = type[BaseException] | None
 
 _log = _logs.log

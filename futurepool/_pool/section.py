@@ -163,7 +163,7 @@ class Section:
                 future._tell()
 
 
-# With the class itself: a bound that is a string costs the import of `annotationlib` and `ast`.
+# With the class itself: a bound that is a string has annotationlib imported.
 S = TypeVar("S", bound=Section)
 
 
