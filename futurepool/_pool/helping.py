@@ -69,7 +69,7 @@ class Expected:
     def due(self) -> list[tuple[AnyFuture, WorkerSlot]]:
         """Those that are queued, and waited for, still; the others are struck out."""
         noted: dict[tuple[weakref.ref[AnyFuture], WorkerSlot], int] = {}
-        due = []
+        due: list[tuple[AnyFuture, WorkerSlot]] = []
         for key, task_id in self._noted.items():
             future, slot = key[0](), key[1]
             if future is not None and future._state is PENDING and task_id == slot.task_id:
