@@ -48,3 +48,13 @@ def hold(pool: Any, gate: threading.Event, number: int = 1) -> list[Any]:
     for _ in futures:
         assert running.acquire(timeout=30)
     return futures
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Wait for what another thread is about to do, and nobody announces."""
+    pause = threading.Event()
+    for _ in range(30_000):
+        if holds():
+            return
+        pause.wait(0.001)
+    raise AssertionError("it did not happen")

@@ -67,8 +67,8 @@ class WorkerSlot:
 
     Its task and status change under the mutex: in the thread it belongs to, as it takes and commits; by
     others only to mark it (CHECKING), and to take a task off it whose thread is gone, or whose time is over
-    (OVERDUE). `parker` is released by others; `wanted` is shared with a spare thread, see
-    `ThreadEngine.start_spare`.
+    (OVERDUE). So does `wanted`: who wants a task run for it adds that, and the spare thread that runs the last one
+    takes the row away. `parker` is released by others.
     """
 
     __slots__ = (

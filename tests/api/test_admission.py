@@ -21,6 +21,7 @@ from futurepool import (
     SubmitTimeoutError,
     _sync,
 )
+from tests.helpers import until
 
 
 class Gate:
@@ -47,12 +48,7 @@ def gate() -> Any:
 
 def until_blocked(ex: BoundedExecutor, count: int) -> None:
     """Return when `count` submitters wait for a place."""
-    pause = threading.Event()
-    for _ in range(3000):
-        if len(ex._pool.waiters.blocked) >= count:
-            return
-        pause.wait(0.01)
-    raise AssertionError("nobody blocks")
+    until(lambda: len(ex._pool.waiters.blocked) >= count)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -11,6 +11,7 @@ import pytest
 
 from futurepool import BoundedExecutor, Priority, _sync
 from futurepool._engines.threads import ThreadEngine
+from tests.helpers import until
 
 PATIENCE = 30.0
 WAITS: list[Callable[..., Any]] = [cf.wait, lambda futures: list(cf.as_completed(futures))]
@@ -36,9 +37,7 @@ def outer(ex: BoundedExecutor, wait: Callable[..., Any], inner: list[Any]) -> st
 
 def is_waited_for(futures: list[Any]) -> None:
     """Return when a thread waits for the one in there."""
-    waited = threading.Event()
-    while not futures or not futures[0]._waiters:
-        waited.wait(0.001)
+    until(lambda: futures and futures[0]._waiters)
 
 
 def outcome(future: Any) -> Any:
@@ -153,8 +152,7 @@ def test_a_spare_thread_that_has_not_run_yet_is_waited_for(
     with BoundedExecutor(2) as ex:
         ex.submit(gate.wait, PATIENCE)
         future = ex.submit(lambda: ex.submit(int).result(PATIENCE))
-        while not spares:
-            pass
+        until(lambda: spares)
         gate.set()
         assert future.result(PATIENCE) == 0
         known = set(ex._pool.engine.threads)

@@ -27,7 +27,7 @@ from futurepool import (
 from futurepool._deadlines import timer
 from futurepool._foreign import aside
 from futurepool._pool import expiry
-from tests.helpers import hold
+from tests.helpers import hold, until
 
 SOON = 0.01
 
@@ -132,8 +132,8 @@ def test_the_wait_for_a_place_counts(gate: threading.Event) -> None:
         thread = threading.Thread(target=lambda: late.append(view.submit(int)))
         began = _sync.clock()
         thread.start()
-        while not (late or pool.stats().waiting_submitters) or _sync.clock() < began + 0.1:
-            gate.wait(0.001)
+        until(lambda: late or pool.stats().waiting_submitters)
+        gate.wait(max(0.0, began + 0.1 - _sync.clock()))
         first.cancel()
         thread.join()
         error = late[0].exception(30)

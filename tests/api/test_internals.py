@@ -6,7 +6,6 @@ import concurrent.futures.thread as standard
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from futurepool import BoundedExecutor, PoolClosedError, QueueFullError
-from tests.helpers import hold
+from tests.helpers import hold, until
 
 KINDS = [ThreadPoolExecutor, BoundedExecutor]
 
@@ -225,8 +224,7 @@ def test_draining_the_queue(kind: type[ThreadPoolExecutor], gate: threading.Even
     """In the order in which they would have run."""
     with kind(1) as pool:
         running = pool.submit(gate.wait, 30)
-        while not running.running():
-            time.sleep(0.001)
+        until(running.running)
         futures = [pool.submit(pow, number, exp=2) for number in range(3)]
         items = list(drained(pool))
         assert [what_of(item) for item in items] == [

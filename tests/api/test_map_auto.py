@@ -28,7 +28,7 @@ from futurepool import (
 from futurepool._map import batches
 from futurepool._map.batches import Batch, Drawer
 from futurepool._pool.pool import Pool
-from tests.helpers import hold
+from tests.helpers import hold, until
 
 METHODS = ["map", "map_unordered"]
 
@@ -48,16 +48,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(_sync, "clock", clock)
     return clock
-
-
-def until(done: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do."""
-    pause = threading.Event()
-    for _ in range(3000):
-        if done():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 @pytest.mark.parametrize("before", [0, 3000])

@@ -6,14 +6,13 @@ import gc
 import logging
 import sys
 import threading
-import time
 from typing import Any
 
 import pytest
 
 from futurepool import BoundedExecutor, ForcedShutdownError, OnFull
 from futurepool._pool import report
-from tests.helpers import hold
+from tests.helpers import hold, until
 
 
 def functions(stack: str | None) -> list[str]:
@@ -50,8 +49,7 @@ def test_a_task_that_is_all_threading(gate: threading.Event) -> None:
         lock = threading.Lock()
         lock.acquire()
         ex.submit(lock.acquire)
-        while len(ex.running()) < 2 or "wait" not in str(ex.running(stack=True)[0].stack):
-            time.sleep(0.001)
+        until(lambda: len(ex.running()) == 2 and "wait" in str(ex.running(stack=True)[0].stack))
         waiting, locked = sorted(ex.running(stack=True), key=lambda entry: entry.task_id)
         assert functions(waiting.stack)[0] == "wait"
         assert locked.stack == ""

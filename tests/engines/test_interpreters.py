@@ -19,6 +19,7 @@ import pytest
 from futurepool import BoundedExecutor, CancelToken, ForcedShutdownError, TaskError
 from futurepool._errors import LostCauseError
 from tests.engines import tasks
+from tests.helpers import until
 from tests.programs import unmeasured
 
 pytestmark = [
@@ -206,8 +207,7 @@ def test_stop_before_the_interpreter_has_begun(tmp_path: Path) -> None:
     running = stopped.submit(tasks.hold, str(tmp_path))
     _begun(tmp_path, running)
     inside = stopped.submit(tasks.square, 2)
-    while not inside.running():
-        time.sleep(0.005)
+    until(inside.running)
     with pytest.raises(ForcedShutdownError) as raised:
         stopped.stop(0.01)
     assert [entry.name for entry in raised.value.unfinished] == ["hold"]

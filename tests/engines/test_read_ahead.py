@@ -31,6 +31,7 @@ from futurepool._engines.delegate import DelegateEngine
 from futurepool._engines.transport import Envelope
 from futurepool.testing import InlineExecutor
 from tests.engines import tasks
+from tests.helpers import until
 
 
 class Manual(cf.Executor):
@@ -81,13 +82,6 @@ class Steady(Manual):
         future = super().submit(fn, *args, **kwargs)
         future.cancel = bool  # type: ignore[method-assign]
         return future
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Wait for what another thread is about to do; the test's timeout is the limit."""
-    pause = threading.Event()
-    while not holds():
-        pause.wait(0.001)
 
 
 def finish(engine: Manual, ex: BoundedExecutor) -> None:

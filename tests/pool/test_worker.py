@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -23,7 +22,7 @@ from futurepool._pool.meters import MUCH
 from futurepool._pool.pool import Pool
 from futurepool._pool.task_queue import Level, PriorityQueue
 from futurepool._pool.workers import Kind, WorkerSlot
-from tests.helpers import hold
+from tests.helpers import hold, until
 
 
 class Strike(BaseException):
@@ -510,8 +509,7 @@ def test_a_refusal_of_a_signal_handler_before_a_worker_is_woken() -> None:
     with BoundedExecutor(1) as ex:
         ex.submit(int).result(30)
         pool = ex._pool
-        while not pool.workers.parked:
-            time.sleep(0.001)
+        until(lambda: pool.workers.parked)
         with pool.mutex:
             (slot,) = pool.workers.parked
             gate, slot.parker = slot.parker, Struck()
@@ -586,8 +584,7 @@ def test_a_strike_while_a_place_is_handed_on(monkeypatch: pytest.MonkeyPatch) ->
         urgent = ex.options(priority=7)
         waiting = threading.Thread(target=lambda: got.append(urgent.submit(int)))
         waiting.start()
-        while not ex._pool.waiters.blocked:
-            time.sleep(0.001)
+        until(lambda: ex._pool.waiters.blocked)
         with pytest.raises(KeyboardInterrupt):
             queued.cancel()
         assert not strikes
@@ -613,8 +610,7 @@ def test_a_future_that_nobody_will_tell_of(monkeypatch: pytest.MonkeyPatch) -> N
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    while future._subscribers is None:
-        time.sleep(0.001)
+    until(lambda: future._subscribers is not None)
     future._subscribers = None
     future._state = NOTIFIED
     waiting.join(30)
@@ -633,8 +629,7 @@ def test_a_place_handed_on_by_its_own_worker_is_no_time_in_advance(
         ex.submit(gate.wait, 30)
         blocked = threading.Thread(target=ex.submit, args=(int,))
         blocked.start()
-        while not ex._pool.waiters.blocked:
-            time.sleep(0.001)
+        until(lambda: ex._pool.waiters.blocked)
         gate.set()
         blocked.join(30)
         assert ex.wait(30)
