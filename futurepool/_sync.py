@@ -439,6 +439,8 @@ def join(thread: threading.Thread, timeout: float | None = None) -> None:
     `Thread.join` refuses until then.
     """
     pause = None
+    if timeout is not None:
+        timeout = min(timeout, threading.TIMEOUT_MAX)
     while True:
         try:
             thread.join(timeout)

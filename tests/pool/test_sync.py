@@ -219,6 +219,18 @@ def test_a_thread_cannot_wait_for_itself() -> None:
     assert not _sync.has_ended(threading.current_thread())
 
 
+@pytest.mark.parametrize("timeout", [1e10, float("inf")])
+def test_a_thread_is_waited_for_longer_than_a_lock_can(timeout: float) -> None:
+    """What the lock within `Thread.join` would refuse."""
+    gate = threading.Lock()
+    gate.acquire()
+    thread = threading.Thread(target=gate.acquire)
+    thread.start()
+    threading.Timer(0.01, gate.release).start()
+    _sync.join(thread, timeout)
+    assert not thread.is_alive()
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_nothing_is_collected_while_frames_are_looked_for(
     enabled: bool, monkeypatch: pytest.MonkeyPatch
