@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from futurepool import _sync
+from futurepool import BoundedExecutor, _sync
+from futurepool._executor import shutdown
 
 greenlet = pytest.importorskip("greenlet")
 if not getattr(sys, "_is_gil_enabled", lambda: True)():
@@ -603,6 +604,26 @@ def test_threads():
             _sync.start(thread)
 
     once(body)
+
+
+def test_a_run_leaves_nothing_behind():
+    """Neither a pool that the interpreter's exit waits for, nor a worker that a finalizer replaces."""
+
+    def body():
+        pools.append(BoundedExecutor(1))
+        pools[0].submit(int)
+        raise AssertionError("before its thread has run")
+
+    gc.collect()
+    before = set(threading.enumerate())
+    pools = []
+    failure = loom.expect_failure(lambda: ([body], None), loom.DFS(), limit=1)
+    assert pools[0]._pool not in shutdown._live()
+    assert not any(thread.is_alive() for thread in pools[0]._threads)
+    pools.clear()
+    del failure
+    gc.collect()
+    assert set(threading.enumerate()) <= before
 
 
 def test_thread_that_cannot_start():

@@ -16,6 +16,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from futurepool import _logs, _sync
+from futurepool._executor import shutdown
 from futurepool._foreign import aside
 
 from . import models, threads
@@ -60,8 +61,12 @@ def _is_local(value: Any) -> bool:
     return isinstance(value, threading.local)
 
 
-#: What the process has one of, with threads of its own: those of a run must not outlive it there.
-_ALWAYS: Rebind = [(aside, "_runners", aside.Aside), (_logs, "desk", _logs.Desk)]
+#: What the process has one of, with threads or pools: those of a run must not outlive it there.
+_ALWAYS: Rebind = [
+    (aside, "_runners", aside.Aside),
+    (_logs, "desk", _logs.Desk),
+    (shutdown, "_pools", dict),
+]
 
 
 @contextmanager

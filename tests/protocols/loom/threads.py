@@ -119,6 +119,12 @@ def join(thread: threading.Thread, timeout: float | None = None) -> None:
     wait(task.finished, None if timeout is None else max(timeout, 0), "join")
 
 
+def _number(thread: Any) -> int | None:
+    """None once the run is over: a finalizer would replace what has died in it by a real thread."""
+    task = thread._loom_task
+    return task.index + 1 if task.run is scheduler.running() else None
+
+
 _classes: dict[type, type] = {}
 
 
@@ -128,13 +134,13 @@ def _modelled(base: type) -> type:
 
         def is_alive(self: Any) -> bool:
             pause("is_alive")
-            return not self._loom_task.done
+            return self.ident is not None and not self._loom_task.done
 
         body = {
             "is_alive": is_alive,
             "join": join,
-            "ident": property(lambda self: self._loom_task.index + 1),
-            "native_id": property(lambda self: self._loom_task.index + 1),
+            "ident": property(_number),
+            "native_id": property(_number),
         }
         _classes[base] = type(base.__name__, (base,), body)
     return _classes[base]
