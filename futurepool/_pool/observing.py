@@ -112,19 +112,21 @@ class Feed:
     def started(self, task: AnyFuture, slot: Any) -> None:
         """It has been claimed by `slot`."""
         task._own_subscribers().slow = True
-        self._note("started", task, slot.started, _worker(slot), slot.started, None, None, None)
+        began = _began(task, slot)
+        self._note("started", task, began, _worker(slot), began, None, None, None)
 
     def finished(self, task: AnyFuture, slot: Any, now: float, failure: Failure | None) -> None:
         """It has run in `slot` until now."""
         outcome, error = "success", None
         if failure is not None:
             outcome, error = "error", _qualname_of_class(type(failure.cause))
-        self._note("finished", task, now, _worker(slot), slot.started, now, outcome, error)
+        self._note("finished", task, now, _worker(slot), _began(task, slot), now, outcome, error)
 
     def taken_back(self, task: AnyFuture, slot: Any) -> None:
         """It was cancelled in an engine that had not begun with it."""
         now = _sync.clock()
-        self._note("finished", task, now, _worker(slot), slot.started, now, "cancelled", None)
+        began = _began(task, slot)
+        self._note("finished", task, now, _worker(slot), began, now, "cancelled", None)
 
     def cancelled(self, task: AnyFuture, outcome: str = "cancelled") -> None:
         """It was, before it started; without a place it is another's to say that it was refused.
@@ -223,6 +225,11 @@ def _tell_all() -> None:
     finally:
         if _due:
             _call_desk()
+
+
+def _began(task: AnyFuture, slot: WorkerSlot) -> float:
+    """When its worker took it: that may look at the clock first, and find what is submitted just after."""
+    return max(slot.started, task._queued_at)
 
 
 def _worker(slot: WorkerSlot) -> Any:

@@ -28,6 +28,7 @@ from futurepool import (
     _sync,
 )
 from futurepool._pool import observing
+from futurepool._pool.workers import WorkerSlot
 from tests.helpers import hold
 
 
@@ -74,6 +75,28 @@ def test_what_a_task_goes_through() -> None:
     assert (finished.outcome, finished.error) == ("success", None)
     assert pickle.loads(pickle.dumps(finished)) == finished
     assert notes.threads == {"futurepool-observers"}
+
+
+def test_no_task_starts_before_it_is_submitted() -> None:
+    """A worker reads the clock, and may then take what was submitted only after that."""
+    notes = Notes()
+    with BoundedExecutor(1) as pool:
+        pool.add_observer(notes)
+        task = pool.submit(int)
+        task.result()
+        slot = WorkerSlot(pool._futurepool)
+        slot.started = task._queued_at - 0.5
+        feed = pool._futurepool.feed
+        assert feed is not None
+        with pool._futurepool.mutex:
+            feed.started(task, slot)
+            feed.finished(task, slot, task._queued_at + 1.0, None)
+            feed.taken_back(task, slot)
+    submitted = notes.events[0]
+    started, finished, taken_back = notes.events[3:]
+    assert started.time == submitted.time
+    assert finished.ran == pytest.approx(1.0)
+    assert taken_back.waited == started.waited == finished.waited == 0.0
 
 
 def test_each_outcome(gate: threading.Event) -> None:
