@@ -275,25 +275,28 @@ def test_one_that_comes_and_goes(gate: threading.Event) -> None:
     assert second.kinds() == first.kinds()[:1]
 
 
-def test_what_one_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ArithmeticError(7), SystemExit(7)])
+def test_what_one_raises_is_logged(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     """It goes on to be told, and so do the others."""
 
     class Bad(Notes):
         def started(self, event: TaskEvent) -> None:
-            raise ArithmeticError(event.task_id)
+            raise error
 
     bad, good = Bad(), Notes()
     with caplog.at_level(logging.ERROR, "futurepool"), BoundedExecutor(1, name="db") as pool:
         pool.add_observer(bad)
         pool.add_observer(good)
+        pool.submit(int).result()
         pool.submit(int)
-    assert [event.kind for event in bad.events] == ["submitted", "finished"]
-    assert len(good.events) == 3
-    (record,) = caplog.records
-    assert record.getMessage() == "an observer of the pool 'db' raised at started"
-    assert record.exc_info is not None
-    assert record.exc_info[0] is ArithmeticError
-    assert vars(record)["pool"] == "db"
+    assert [event.kind for event in bad.events] == ["submitted", "finished"] * 2
+    assert len(good.events) == 6
+    assert len(caplog.records) == 2
+    for record in caplog.records:
+        assert record.getMessage() == "an observer of the pool 'db' raised at started"
+        assert record.exc_info is not None
+        assert record.exc_info[1] is error
+        assert vars(record)["pool"] == "db"
 
 
 def test_a_slow_one_delays_nobody(
