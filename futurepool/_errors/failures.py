@@ -681,6 +681,9 @@ class _Recipe:
                     for name, field in _namespace_of(base).items()
                     if is_among(_type_of(field), (MemberDescriptorType, GetSetDescriptorType))
                     and name not in _slots
+                    and not name.startswith(
+                        "__"
+                    )  # to refuse a `__class__`, 3.13t stops all threads
                 ]
 
     def __reduce__(self) -> tuple[Any, ...]:

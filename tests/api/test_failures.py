@@ -223,6 +223,17 @@ def test_attributes_of_the_original() -> None:
         assert custom.code == 7
 
 
+def test_what_is_copied_past_all_attributes() -> None:
+    """The fields of builtin errors, and never the class: that would be refused, after all threads were stopped."""
+    for kind in (ValueError, KeyError, TaskError, type("Own", (Exception,), {})):
+        recipe = failures.recipe_for(kind)
+        assert recipe is None or recipe.fields == []
+    recipe = failures.recipe_for(UnicodeDecodeError)
+    assert recipe is not None
+    names = [get.__self__.__name__ for get, _ in recipe.fields]
+    assert sorted(names) == ["encoding", "end", "object", "reason", "start"]
+
+
 def test_pickling_what_result_raises() -> None:
     """Types, data and text survive."""
     with BoundedExecutor(1) as ex:
