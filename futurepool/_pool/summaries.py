@@ -11,6 +11,7 @@ user's. A text that takes a `__str__` of theirs is asked for by the worker, afte
 
 from __future__ import annotations
 
+import builtins
 import itertools
 import sys
 import weakref
@@ -50,6 +51,13 @@ _context_of: Callable[[BaseException], BaseException | None] = _slots["__context
 _suppress_of: Callable[[BaseException], bool] = _slots["__suppress_context__"].__get__
 _traceback_of: Callable[[BaseException], TracebackType | None] = _slots["__traceback__"].__get__
 
+# Their `__str__` are C. By identifier, as a class may have a `__hash__` of its metaclass.
+_BUILTIN = {
+    id(kind)
+    for kind in vars(builtins).values()
+    if is_a(kind, type) and issubclass(kind, BaseException)
+}
+
 _DIRECT = "\nThe above exception was the direct cause of the following exception:\n\n"
 _DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
@@ -60,12 +68,17 @@ def _speaks_c(error: BaseException) -> bool:
     One string may be of any length, as its text is cut.
     """
     for base in _mro_of(type(error)):
+        if id(base) in _BUILTIN:
+            break
         speak = _namespace_of(base).get("__str__")
         if speak is not None:
-            arguments = _args_of(error)
-            plain = is_small(arguments) or (len(arguments) == 1 and type(arguments[0]) is str)
-            return plain and type(speak) is WrapperDescriptorType
-    return False
+            if type(speak) is not WrapperDescriptorType:
+                return False
+            break
+    arguments = _args_of(error)
+    if not arguments or (len(arguments) == 1 and type(arguments[0]) is str):
+        return True
+    return is_small(arguments)
 
 
 def _kind_of(error: BaseException) -> str:
