@@ -3,7 +3,7 @@
 One look at the frames of all threads serves all running tasks, and stacks that are alike are
 formatted once: the cost is linear in the number of tasks, some 10 microseconds each. A message shows
 at most `_errors.MOST` entries and counts the others. Frames belong to threads that go on meanwhile:
-what is wanted of them is read at once, and none is kept.
+what is wanted of them is read at once, and none is kept (see `futurepool._pool.stacks`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import linecache
 import threading
 import traceback
+from collections.abc import Iterable
 from dataclasses import replace
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from futurepool import _sync
 from futurepool._errors import shortened
 from futurepool._future import PENDING
+from futurepool._pool.stacks import Stacks, Step
 from futurepool._telemetry.stats import QueuedTask, RunningTask
 
 if TYPE_CHECKING:
@@ -135,23 +136,19 @@ def _calling(pool: Any, frames: _Frames) -> list[tuple[RunningTask, Any]]:
 class _Frames:
     """Where all threads are now, one look for all of them. To be left: it holds their frames."""
 
-    def __init__(self) -> None:
-        self._frames: dict[int, FrameType] = {}
-        self._texts: dict[tuple[Place, ...], str] = {}
-
     def __enter__(self) -> Self:
-        self._frames = _sync.current_frames()
+        self._stacks = Stacks.now()
+        self._texts: dict[tuple[Place, ...], str] = {}
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._frames.clear()  # our own is among them, and would keep itself alive
+        self._stacks.clear()  # our own frame is among them, and would keep itself alive
 
     def text(self, slot: Any) -> str | None:
         """Where it is, formatted like a traceback; None if that is no thread of this process."""
-        frame = self._frames.get(slot.ident)
-        if frame is None:
+        if slot.ident not in self._stacks:
             return None
-        places = tuple(_places(frame, slot.depth))
+        places = tuple(_places(self._stacks.of(slot.ident), slot.depth))
         if places not in self._texts:
             for filename in {place[0] for place in places}:
                 linecache.checkcache(filename)
@@ -161,23 +158,20 @@ class _Frames:
 
     def line(self, slot: Any) -> str:
         """The line it is at, to be put after what it is."""
-        places = _places(self._frames.get(slot.ident), slot.depth)
+        places = _places(self._stacks.of(slot.ident), slot.depth)
         return ", at {}:{} in {}".format(*places[-1]) if places else ""
 
     def calls(self, slot: Any) -> bool:
         """True if the worker's loop has called anything that is not ours."""
-        frame = self._frames.get(slot.ident)
         called = False
-        while frame is not None:
-            module = frame.f_globals.get("__name__")
+        for _, _, _, module in self._stacks.of(slot.ident):
             if module == _RUNNER:
                 return called
             called = called or not _is_ours(module)
-            frame = frame.f_back
         return False
 
 
-def _places(frame: FrameType | None, depth: int) -> list[Place]:
+def _places(stack: Iterable[Step], depth: int) -> list[Place]:
     """Where a task is, outermost first, from its own first frame on.
 
     Without the frames of threading and of this package, unless there are no others. `depth` tells
@@ -186,22 +180,18 @@ def _places(frame: FrameType | None, depth: int) -> list[Place]:
     every: list[Place] = []
     theirs: list[Place] = []
     runners: list[tuple[int, int, str]] = []  # what was called by a frame that runs tasks
-    while frame is not None:
-        code = frame.f_code
-        place = code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_name
-        module = frame.f_globals.get("__name__")
+    for filename, line, name, module in stack:
         if module == _TIMED:
-            frame = frame.f_back
             continue
         if module == _RUNNER:
             if runners and runners[-1][2] == "_work_in_rows":
-                runners[-1] = (*runners[-1][:2], code.co_name)  # its loop in C
+                runners[-1] = (*runners[-1][:2], name)  # its loop in C
             else:
-                runners.append((len(every), len(theirs), code.co_name))
+                runners.append((len(every), len(theirs), name))
+        place = filename, line, name
         every.append(place)
         if not _is_ours(module):
             theirs.append(place)
-        frame = frame.f_back
     if runners:
         runners.reverse()
         # The outermost is the loop of a worker, or what runs a first task in another thread.

@@ -171,7 +171,8 @@ class RunningTask:
     """Where it is now, formatted like a traceback that starts at the task.
 
     Without the frames of threading and of this package; empty if it is in a function that is not Python's, None if
-    the stack was not asked for or is another process's.
+    the stack was not asked for or is another process's. Free-threaded, of the 100 youngest threads only, all of
+    which are stopped for a moment.
     """
     timed_out: bool = False
     """Whether the task has ended by its `run_timeout`, and its function goes on all the same."""

@@ -10,9 +10,17 @@ from typing import Any
 
 import pytest
 
-from futurepool import BoundedExecutor, ForcedShutdownError, OnFull
-from futurepool._pool import report
+from futurepool import BoundedExecutor, ForcedShutdownError, OnFull, _sync
+from futurepool._pool import report, stacks
 from tests.helpers import hold, until
+
+
+@pytest.fixture(autouse=True, params=["frames", "dump"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How it is found out where threads are."""
+    if request.param == "frames" and _sync.free_threaded:
+        pytest.skip("frames of threads that run are not to be looked at there")
+    monkeypatch.setattr(stacks, "DUMPS", request.param == "dump")
 
 
 def functions(stack: str | None) -> list[str]:
@@ -139,16 +147,16 @@ def test_stop_looks_at_the_frames_once(
     gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many tasks run. All are in `unfinished`; the message has twenty and counts the others."""
-    looks: list[int] = []
+    looks: list[str] = []
 
-    def look() -> Any:
-        looks.append(1)
-        return current()
+    def counted(owner: Any, name: str) -> None:
+        look = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda: looks.append(name) or look())
 
-    current = sys._current_frames
     ex = BoundedExecutor(50)
     hold(ex, gate, 50)
-    monkeypatch.setattr(sys, "_current_frames", look)
+    counted(sys, "_current_frames")
+    counted(stacks, "_dump")
     with pytest.raises(ForcedShutdownError) as caught:
         ex.stop(0)
     assert len(looks) == 1
