@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from futurepool._pool.slow import SlowTasks
     from futurepool._telemetry.stats import Stats
 
-__all__ = ["Pool", "RunState", "make_queue"]
+__all__ = ["Pool", "RunState", "queue_maker"]
 
 AnyFuture = Future[Any]
 
@@ -163,8 +163,8 @@ class Pool(Section):
         self.broken: str | None = None  # why no worker can run: the initializer failed
         self.capacity: Capacity = Capacity(config.max_workers, config.queue_size)
         self.sheds: bool = config.on_full is OnFull.SHED
-        self.make_queue: Callable[[], TaskQueue] = functools.partial(
-            make_queue, config.aging, config.order, config.adaptive_wait, self.sheds
+        self.make_queue: Callable[[], TaskQueue] = queue_maker(
+            config.aging, config.order, config.adaptive_wait, self.sheds
         )
         self.queue: TaskQueue = self.make_queue()
         self.limits: LimitedQueue | None = None  # before the queue, from the first limit on
@@ -1157,21 +1157,25 @@ class Pool(Section):
         )
 
 
-def make_queue(
+def queue_maker(
     aging: float | None = None,
     order: str = "fifo",
     adaptive_wait: float = 0.0,
     sheds: bool = False,
-) -> TaskQueue:
-    """The queue for `BoundedExecutor(aging=, order=, adaptive_wait=)`, with `OnFull.SHED` if it `sheds`."""
+) -> Callable[[], TaskQueue]:
+    """What makes queues for `BoundedExecutor(aging=, order=, adaptive_wait=)`, with `OnFull.SHED` if it `sheds`.
+
+    Without an import: it is called in the child of a fork, where without a GIL the lock of `sys.modules` may be that of a
+    thread that is not there.
+    """
     if sheds or order == "adaptive":
         # Late, as few programs have one.
         from futurepool._pool.timed_queues import AdaptiveQueue, SheddingQueue
 
-        return SheddingQueue() if sheds else AdaptiveQueue(adaptive_wait)
+        return SheddingQueue if sheds else functools.partial(AdaptiveQueue, adaptive_wait)
     if aging is not None:
-        return AgingQueue(aging)
-    return PriorityQueue(NewestLevel if order == "lifo" else Level)
+        return functools.partial(AgingQueue, aging)
+    return functools.partial(PriorityQueue, NewestLevel if order == "lifo" else Level)
 
 
 def _same(error: BaseException) -> BaseException:

@@ -8,9 +8,11 @@ meanwhile, and CPython 3.13 reads memory that is gone (`frame.f_back` of another
 
 from __future__ import annotations
 
+import os
 import re
-import sys
+import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ Step = tuple[str, int, str, object]
 DUMPS: bool = _sync.free_threaded
 """Whether a dump is read."""
 
+_HOME = f"{Path(__file__).parents[1]}{os.sep}"
 _HEADER = re.compile(r"(?:Thread|Current thread) 0x([0-9a-f]+) ")
 _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
@@ -86,12 +89,6 @@ def _dump() -> str:
 
 def _read(dump: str) -> dict[int, list[Step]]:
     """The threads of a dump, by their identifiers."""
-    # Names of modules are asked for to tell ours from others'.
-    modules = {
-        getattr(module, "__file__", None): name
-        for name, module in sys.modules.copy().items()
-        if name == "threading" or name.split(".", 1)[0] == "futurepool"
-    }
     found: dict[int, list[Step]] = {}
     steps: list[Step] = []
     for line in dump.splitlines():
@@ -99,10 +96,23 @@ def _read(dump: str) -> dict[int, list[Step]]:
         if frame is not None:
             file, number, name = frame.groups()
             file = _ESCAPE.sub(_character, file)
-            steps.append((file, int(number), _ESCAPE.sub(_character, name), modules.get(file)))
+            steps.append((file, int(number), _ESCAPE.sub(_character, name), _module_of(file)))
         elif (header := _HEADER.match(line)) is not None:
             steps = found[int(header[1], 16)] = []
     return found
+
+
+def _module_of(file: str) -> str | None:
+    """The name of the module of a file, if that is `threading` or one of ours: who asks tells those from others.
+
+    Not by `sys.modules`, the lock of which a fork might then find taken.
+    """
+    if file == threading.__file__:
+        return "threading"
+    if not file.startswith(_HOME):
+        return None
+    parts = PurePath(file[len(_HOME) :]).with_suffix("").parts
+    return ".".join(["futurepool", *parts]).removesuffix(".__init__")
 
 
 def _character(escape: re.Match[str]) -> str:

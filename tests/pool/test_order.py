@@ -25,7 +25,7 @@ from futurepool import (
     _sync,
 )
 from futurepool._foreign import aside
-from futurepool._pool.pool import make_queue
+from futurepool._pool.pool import queue_maker
 from futurepool._pool.task_queue import BOTTOM, KEEP, AgingQueue, PriorityQueue
 from tests.helpers import hold
 
@@ -117,7 +117,7 @@ def pending(priority: int, number: int) -> Future[int]:
 @pytest.mark.parametrize("aging", [None, 1000.0])
 def test_husks_are_skipped_and_swept(aging: float | None) -> None:
     """Cancelled tasks never come out, and do not stay in for long."""
-    order = make_queue(aging)
+    order = queue_maker(aging)()
     futures = [pending(number % 3, number) for number in range(300)]
     for future in futures:
         order.push(future)
@@ -142,7 +142,7 @@ def test_husks_are_skipped_and_swept(aging: float | None) -> None:
 @pytest.mark.parametrize("aging", [None, 1000.0])
 def test_cancelling_looks_at_no_other_task(aging: float | None) -> None:
     """Until there are more husks than tasks: or many cancels would take quadratic time."""
-    order = make_queue(aging)
+    order = queue_maker(aging)()
     kept = pending(1, 1)
     order.push(kept)
     tasks = "levels" if aging is None else "_heap"
@@ -158,8 +158,8 @@ def test_cancelling_looks_at_no_other_task(aging: float | None) -> None:
 
 def test_kinds_of_order() -> None:
     """Aging needs its own."""
-    assert isinstance(make_queue(None), PriorityQueue)
-    assert isinstance(make_queue(1.0), AgingQueue)
+    assert isinstance(queue_maker(None)(), PriorityQueue)
+    assert isinstance(queue_maker(1.0)(), AgingQueue)
 
 
 def clocked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -199,7 +199,7 @@ def test_oldest_first_until_that_is_late(
 ) -> None:
     """Then the newest, until the old ones have had their turn."""
     now = clocked(monkeypatch)
-    queue = make_queue(None, "adaptive", 5.0)
+    queue = queue_maker(None, "adaptive", 5.0)()
     tasks = [pending(1, number) for number in range(8)]
 
     def push(*numbers: int) -> None:
@@ -271,7 +271,7 @@ def test_cancelled_ones_are_dropped_in_any_order(
 ) -> None:
     """Wherever they stand; rebuilding keeps the order."""
     now = clocked(monkeypatch)
-    queue = make_queue(None, kind, 1.0)
+    queue = queue_maker(None, kind, 1.0)()
     futures = [pending(number % 2, number) for number in range(200)]
     for future in futures:
         queue.push(future)
@@ -291,7 +291,7 @@ def test_cancelled_ones_are_dropped_in_any_order(
 def test_a_token_that_is_cancelled_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tasks are set aside."""
     now = clocked(monkeypatch)
-    queue = make_queue(None, "adaptive", 1.0)
+    queue = queue_maker(None, "adaptive", 1.0)()
     futures = [pending(1, number) for number in range(3)]
     for future in futures:
         queue.push(future)
@@ -331,7 +331,7 @@ class Shedding:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = clocked(monkeypatch)
-        self.queue = make_queue(sheds=True)
+        self.queue = queue_maker(sheds=True)()
         self.number = 0
 
     def push(self, priority: int = 1) -> Future[int]:
@@ -689,7 +689,7 @@ class Marked:
 @pytest.mark.parametrize("aging", [None, 1000.0])
 def test_the_doomed_are_no_husks(aging: float | None) -> None:
     """Taken off before their token has cancelled them: the count of husks stays what it is."""
-    order = make_queue(aging)
+    order = queue_maker(aging)()
     futures = [pending(1, number) for number in range(5)]
     for future in futures:
         order.push(future)
