@@ -665,7 +665,8 @@ class _Recipe:
         self.finalizer: bool = False
         #: Whether asyncio makes something else of it, see `Failure.for_loop`.
         self.guarded: bool = is_among(owner, _GUARDED)
-        # What the interpreter itself reads, past all attributes.
+        # What the interpreter itself reads, past all attributes. But for `__class__`: to assign it is refused, and
+        # free-threaded CPython 3.13 stops all threads before.
         self.fields: list[tuple[Any, Any]] = []
         if dual is None:
             return
@@ -681,9 +682,7 @@ class _Recipe:
                     for name, field in _namespace_of(base).items()
                     if is_among(_type_of(field), (MemberDescriptorType, GetSetDescriptorType))
                     and name not in _slots
-                    and not name.startswith(
-                        "__"
-                    )  # to refuse a `__class__`, 3.13t stops all threads
+                    and not name.startswith("__")
                 ]
 
     def __reduce__(self) -> tuple[Any, ...]:

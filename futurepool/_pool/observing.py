@@ -167,9 +167,7 @@ class Feed:
             tell = getattr(observer, event.kind, None)
             if tell is not None:
                 tell(event)
-        except (
-            BaseException
-        ) as error:  # SystemExit, too: the others hear of it, and of what comes after
+        except BaseException as error:  # the others hear of it, and of what comes after
             self._say("an observer of the pool %r raised at %s", event.kind, error)
 
     def _make(self, note: tuple[Any, ...]) -> TaskEvent:

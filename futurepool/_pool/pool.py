@@ -1165,8 +1165,8 @@ def queue_maker(
 ) -> Callable[[], TaskQueue]:
     """What makes queues for `BoundedExecutor(aging=, order=, adaptive_wait=)`, with `OnFull.SHED` if it `sheds`.
 
-    Without an import: it is called in the child of a fork, where without a GIL the lock of `sys.modules` may be that of a
-    thread that is not there.
+    It imports nothing, as it is called in the child of a fork: without a GIL a thread that is not there may have the
+    lock of `sys.modules`.
     """
     if sheds or order == "adaptive":
         # Late, as few programs have one.

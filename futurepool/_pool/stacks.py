@@ -26,8 +26,8 @@ __all__ = ["Stacks", "Step"]
 #: A frame in words: file, line, function; and the name of its module, if that is known.
 Step = tuple[str, int, str, object]
 
+#: Whether a dump is read.
 DUMPS: bool = _sync.free_threaded
-"""Whether a dump is read."""
 
 _HOME = f"{Path(__file__).parents[1]}{os.sep}"
 _HEADER = re.compile(r"(?:Thread|Current thread) 0x([0-9a-f]+) ")
@@ -36,7 +36,7 @@ _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 
 
 class Stacks:
-    """To be left: it may hold frames, the caller's among them."""
+    """What there was to see at one moment. To be cleared: it may hold frames, the caller's among them."""
 
     def __init__(self, frames: dict[int, FrameType], dump: dict[int, list[Step]]) -> None:
         self._frames = frames
@@ -77,9 +77,8 @@ def _dump() -> str:
     import tempfile
 
     try:
-        with (
-            tempfile.TemporaryFile() as file
-        ):  # not a pipe, which might be full while nobody can read
+        # Not a pipe, which might be full while nobody can read.
+        with tempfile.TemporaryFile() as file:
             faulthandler.dump_traceback(file)
             file.seek(0)
             return file.read().decode("ascii", "replace")

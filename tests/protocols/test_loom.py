@@ -614,16 +614,15 @@ def test_a_run_leaves_nothing_behind():
         pools[0].submit(int)
         raise AssertionError("before its thread has run")
 
-    gc.collect()
-    before = set(threading.enumerate())
     pools = []
     failure = loom.expect_failure(lambda: ([body], None), loom.DFS(), limit=1)
     assert pools[0]._pool not in shutdown._live()
     assert not any(thread.is_alive() for thread in pools[0]._threads)
+    name = pools[0].name
     pools.clear()
     del failure
     gc.collect()
-    assert set(threading.enumerate()) <= before
+    assert not any(thread.name.startswith(f"{name}_") for thread in threading.enumerate())
 
 
 def test_thread_that_cannot_start():
